@@ -1,1 +1,185 @@
-//! (being written)
+//! What is known of one host: observations with their moments. Control writes them; lifecycle reads them.
+
+use crate::boot::BootWindow;
+use crate::condition::Cause;
+use crate::ids::{BootId, MacAddr, Sha256};
+use crate::install::{DiskConsent, DiskFinding, InstallReport};
+use crate::inventory::Inventory;
+use crate::network::NetworkReport;
+use crate::proof::ProofReport;
+use crate::site::BmcProtocol;
+use crate::storage::LunReport;
+use crate::units::{MebiBytes, Mhz, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+
+/// Facts of one host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// The BMC's lease was taken (DHCP acknowledged) at this moment.
+    pub bmc_lease: Option<Timestamp>,
+    /// What the BMC said.
+    pub bmc: Option<BmcFacts>,
+    /// How far the credential's rotation is.
+    pub credential: CredentialPhase,
+    /// Open boot window.
+    pub window: Option<WindowFacts>,
+    /// The vouched key.
+    pub vouch: Option<VouchFacts>,
+    /// Keys that were refused on this host's boots, and why.
+    #[serde(default)]
+    pub refused_keys: Vec<RefusedKey>,
+    /// Hardware.
+    pub inventory: Option<Inventory>,
+    /// When the inventory was taken.
+    pub inventory_at: Option<Timestamp>,
+    /// What the OS disk held, when it was found foreign.
+    pub finding: Option<DiskFinding>,
+    /// A person's consent to wipe it.
+    pub consent: Option<DiskConsent>,
+    /// The installation.
+    pub install: Option<InstallReport>,
+    /// Boot order as the BMC or firmware showed it after the install.
+    pub boot_order: Vec<String>,
+    /// The agent.
+    pub agent: Option<AgentFacts>,
+    /// Network as read back.
+    pub network: Option<NetworkReport>,
+    /// LUNs as read back.
+    #[serde(default)]
+    pub luns: Vec<LunReport>,
+    /// Last proof.
+    pub proof: Option<ProofReport>,
+    /// Capacity as measured at join.
+    pub capacity: Option<Capacity>,
+    /// What the last operation failed with, until a retry clears it.
+    pub failure: Option<Failure>,
+}
+
+/// A failed operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Condition whose work failed.
+    pub condition: crate::condition::Condition,
+    /// Cause.
+    pub cause: Cause,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a BMC said of itself and its host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BmcFacts {
+    /// Address it answered at.
+    pub address: Ipv4Addr,
+    /// Protocol it spoke.
+    pub protocol: BmcProtocol,
+    /// Certificate's fingerprint (Redfish).
+    pub certificate: Option<Sha256>,
+    /// System manufacturer.
+    pub manufacturer: Option<String>,
+    /// System model.
+    pub model: Option<String>,
+    /// System serial.
+    pub serial: Option<String>,
+    /// Board serial.
+    pub board_serial: Option<String>,
+    /// System UUID in SMBIOS order, lower case.
+    pub uuid: Option<String>,
+    /// BMC's own MAC.
+    pub bmc_mac: Option<MacAddr>,
+    /// NIC MACs that it knows.
+    pub nic_macs: Vec<MacAddr>,
+    /// Host is powered on.
+    pub power_on: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// How far a BMC's credential is rotated. The stored credential of each phase works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CredentialPhase {
+    /// Factory credential in use.
+    #[default]
+    Factory,
+    /// Generated one is stored and synced; may or may not be on the BMC.
+    Stored,
+    /// Generated one was tried and works.
+    Works,
+    /// Factory one was disabled, and refused when tried.
+    FactoryDisabled,
+}
+
+/// A boot window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowFacts {
+    /// The window.
+    pub window: BootWindow,
+    /// Opened.
+    pub opened: Timestamp,
+    /// One-time PXE as read back from the BMC.
+    pub override_read_back: String,
+    /// Our iPXE was transferred completely by TFTP.
+    pub ipxe_served: Option<Timestamp>,
+    /// The script was served.
+    pub script_served: Option<Timestamp>,
+    /// Kernel and initramfs were served.
+    pub kernel_served: Option<Timestamp>,
+}
+
+/// The vouched key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VouchFacts {
+    /// Boot in which it was vouched.
+    pub boot: BootId,
+    /// Key's fingerprint.
+    pub key: Sha256,
+    /// Certificate's fingerprint.
+    pub certificate: Sha256,
+    /// By which channel: `virtual media` or `serial-over-LAN`.
+    pub channel: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A key that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedKey {
+    /// Fingerprint.
+    pub key: Sha256,
+    /// Why.
+    pub reason: String,
+    /// Client's address.
+    pub peer: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The agent's connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentFacts {
+    /// Runs from disk (installed host), not from the discovery image.
+    pub installed: bool,
+    /// Agent's version.
+    pub version: String,
+    /// Kernel boot id, to tell boots apart.
+    pub kernel_boot: String,
+    /// Connected now.
+    pub connected: bool,
+    /// Since when connected or gone.
+    pub since: Timestamp,
+}
+
+/// Capacity as measured on the installed host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Hardware threads.
+    pub threads: u32,
+    /// Threads x MHz.
+    pub cpu: Mhz,
+    /// Memory left for VMs.
+    pub memory: MebiBytes,
+    /// `/dev/kvm` answers and libvirt offers domain type kvm.
+    pub kvm: bool,
+}
