@@ -1,0 +1,236 @@
+//! One transfer as a state machine without I/O.
+//!
+//! Purpose: given what arrived and what time it is, say what to send and whether it is over. Invariants:
+//! - something is sent only because a block was acknowledged for the first time, or because the interval ran out;
+//!   a duplicate acknowledgement sends nothing, so that no storm can start (RFC 1350's "sorcerer's apprentice");
+//! - an acknowledgement inside the window (RFC 7440: the client saw a gap) moves the window there;
+//! - it ends: without progress for `give_up` it times out, however the client behaves;
+//! - block numbers wrap from 65535 to 0, so that a file's size is bounded by nothing but its reader.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::negotiate::Terms;
+use crate::packet::{self, DATA_HEADER, Incoming};
+use crate::rtt::RoundTrip;
+
+/// What to send now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Send {
+    /// The OACK (or the first window, if no option was taken).
+    Oack,
+    /// Blocks `first..=last`, counted from 1 without wrapping.
+    Blocks {
+        /// First block.
+        first: u64,
+        /// Last block.
+        last: u64,
+    },
+}
+
+/// How a transfer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The last block was acknowledged.
+    Completed,
+    /// The client sent an error.
+    Aborted {
+        /// It did so on our OACK, before any data: a client that asked for the size, no failure.
+        after_oack: bool,
+        /// TFTP error code.
+        code: u16,
+        /// Its text, printable.
+        message: String,
+    },
+    /// The client's port answered "closed".
+    PortClosed,
+    /// Nothing new was acknowledged for too long.
+    TimedOut,
+}
+
+/// What an input led to.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Step {
+    /// To be sent.
+    pub send: Option<Send>,
+    /// The transfer is over.
+    pub outcome: Option<Outcome>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Negotiating,
+    Sending,
+}
+
+/// The state of one transfer.
+#[derive(Debug)]
+pub struct Transfer {
+    file: Bytes,
+    terms: Terms,
+    phase: Phase,
+    /// Blocks acknowledged.
+    acked: u64,
+    /// Last block sent.
+    sent: u64,
+    /// All blocks; the last one is shorter than `terms.block` (maybe empty).
+    blocks: u64,
+    /// When the flight that is awaited was sent, if it was sent once only.
+    flight: Option<Instant>,
+    progress: Instant,
+    deadline: Instant,
+    trip: RoundTrip,
+    give_up: Duration,
+    resent: u64,
+}
+
+impl Transfer {
+    /// A transfer and its first packets.
+    pub fn start(file: Bytes, terms: Terms, give_up: Duration, now: Instant) -> (Self, Step) {
+        let blocks = file.len() as u64 / u64::from(terms.block) + 1;
+        let trip = RoundTrip::new(terms.timeout);
+        let phase = if terms.oack.is_empty() { Phase::Sending } else { Phase::Negotiating };
+        let deadline = now + trip.interval();
+        let mut transfer = Self {
+            file,
+            terms,
+            phase,
+            acked: 0,
+            sent: 0,
+            blocks,
+            flight: Some(now),
+            progress: now,
+            deadline,
+            trip,
+            give_up,
+            resent: 0,
+        };
+        let send = match phase {
+            Phase::Negotiating => Send::Oack,
+            Phase::Sending => transfer.window(now),
+        };
+        (transfer, Step { send: Some(send), outcome: None })
+    }
+
+    /// A packet from the client.
+    pub fn handle(&mut self, incoming: Incoming, now: Instant) -> Step {
+        match incoming {
+            Incoming::Ack(block) => self.acknowledged(block, now),
+            Incoming::Error(code, message) => {
+                let after_oack = self.phase == Phase::Negotiating;
+                let outcome = Outcome::Aborted { after_oack, code, message };
+                Step { send: None, outcome: Some(outcome) }
+            }
+            Incoming::Other => Step::default(),
+        }
+    }
+
+    /// The client's port is closed.
+    pub fn refused(&mut self) -> Step {
+        Step { send: None, outcome: Some(Outcome::PortClosed) }
+    }
+
+    /// Time passed; call at `deadline`.
+    pub fn tick(&mut self, now: Instant) -> Step {
+        if now < self.deadline {
+            return Step::default();
+        }
+        if now.duration_since(self.progress) >= self.give_up {
+            return Step { send: None, outcome: Some(Outcome::TimedOut) };
+        }
+        self.trip.expired();
+        self.flight = None;
+        self.deadline = now + self.trip.interval();
+        self.resent += 1;
+        let send = match self.phase {
+            Phase::Negotiating => Send::Oack,
+            Phase::Sending => Send::Blocks { first: self.acked + 1, last: self.sent },
+        };
+        Step { send: Some(send), outcome: None }
+    }
+
+    /// When `tick` wants to be called.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Blocks that the client acknowledged.
+    pub fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// Bytes that the client acknowledged.
+    pub fn acked_bytes(&self) -> u64 {
+        (self.acked * u64::from(self.terms.block)).min(self.file.len() as u64)
+    }
+
+    /// How often the interval ran out.
+    pub fn resent(&self) -> u64 {
+        self.resent
+    }
+
+    /// Writes the packets of `send` one after another into `out` (cleared first). All packets but the last are of
+    /// the length that is returned.
+    pub fn write(&self, send: &Send, out: &mut Vec<u8>) -> usize {
+        out.clear();
+        match send {
+            Send::Oack => {
+                *out = packet::oack_packet(&self.terms.oack);
+                out.len()
+            }
+            Send::Blocks { first, last } => {
+                for block in *first..=*last {
+                    packet::push_data(out, (block & 0xffff) as u16, self.data(block));
+                }
+                usize::from(self.terms.block) + DATA_HEADER
+            }
+        }
+    }
+
+    fn data(&self, block: u64) -> &[u8] {
+        let size = usize::from(self.terms.block);
+        let from = usize::try_from(block - 1).unwrap_or(usize::MAX).saturating_mul(size).min(self.file.len());
+        let to = from.saturating_add(size).min(self.file.len());
+        &self.file[from..to]
+    }
+
+    fn window(&mut self, now: Instant) -> Send {
+        let first = self.acked + 1;
+        let last = (self.acked + u64::from(self.terms.window)).min(self.blocks);
+        // A window that repeats blocks gives no clean round trip.
+        self.flight = (first > self.sent).then_some(now);
+        self.sent = last;
+        self.deadline = now + self.trip.interval();
+        Send::Blocks { first, last }
+    }
+
+    fn acknowledged(&mut self, block: u16, now: Instant) -> Step {
+        let advance = match self.phase {
+            Phase::Negotiating if block == 0 => 0,
+            Phase::Negotiating => return Step::default(),
+            Phase::Sending => {
+                let ahead = u64::from(block.wrapping_sub((self.acked & 0xffff) as u16));
+                if ahead == 0 || ahead > self.sent - self.acked {
+                    return Step::default();
+                }
+                ahead
+            }
+        };
+        self.phase = Phase::Sending;
+        self.acked += advance;
+        if let Some(at) = self.flight.take() {
+            self.trip.sample(now.duration_since(at));
+        }
+        self.trip.progressed();
+        self.progress = now;
+        if self.acked == self.blocks {
+            return Step { send: None, outcome: Some(Outcome::Completed) };
+        }
+        Step { send: Some(self.window(now)), outcome: None }
+    }
+}
+
+#[cfg(test)]
+#[path = "transfer_tests.rs"]
+mod tests;

@@ -1,0 +1,170 @@
+use super::*;
+use proptest::prelude::*;
+
+const GIVE_UP: Duration = Duration::from_secs(20);
+
+fn terms(block: u16, window: u16, oack: bool) -> Terms {
+    let oack = if oack { vec![("blksize", u64::from(block))] } else { vec![] };
+    Terms { block, window, timeout: None, oack }
+}
+
+fn file(len: usize) -> Bytes {
+    (0..len).map(|i| (i * 7 + i / 251) as u8).collect::<Vec<_>>().into()
+}
+
+fn blocks(first: u64, last: u64) -> Option<Send> {
+    Some(Send::Blocks { first, last })
+}
+
+#[test]
+fn an_abort_of_the_oack_is_told_apart_from_a_failure() {
+    let now = Instant::now();
+    let (mut t, step) = Transfer::start(file(3000), terms(1468, 4, true), GIVE_UP, now);
+    assert_eq!(step.send, Some(Send::Oack));
+    let got = t.handle(Incoming::Error(8, "User aborted".into()), now).outcome;
+    assert!(matches!(got, Some(Outcome::Aborted { after_oack: true, code: 8, .. })), "{got:?}");
+
+    let (mut t, _) = Transfer::start(file(3000), terms(1468, 4, true), GIVE_UP, now);
+    t.handle(Incoming::Ack(0), now);
+    let got = t.handle(Incoming::Error(3, "disk full".into()), now).outcome;
+    assert!(matches!(got, Some(Outcome::Aborted { after_oack: false, .. })), "{got:?}");
+}
+
+#[test]
+fn without_options_data_comes_at_once_and_a_full_last_block_is_followed_by_an_empty_one() {
+    let now = Instant::now();
+    let (mut t, step) = Transfer::start(file(1024), terms(512, 1, false), GIVE_UP, now);
+    assert_eq!(step.send, blocks(1, 1));
+    assert_eq!(t.handle(Incoming::Ack(1), now).send, blocks(2, 2));
+    let step = t.handle(Incoming::Ack(2), now);
+    assert_eq!(step.send, blocks(3, 3));
+    let mut out = Vec::new();
+    t.write(&step.send.unwrap(), &mut out);
+    assert_eq!(out, [0, 3, 0, 3]);
+    assert_eq!(t.handle(Incoming::Ack(3), now).outcome, Some(Outcome::Completed));
+    assert_eq!(t.acked_bytes(), 1024);
+}
+
+#[test]
+fn duplicate_stale_and_future_acknowledgements_send_nothing() {
+    let now = Instant::now();
+    let (mut t, _) = Transfer::start(file(512 * 20), terms(512, 4, true), GIVE_UP, now);
+    assert_eq!(t.handle(Incoming::Ack(7), now), Step::default(), "no data before ACK 0");
+    assert_eq!(t.handle(Incoming::Ack(0), now).send, blocks(1, 4));
+    assert_eq!(t.handle(Incoming::Ack(0), now), Step::default());
+    assert_eq!(t.handle(Incoming::Ack(5), now), Step::default(), "not sent yet");
+    assert_eq!(t.handle(Incoming::Ack(4), now).send, blocks(5, 8));
+    for stale in [4, 3, 1, 0, 9, 65535] {
+        assert_eq!(t.handle(Incoming::Ack(stale), now), Step::default(), "{stale}");
+    }
+    assert_eq!(t.handle(Incoming::Ack(6), now).send, blocks(7, 10), "a gap moves the window");
+}
+
+#[test]
+fn the_interval_is_measured_backs_off_and_ends() {
+    let start = Instant::now();
+    let (mut t, _) = Transfer::start(file(4000), terms(512, 1, true), GIVE_UP, start);
+    let quick = start + Duration::from_millis(2);
+    t.handle(Incoming::Ack(0), quick);
+    assert!(t.deadline() - quick <= Duration::from_millis(20), "follows a 2 ms round trip");
+    assert_eq!(t.tick(quick), Step::default(), "not due");
+    let mut sent = 0;
+    let mut last = quick;
+    loop {
+        let now = t.deadline();
+        assert!(now > last);
+        last = now;
+        let step = t.tick(now);
+        if let Some(outcome) = step.outcome {
+            assert_eq!(outcome, Outcome::TimedOut);
+            break;
+        }
+        assert_eq!(step.send, blocks(1, 1));
+        sent += 1;
+    }
+    assert!((6..40).contains(&sent), "{sent} retransmissions");
+    assert!(last - quick < GIVE_UP * 2);
+    assert_eq!(t.acked(), 0);
+}
+
+#[test]
+fn block_numbers_wrap() {
+    let now = Instant::now();
+    let (mut t, step) = Transfer::start(file(8 * 70_000), terms(8, 1, false), GIVE_UP, now);
+    let mut send = step.send;
+    let mut out = Vec::new();
+    let mut wire = 1u16;
+    while let Some(next) = send {
+        t.write(&next, &mut out);
+        assert_eq!([out[2], out[3]], wire.to_be_bytes());
+        send = t.handle(Incoming::Ack(wire), now).send;
+        wire = wire.wrapping_add(1);
+    }
+    assert_eq!(t.acked(), 70_001);
+}
+
+/// A client of RFC 7440 that loses what `lost` draws, driven by the state machine alone.
+fn receive(len: usize, block: u16, window: u16, mut lost: impl FnMut() -> bool) -> (Vec<u8>, u64) {
+    let mut now = Instant::now();
+    let (mut t, mut step) = Transfer::start(file(len), terms(block, window, true), GIVE_UP, now);
+    let (mut got, mut expected, mut packets) = (Vec::new(), 0u64, 0u64);
+    let mut out = Vec::new();
+    let mut done = false;
+    loop {
+        if step.outcome.is_some() {
+            assert_eq!(step.outcome, Some(Outcome::Completed));
+            return (got, packets);
+        }
+        let mut reply = None;
+        if let Some(send) = step.send.take() {
+            let each = t.write(&send, &mut out);
+            for (i, packet) in out.chunks(each).enumerate() {
+                packets += 1;
+                if lost() {
+                    continue;
+                }
+                match &send {
+                    Send::Oack => reply = Some(0),
+                    Send::Blocks { first, .. } if first + i as u64 == expected + 1 && !done => {
+                        expected += 1;
+                        got.extend_from_slice(&packet[4..]);
+                        done = packet.len() < each;
+                        reply = Some(expected as u16);
+                    }
+                    Send::Blocks { .. } => reply = Some(expected as u16),
+                }
+            }
+        }
+        now += Duration::from_micros(300);
+        step = match reply {
+            Some(ack) if !lost() => t.handle(Incoming::Ack(ack), now),
+            _ => Step::default(),
+        };
+        if step == Step::default() {
+            now = t.deadline();
+            step = t.tick(now);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_file_arrives_whole_through_loss(
+        len in 0usize..20_000, block in 8u16..1469, window in 1u16..40,
+        mut seed in any::<u64>(), percent in 0u64..16,
+    ) {
+        let lost = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % 100 < percent
+        };
+        let (got, _) = receive(len, block, window, lost);
+        prop_assert_eq!(got, file(len).to_vec());
+    }
+}
+
+#[test]
+fn a_clean_link_carries_each_block_once() {
+    let (got, packets) = receive(100_000, 1000, 8, || false);
+    assert_eq!(got.len(), 100_000);
+    assert_eq!(packets, 1 + 101);
+}
