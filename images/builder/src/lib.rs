@@ -1,0 +1,27 @@
+//! Builds what servers boot: Debian's kernel, the discovery image, the hypervisor hosts' images and a small guest.
+//!
+//! Invariants: every result lies in a cache outside the checkout, under a hash of all its inputs, complete or not at
+//! all; nothing of a site, no key, no identity and no secret is in an image; no loop device, FUSE, KVM or mount of the
+//! building machine is used. It needs root (mmdebstrap) and does not build the agent: the caller gives its binary.
+
+mod agent;
+mod cache;
+mod chunks;
+mod cpio;
+mod discovery;
+mod error;
+mod fat;
+mod grub;
+mod kernel;
+mod modules;
+mod tool;
+
+pub use cache::{Cache, Progress};
+pub use chunks::{chunk_path, read_chunk};
+pub use discovery::{Discovery, Packing, build_discovery};
+pub use error::{Error, Result};
+pub use kernel::{Flavour, Kernel, build_kernel};
+pub use tool::needed_packages;
+
+/// The time that every file of an image carries, in seconds since 1970 (2024-01-01): nothing in an image tells when it was built.
+pub(crate) const EPOCH: u64 = 1_704_067_200;

@@ -1,0 +1,27 @@
+//! Builds one image by hand: `cargo run -p dayzero-images --example build -- kernel|discovery|host|tiny|disk [AGENT] [OUT]`.
+
+use anyhow::{Context as _, bail};
+use dayzero_images::{Cache, Flavour, Packing};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+fn main() -> anyhow::Result<()> {
+    let started = std::time::Instant::now();
+    let mut out = std::io::stdout();
+    let cache = Cache::of_user(Arc::new(move |image, what| {
+        let _ = writeln!(std::io::stderr(), "{:6.1} s  {image}: {what}", started.elapsed().as_secs_f64());
+    }))?;
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let agent = || args.get(1).map(Path::new).context("name the agent's binary");
+    match args.first().map(String::as_str) {
+        Some("kernel") => writeln!(out, "{:#?}", dayzero_images::build_kernel(&cache, Flavour::Server)?)?,
+        Some("discovery") => {
+            let packing = if args.get(2).is_some_and(|a| a == "small") { Packing::Small } else { Packing::Quick };
+            writeln!(out, "{:#?}", dayzero_images::build_discovery(&cache, agent()?, packing)?)?;
+        }
+        _ => bail!("say what to build: kernel, discovery AGENT [small], host AGENT, tiny, or disk AGENT OUT"),
+    }
+    writeln!(out, "{:.1} s", started.elapsed().as_secs_f64())?;
+    Ok(())
+}
