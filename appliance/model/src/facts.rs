@@ -40,20 +40,36 @@ pub struct HostFacts {
     /// The installation.
     pub install: Option<InstallReport>,
     /// Boot order as the BMC or firmware showed it after the install.
+    #[serde(default)]
     pub boot_order: Vec<String>,
+    /// When the boot order was read on the installed host.
+    #[serde(default)]
+    pub boot_order_at: Option<Timestamp>,
     /// The agent.
     pub agent: Option<AgentFacts>,
     /// Network as read back.
     pub network: Option<NetworkReport>,
+    /// Hash of the wanted network that the report answers.
+    #[serde(default)]
+    pub network_basis: Option<Sha256>,
     /// LUNs as read back.
     #[serde(default)]
     pub luns: Vec<LunReport>,
+    /// Hash of the wanted LUNs that the report answers.
+    #[serde(default)]
+    pub luns_basis: Option<Sha256>,
     /// Last proof.
     pub proof: Option<ProofReport>,
+    /// Hash of network, LUNs and paths that the last proof was about.
+    #[serde(default)]
+    pub proof_basis: Option<Sha256>,
     /// Capacity as measured at join.
     pub capacity: Option<Capacity>,
     /// What the last operation failed with, until a retry clears it.
     pub failure: Option<Failure>,
+    /// The installed host went away: its agent is gone and its BMC says that power is off.
+    #[serde(default)]
+    pub lost: Option<Timestamp>,
 }
 
 /// A failed operation.
@@ -118,14 +134,23 @@ pub struct WindowFacts {
     pub window: BootWindow,
     /// Opened.
     pub opened: Timestamp,
-    /// One-time PXE as read back from the BMC.
+    /// One-time PXE as read back from the BMC; empty = not set yet.
     pub override_read_back: String,
+    /// Power was switched on for this boot.
+    #[serde(default)]
+    pub powered: Option<Timestamp>,
+    /// Channel by which the BMC vouches: `virtual media` or `serial-over-LAN`; empty = not chosen yet.
+    #[serde(default)]
+    pub channel: String,
     /// Our iPXE was transferred completely by TFTP.
     pub ipxe_served: Option<Timestamp>,
     /// The script was served.
     pub script_served: Option<Timestamp>,
     /// Kernel and initramfs were served.
     pub kernel_served: Option<Timestamp>,
+    /// The discovery agent asked for a certificate, granted or not.
+    #[serde(default)]
+    pub enrol_asked: Option<Timestamp>,
 }
 
 /// The vouched key.
