@@ -10,3 +10,4 @@ pub mod process;
 pub mod qmp;
 pub mod serial;
 pub mod state;
+pub mod switch;
