@@ -78,6 +78,14 @@ pub struct NewAccount {
     pub first_slot: u32,
 }
 
+impl NewAccount {
+    /// An administrator.
+    pub fn new(user: impl Into<String>, password: impl Into<String>, first_slot: u32) -> Self {
+        let password = Zeroizing::new(password.into());
+        Self { user: user.into(), password, role: "Administrator".into(), first_slot }
+    }
+}
+
 impl std::fmt::Debug for NewAccount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NewAccount").field("user", &self.user).field("role", &self.role).finish_non_exhaustive()

@@ -53,7 +53,11 @@ impl Client {
             if self.link(&owner, "/VirtualMedia").is_err() {
                 continue;
             }
-            let collection = self.follow(&owner, "/VirtualMedia").await?;
+            // Some services link to a collection that they do not have.
+            let collection = match self.follow(&owner, "/VirtualMedia").await {
+                Err(RedfishError::Http { status: 404 | 501, .. }) => continue,
+                other => other?,
+            };
             for link in self.members(&collection).await?.into_iter().take(MAX_DRIVES) {
                 let drive = self.get(&link).await?;
                 if VirtualMedia::from(&link, &drive.body).is_cd() {

@@ -130,7 +130,9 @@ impl Ipmi {
         let child = command.spawn().map_err(io_error("start"))?;
         drop(command);
         drop(slave);
-        let terminal = AsyncFd::new(master).map_err(io_error("watch the terminal"))?;
+        // SAFETY: `File` owns its descriptor and never exchanges it; it is dropped with the `AsyncFd`.
+        let terminal = unsafe { AsyncFd::register(master) };
+        let terminal = terminal.map_err(|e| io_error("watch the terminal")(e.into()))?;
         let mut session = SolSession { child, terminal, buffer: LineBuffer::default() };
         let opened = tokio::time::timeout(self.limits.call, session.wait_ready()).await;
         let what = "sol activate".to_owned();
