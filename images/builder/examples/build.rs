@@ -20,6 +20,16 @@ fn main() -> anyhow::Result<()> {
             let packing = if args.get(2).is_some_and(|a| a == "small") { Packing::Small } else { Packing::Quick };
             writeln!(out, "{:#?}", dayzero_images::build_discovery(&cache, agent()?, packing)?)?;
         }
+        Some("host") => {
+            let host = dayzero_images::build_host(&cache, agent()?)?;
+            writeln!(out, "{}\n{} chunks, {} bytes packed", host.directory.display(), host.chunks, host.packed)?;
+        }
+        Some("disk") => {
+            let host = dayzero_images::build_host(&cache, agent()?)?;
+            let path = args.get(2).map(Path::new).context("name the disk image to write")?;
+            dayzero_images::write_trial_disk(&host, 1, path)?;
+        }
+        Some("tiny") => writeln!(out, "{:#?}", dayzero_images::build_template_tiny(&cache)?)?,
         _ => bail!("say what to build: kernel, discovery AGENT [small], host AGENT, tiny, or disk AGENT OUT"),
     }
     writeln!(out, "{:.1} s", started.elapsed().as_secs_f64())?;

@@ -5,6 +5,7 @@
 //! `.ko` files, `/dev/console`, `/dev/null`, and empty `/proc /sys /dev /run /tmp /etc /mnt /var/lib/dayzero`.
 
 use crate::agent;
+use crate::assets::DISCOVERY_MODULES as MODULES;
 use crate::cache::{Cache, Key};
 use crate::cpio::Archive;
 use crate::error::{self, Error, Result};
@@ -12,8 +13,6 @@ use crate::kernel::{self, Kernel};
 use crate::modules::Index;
 use crate::tool::Tool;
 use std::path::{Path, PathBuf};
-
-const MODULES: &str = include_str!("../assets/discovery/modules.list");
 
 /// How hard the image is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -70,7 +70,7 @@ pub(crate) fn efi(scratch: &Path) -> Result<Vec<u8>> {
         .args(["-O", "x86_64-efi", "-p", "/dayzero", "-o"])
         .arg(&path)
         .args(MODULES)
-        .args(["efi_gop", "fwsetup", "halt"])
+        .args(["efi_gop", "efifwsetup", "halt"])
         .run("making GRUB for UEFI")?;
     error::read(&path)
 }

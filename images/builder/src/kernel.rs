@@ -3,6 +3,7 @@
 //! Invariants: the version is what apt names as the candidate, and is part of the key; modules are kept as Debian signed
 //! them. It chooses no modules for an image: that is `modules`.
 
+use crate::apt::Apt;
 use crate::cache::{Cache, Key};
 use crate::error::{self, Error, Result};
 use crate::tool::Tool;
@@ -37,8 +38,9 @@ pub struct Kernel {
     pub key: String,
     /// The bzImage, for firmware, iPXE and GRUB.
     pub vmlinuz: PathBuf,
-    /// The same kernel unpacked (ELF with a PVH entry): QEMU's `-kernel` starts it without the unpacking.
-    pub vmlinux: PathBuf,
+    /// The same kernel unpacked (ELF with a PVH entry): QEMU's `-kernel` starts it without the unpacking. Not made of
+    /// the cloud kernel, which is packed by LZ4 and unpacks itself at once.
+    pub vmlinux: Option<PathBuf>,
     /// `lib/modules/<release>`, with depmod's indexes.
     pub modules: PathBuf,
 }
@@ -49,70 +51,32 @@ pub struct Kernel {
 /// When apt knows no such package, the download fails, or the kernel is packed in an unknown way.
 pub fn build_kernel(cache: &Cache, flavour: Flavour) -> Result<Kernel> {
     let meta = flavour.package();
-    let package = real_package(meta)?;
-    let version = candidate(&package)?;
+    let apt = Apt::new(cache)?;
+    let package = apt.kernel_behind(meta)?;
+    let version = apt.candidate(&package)?;
     let key = Key::new("kernel", 1).with("package", &package).with("version", &version);
     let directory = cache.entry("kernel", &key, |directory| {
         cache.say("kernel", &format!("fetching {package} {version}"));
-        let package_file = fetch(&package, &version, directory)?;
-        cache.say("kernel", "unpacking");
         let root = directory.join("root");
-        Tool::new("dpkg-deb").arg("-x").arg(&package_file).arg(&root).run("unpacking the kernel's package")?;
-        std::fs::remove_file(&package_file).map_err(Error::io("cannot remove", &package_file))?;
+        apt.unpack(&package, &version, &root)?;
         let release = release_in(&root)?;
         Tool::new("depmod").arg("-b").arg(&root).arg(&release).run("indexing the kernel's modules")?;
-        let image = root.join(format!("boot/vmlinuz-{release}"));
-        error::write(&directory.join("vmlinux"), unpack_bzimage(&image)?)
+        if flavour == Flavour::Server {
+            let image = root.join(format!("boot/vmlinuz-{release}"));
+            error::write(&directory.join("vmlinux"), unpack_bzimage(&image)?)?;
+        }
+        Ok(())
     })?;
     let root = directory.join("root");
     let release = release_in(&root)?;
     Ok(Kernel {
         vmlinuz: root.join(format!("boot/vmlinuz-{release}")),
-        vmlinux: directory.join("vmlinux"),
+        vmlinux: (flavour == Flavour::Server).then(|| directory.join("vmlinux")),
         modules: root.join(format!("lib/modules/{release}")),
         release,
         package_version: version,
         key: key.finish(),
     })
-}
-
-/// Downloads one package of a version into `directory`, checked by apt against its signed index.
-pub(crate) fn fetch(package: &str, version: &str, directory: &Path) -> Result<PathBuf> {
-    Tool::new("apt-get")
-        .args(["-q", "-o", "APT::Sandbox::User=root", "download", &format!("{package}={version}")])
-        .directory(directory)
-        .run(&format!("fetching the Debian package {package} {version}"))?;
-    let listing = std::fs::read_dir(directory).map_err(Error::io("cannot list", directory))?;
-    listing
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or_else(|| Error::malformed(directory, format!("apt-get download left no file of {package}")))
-}
-
-/// The version of a package that apt would install.
-pub(crate) fn candidate(package: &str) -> Result<String> {
-    let policy = Tool::new("apt-cache").args(["policy", package]).text("asking apt for a version")?;
-    candidate_in(&policy).ok_or_else(|| {
-        Error::Input(format!("apt offers no package {package}: run 'apt-get update' with Debian 12's main archive in the sources"))
-    })
-}
-
-fn candidate_in(policy: &str) -> Option<String> {
-    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
-    (version != "(none)").then(|| version.to_owned())
-}
-
-fn real_package(meta: &str) -> Result<String> {
-    let depends = Tool::new("apt-cache").args(["depends", "--important", meta]).text("asking apt for the kernel")?;
-    depends_in(&depends).ok_or_else(|| {
-        Error::Input(format!("apt knows no kernel behind {meta}: run 'apt-get update' with Debian 12's main archive in the sources"))
-    })
-}
-
-fn depends_in(depends: &str) -> Option<String> {
-    let name = |line: &str| Some(line.trim().strip_prefix("Depends: ")?.to_owned());
-    depends.lines().filter_map(name).find(|package| package.starts_with("linux-image-"))
 }
 
 fn release_in(root: &Path) -> Result<String> {
@@ -156,15 +120,6 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn apt_answers_are_read() {
-        let policy = "linux-image-amd64:\n  Installed: (none)\n  Candidate: 6.1.192-2\n  Version table:\n";
-        assert_eq!(candidate_in(policy).as_deref(), Some("6.1.192-2"));
-        assert_eq!(candidate_in("x:\n  Candidate: (none)\n"), None);
-        let depends = "linux-image-amd64\n  Depends: linux-image-6.1.0-56-amd64\n";
-        assert_eq!(depends_in(depends).as_deref(), Some("linux-image-6.1.0-56-amd64"));
-    }
 
     #[test]
     fn a_bzimage_gives_its_kernel_and_a_broken_one_an_error() {

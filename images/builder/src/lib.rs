@@ -5,23 +5,35 @@
 //! building machine is used. It needs root (mmdebstrap) and does not build the agent: the caller gives its binary.
 
 mod agent;
+mod apt;
+mod assets;
 mod cache;
 mod chunks;
 mod cpio;
+mod debootstrap;
 mod discovery;
+mod disk;
 mod error;
+mod ext4;
 mod fat;
 mod grub;
+mod host;
 mod kernel;
 mod modules;
+mod tiny;
 mod tool;
+mod trial;
 
+pub use apt::refresh_packages;
 pub use cache::{Cache, Progress};
 pub use chunks::{chunk_path, read_chunk};
 pub use discovery::{Discovery, Packing, build_discovery};
 pub use error::{Error, Result};
+pub use host::{HostImage, build_host, read_host};
 pub use kernel::{Flavour, Kernel, build_kernel};
+pub use tiny::{Template, build_template_tiny};
 pub use tool::needed_packages;
+pub use trial::write_trial_disk;
 
 /// The time that every file of an image carries, in seconds since 1970 (2024-01-01): nothing in an image tells when it was built.
 pub(crate) const EPOCH: u64 = 1_704_067_200;

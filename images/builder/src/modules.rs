@@ -46,6 +46,41 @@ impl Index {
 
     /// The paths of all modules in a list and of what they need, sorted.
     pub(crate) fn closure(&self, list: &str) -> Result<Vec<&str>> {
+        let mut todo = self.wanted(list)?;
+        let mut chosen = BTreeSet::new();
+        while let Some(name) = todo.pop() {
+            // What a soft dependency names may be built in, or absent: it is soft.
+            if let Some(path) = self.paths.get(&name)
+                && chosen.insert(path.as_str())
+            {
+                todo.extend(self.needs.get(&name).into_iter().flatten().cloned());
+            }
+        }
+        Ok(chosen.into_iter().collect())
+    }
+
+    /// As [`Index::closure`], in an order in which each can be loaded: what a module needs comes first.
+    pub(crate) fn in_order(&self, list: &str) -> Result<Vec<&str>> {
+        let mut order = Vec::new();
+        for name in self.wanted(list)? {
+            self.visit(&name, &mut order);
+        }
+        Ok(order)
+    }
+
+    fn visit<'a>(&'a self, name: &str, order: &mut Vec<&'a str>) {
+        let Some(path) = self.paths.get(name) else { return };
+        if order.contains(&path.as_str()) {
+            return;
+        }
+        for need in self.needs.get(name).into_iter().flatten().filter(|need| *need != name) {
+            self.visit(need, order);
+        }
+        order.push(path);
+    }
+
+    /// The names of a list that are modules of this kernel.
+    fn wanted(&self, list: &str) -> Result<Vec<String>> {
         let mut todo = Vec::new();
         for entry in entries(list) {
             let (name, optional) = entry.strip_suffix('?').map_or((entry, false), |name| (name, true));
@@ -58,16 +93,7 @@ impl Index {
                 )));
             }
         }
-        let mut chosen = BTreeSet::new();
-        while let Some(name) = todo.pop() {
-            // What a soft dependency names may be built in, or absent: it is soft.
-            if let Some(path) = self.paths.get(&name)
-                && chosen.insert(path.as_str())
-            {
-                todo.extend(self.needs.get(&name).into_iter().flatten().cloned());
-            }
-        }
-        Ok(chosen.into_iter().collect())
+        Ok(todo)
     }
 }
 
@@ -111,6 +137,15 @@ mod tests {
         kernel/fs/jbd2/jbd2.ko
         kernel/lib/crc16.ko
         ");
+    }
+
+    #[test]
+    fn what_a_module_needs_is_loaded_before_it() {
+        let index = index();
+        let order = index.in_order("ext4\nxhci-pci\next4").unwrap();
+        let at = |name: &str| order.iter().position(|path| path.ends_with(name)).unwrap();
+        assert!(at("/crc16.ko") < at("/ext4.ko") && at("/xhci-hcd.ko") < at("/xhci-pci.ko"));
+        assert_eq!(order.len(), 6);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The Debian package of each program that a build calls.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("apt-cache", "apt"),
     ("apt-get", "apt"),
     ("cp", "coreutils"),
@@ -19,12 +19,16 @@ const PACKAGES: [(&str, &str); 18] = [
     ("depmod", "kmod"),
     ("dpkg-deb", "dpkg"),
     ("grub-mkimage", "grub-common"),
+    ("dpkg-query", "dpkg"),
+    ("dumpe2fs", "e2fsprogs"),
+    ("e2fsck", "e2fsprogs"),
     ("mcopy", "mtools"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
     ("mmd", "mtools"),
     ("mmdebstrap", "mmdebstrap"),
     ("setpriv", "util-linux"),
+    ("sh", "dash"),
     ("strip", "binutils"),
     ("sfdisk", "fdisk"),
     ("unshare", "util-linux"),

@@ -1,0 +1,123 @@
+//! Debian packages by apt: the machine's own sources and keys, but lists of our own.
+//!
+//! Invariants: what apt downloads is checked against its signed index; the machine's lists are neither needed nor
+//! changed; lists are fetched once and kept until [`refresh_packages`], so that an unchanged cache works without a
+//! network and keys stay the same. It installs nothing.
+
+use crate::cache::{self, Cache, Key};
+use crate::error::{self, Error, Result};
+use crate::tool::Tool;
+use std::path::{Path, PathBuf};
+
+fn key() -> Key {
+    Key::new("apt", 1)
+}
+
+/// Forgets the package lists: the next build asks the archive for its newest versions.
+///
+/// # Errors
+/// When the lists cannot be removed.
+pub fn refresh_packages(cache: &Cache) -> Result<()> {
+    cache::remove_tree(&cache.root().join("apt").join(key().finish()))
+}
+
+/// apt with lists in the cache.
+pub(crate) struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    pub(crate) fn new(cache: &Cache) -> Result<Self> {
+        let directory = cache.entry("apt", &key(), |directory| {
+            cache.say("apt", "fetching the lists of packages");
+            let apt = Self::at(directory)?;
+            apt.tool("apt-get").args(["-q", "update"]).run("fetching the lists of Debian packages").map(drop)
+        })?;
+        Self::at(&directory)
+    }
+
+    fn at(directory: &Path) -> Result<Self> {
+        for name in ["lists/partial", "cache/archives/partial"] {
+            error::make_dir(&directory.join(name))?;
+        }
+        let option = |name: &str, value: &str| format!("-o{name}={value}");
+        let place = |name: &str| directory.join(name).display().to_string();
+        let options = vec![
+            option("Dir::State::lists", &place("lists")),
+            option("Dir::Cache", &place("cache")),
+            option("APT::Sandbox::User", "root"),
+            option("Acquire::Retries", "3"),
+            // Lists are for this program alone: neither translations nor what other tools index.
+            option("Acquire::Languages", "none"),
+        ];
+        Ok(Self { options })
+    }
+
+    fn tool(&self, program: &str) -> Tool {
+        Tool::new(program).args(&self.options)
+    }
+
+    /// The version of a package that apt would install.
+    pub(crate) fn candidate(&self, package: &str) -> Result<String> {
+        let policy = self.tool("apt-cache").args(["policy", package]).text("asking apt for a version")?;
+        candidate_in(&policy).ok_or_else(|| no_package(package))
+    }
+
+    /// The `linux-image-…` package behind a meta package.
+    pub(crate) fn kernel_behind(&self, meta: &str) -> Result<String> {
+        let depends = self.tool("apt-cache").args(["depends", meta]).text("asking apt for the kernel")?;
+        depends_in(&depends).ok_or_else(|| no_package(meta))
+    }
+
+    /// Downloads one package of a version into `directory`.
+    pub(crate) fn fetch(&self, package: &str, version: &str, directory: &Path) -> Result<PathBuf> {
+        self.tool("apt-get")
+            .args(["-q", "download", &format!("{package}={version}")])
+            .directory(directory)
+            .run(&format!("fetching the Debian package {package} {version}"))?;
+        let listing = std::fs::read_dir(directory).map_err(Error::io("cannot list", directory))?;
+        let mut files = listing.flatten().map(|entry| entry.path());
+        let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+        files
+            .find(is_package)
+            .ok_or_else(|| Error::malformed(directory, format!("apt-get download left no file of {package}")))
+    }
+
+    /// Downloads a package and unpacks its files below `root`.
+    pub(crate) fn unpack(&self, package: &str, version: &str, root: &Path) -> Result<()> {
+        error::make_dir(root)?;
+        let scratch = tempfile::tempdir_in(root).map_err(Error::io("cannot make a directory in", root))?;
+        let file = self.fetch(package, version, scratch.path())?;
+        Tool::new("dpkg-deb").arg("-x").arg(&file).arg(root).run(&format!("unpacking {package}")).map(drop)
+    }
+}
+
+fn no_package(package: &str) -> Error {
+    Error::Input(format!(
+        "apt offers no package '{package}': Debian 12's main archive must be among the machine's apt sources"
+    ))
+}
+
+fn candidate_in(policy: &str) -> Option<String> {
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    (version != "(none)").then(|| version.to_owned())
+}
+
+fn depends_in(depends: &str) -> Option<String> {
+    let name = |line: &str| Some(line.trim().strip_prefix("Depends: ")?.to_owned());
+    depends.lines().filter_map(name).find(|package| package.starts_with("linux-image-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apt_answers_are_read() {
+        let policy = "linux-image-amd64:\n  Installed: (none)\n  Candidate: 6.1.192-2\n  Version table:\n";
+        assert_eq!(candidate_in(policy).as_deref(), Some("6.1.192-2"));
+        assert_eq!(candidate_in("x:\n  Candidate: (none)\n"), None);
+        let depends = "linux-image-amd64\n  Depends: linux-image-6.1.0-56-amd64\n";
+        assert_eq!(depends_in(depends).as_deref(), Some("linux-image-6.1.0-56-amd64"));
+    }
+}
