@@ -71,13 +71,22 @@ impl VmDomain {
         if spec.mac.0[0] & 1 == 1 || spec.mac.0 == [0; 6] {
             return refuse("MAC address", &spec.mac, "an individual address, not a group's and not all zero");
         }
-        let name_ok = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        let name_ok =
+            |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         let bridge = spec.bridge.as_str();
         if bridge.is_empty() || bridge.len() > 15 || !name_ok(bridge) || bridge.starts_with('.') {
             return refuse("bridge", &bridge, "an interface name: 1 to 15 of a-z A-Z 0-9 - _ .");
         }
-        if !path_ok(disk) || !["/dev/disk/by-id/", "/dev/mapper/", "/dev/dz", "/dev/dayzero"].iter().any(|dir| disk.starts_with(dir)) {
-            return refuse("disk", &disk, "a path below /dev/disk/by-id/, /dev/mapper/, /dev/dz… or /dev/dayzero…");
+        if !path_ok(disk)
+            || !["/dev/disk/by-id/", "/dev/mapper/", "/dev/dz", "/dev/dayzero"]
+                .iter()
+                .any(|dir| disk.starts_with(dir))
+        {
+            return refuse(
+                "disk",
+                &disk,
+                "a path below /dev/disk/by-id/, /dev/mapper/, /dev/dz… or /dev/dayzero…",
+            );
         }
         if !path_ok(console_log) || !console_log.starts_with("/var/log/") {
             return refuse("console log", &console_log, "a path below /var/log/");
@@ -105,7 +114,8 @@ impl VmDomain {
 }
 
 fn path_ok(path: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b':' | b'+' | b'=');
+    let allowed =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b':' | b'+' | b'=');
     path.len() <= 255
         && path.starts_with('/')
         && path.bytes().all(allowed)

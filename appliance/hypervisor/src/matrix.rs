@@ -125,7 +125,8 @@ fn layouts(answer: &Answer) -> &'static [VolumeLayout] {
 pub fn primary_storage(hypervisor: Hypervisor, kind: StorageKind, layout: Option<VolumeLayout>) -> Verdict {
     let (word, label) = (storage_word(kind), facts(hypervisor).label);
     let wanted = layout.map_or("", layout_word);
-    let own = OWN_ROWS.iter().filter(|row| row.hypervisor == facts(hypervisor).own_column && row.storage == word);
+    let own =
+        OWN_ROWS.iter().filter(|row| row.hypervisor == facts(hypervisor).own_column && row.storage == word);
     if let Some(row) = own.clone().find(|row| row.layout == wanted) {
         let answer = Answer::of(&row.answer);
         let why = format!("Dayzero's own row {label} × {word} says {answer}: {}", row.why);
@@ -136,7 +137,9 @@ pub fn primary_storage(hypervisor: Hypervisor, kind: StorageKind, layout: Option
     let block = matches!(kind, StorageKind::Iscsi | StorageKind::FibreChannel);
     let fits = if block { possible.contains(&wanted) } else { wanted.is_empty() };
     let accepted = answer.is_yes() && fits;
-    possible.extend(own.filter(|row| row.answer == "Yes" && !row.layout.is_empty()).map(|row| row.layout.as_str()));
+    possible.extend(
+        own.filter(|row| row.answer == "Yes" && !row.layout.is_empty()).map(|row| row.layout.as_str()),
+    );
     let mut why = format!("the document's table says {label} × {word}: {answer}");
     if !accepted && !possible.is_empty() {
         why.push_str(&format!("; with this hypervisor write `layout: {}`", possible.join("` or `layout: ")));
@@ -151,7 +154,8 @@ pub fn usable_storage(hypervisor: Hypervisor) -> Vec<StorageKind> {
     use StorageKind::{FibreChannel, Iscsi, Local, Nfs, Smb};
     use VolumeLayout::{Clvm, SharedMountPoint, ThickLv, Vmfs};
     let all = [None, Some(ThickLv), Some(SharedMountPoint), Some(Clvm), Some(Vmfs)];
-    let usable = |kind: &StorageKind| all.iter().any(|layout| primary_storage(hypervisor, *kind, *layout).accepted);
+    let usable =
+        |kind: &StorageKind| all.iter().any(|layout| primary_storage(hypervisor, *kind, *layout).accepted);
     [Iscsi, FibreChannel, Nfs, Local, Smb].into_iter().filter(usable).collect()
 }
 
@@ -167,11 +171,19 @@ mod tests {
         assert_eq!(DOCUMENT_ROWS.len(), DOCUMENT.lines().count() - 1);
         assert_eq!(OWN_ROWS.len(), OWN.lines().count() - 1);
         for row in OWN_ROWS.iter() {
-            assert!(crate::ALL.iter().any(|one| facts(*one).own_column == row.hypervisor), "{}", row.hypervisor);
+            assert!(
+                crate::ALL.iter().any(|one| facts(*one).own_column == row.hypervisor),
+                "{}",
+                row.hypervisor
+            );
             assert!(!row.why.is_empty());
         }
         for row in DOCUMENT_ROWS.iter() {
-            assert!(crate::ALL.iter().any(|one| facts(*one).column == Some(&row.hypervisor)), "{}", row.hypervisor);
+            assert!(
+                crate::ALL.iter().any(|one| facts(*one).column == Some(&row.hypervisor)),
+                "{}",
+                row.hypervisor
+            );
         }
     }
 
@@ -232,7 +244,12 @@ mod tests {
             (Kvm, "network_throttling", Answer::No, Answer::Yes),
             (Lxc, "ha", Answer::Unknown, Answer::Unknown),
             (BareMetal, "ha", Answer::NotApplicable, Answer::NotApplicable),
-            (VSphere, "work_load_balancing", Answer::Qualified("DRS".into()), Answer::Qualified("DRS".into())),
+            (
+                VSphere,
+                "work_load_balancing",
+                Answer::Qualified("DRS".into()),
+                Answer::Qualified("DRS".into()),
+            ),
         ] {
             assert_eq!(feature(hypervisor, word), Some(Cell { document, upstream }), "{hypervisor:?} {word}");
         }

@@ -63,7 +63,10 @@ fn nothing_that_could_be_other_xml_or_another_file_passes() {
         let (mut vm, mut disk, mut log) = (spec(), DISK.to_owned(), LOG.to_owned());
         spoil(&mut vm, &mut disk, &mut log);
         let error = VmDomain::new(&vm, &disk, &log).unwrap_err();
-        assert!(matches!(error, DomainError::Refused { what, .. } if what == expected), "{expected}: {error}");
+        assert!(
+            matches!(error, DomainError::Refused { what, .. } if what == expected),
+            "{expected}: {error}"
+        );
     }
 }
 
