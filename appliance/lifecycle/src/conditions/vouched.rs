@@ -1,0 +1,54 @@
+//! Vouched: the host booted the discovery image, and holds a certificate for a key that its BMC vouched for.
+
+use crate::action::Action;
+use crate::deadlines;
+use crate::snapshot::{Outcome, Snapshot};
+use dayzero_model::facts::WindowFacts;
+use dayzero_model::units::Millis;
+
+/// The hop that a network boot is at: what is waited for, for how long, and what was seen last.
+fn hop(window: &WindowFacts) -> (String, Millis, String) {
+    let (waits_for, within, seen) = if let Some(at) = window.enrol_asked {
+        let waits = format!("the BMC to vouch for the agent's key by {}", window.channel);
+        (waits, deadlines::VOUCH, format!("the agent asked for a certificate at {at}"))
+    } else if let Some(at) = window.kernel_served {
+        let waits = "the discovery image's agent to ask for a certificate".to_owned();
+        (waits, deadlines::KERNEL, format!("kernel and initramfs were served at {at}"))
+    } else if let Some(at) = window.script_served {
+        let waits = "kernel and discovery image to be fetched".to_owned();
+        (waits, deadlines::BOOT_HOP, format!("the boot script was served at {at}"))
+    } else if let Some(at) = window.ipxe_served {
+        let waits = "iPXE to fetch its boot script".to_owned();
+        (waits, deadlines::BOOT_HOP, format!("our iPXE was transferred at {at}"))
+    } else {
+        let waits = "the firmware to ask by DHCP and to fetch our iPXE by TFTP".to_owned();
+        let at = window.powered.unwrap_or(window.opened);
+        (waits, deadlines::POST, format!("power was switched on at {at}, no completed TFTP transfer since"))
+    };
+    (waits_for, within, seen)
+}
+
+/// Code and observation when time runs out.
+pub(crate) fn last_hop(s: &Snapshot<'_>) -> (&'static str, String) {
+    match &s.facts.window {
+        Some(window) if window.enrol_asked.is_some() => ("vouch-timeout", hop(window).2),
+        Some(window) => ("boot-timeout", hop(window).2),
+        None => ("boot-timeout", "no boot window was opened".to_owned()),
+    }
+}
+
+/// The step.
+pub fn step(s: &Snapshot<'_>) -> Outcome {
+    if let Some(vouch) = &s.facts.vouch {
+        let key = vouch.key.to_string();
+        let evidence = format!("the BMC vouched for key {} by {} in boot {}", &key[..16], vouch.channel, vouch.boot);
+        return Outcome::met(evidence, &(vouch.key, vouch.certificate));
+    }
+    match s.facts.window.as_ref().filter(|window| window.powered.is_some()) {
+        None => Outcome::work(Action::BootDiscovery, "one-time network boot to be set, read back, and power on"),
+        Some(window) => {
+            let (waits_for, within, _) = hop(window);
+            Outcome::wait(waits_for, within)
+        }
+    }
+}
