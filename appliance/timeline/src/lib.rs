@@ -1,0 +1,12 @@
+//! The timeline: what every source saw, by host and MAC, in memory and in the store; and `why`, which reads it.
+//!
+//! Invariants: memory and store are bounded for each subject and in all, whoever sends what on the boot network;
+//! recording never blocks and never fails (an event that could not be stored is still in memory, and the loss is
+//! logged). It decides nothing and changes no state.
+
+mod keep;
+pub mod text;
+pub mod why;
+
+pub use keep::Timeline;
+pub use why::{Finding, WhyContext, why};

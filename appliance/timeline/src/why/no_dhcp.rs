@@ -1,0 +1,29 @@
+//! Power is on, and the firmware never asked by DHCP.
+
+use super::{Finding, WhyContext};
+use dayzero_model::event::{Event, What};
+use dayzero_model::units::Millis;
+
+/// Longest POST that is not suspicious.
+const POST: Millis = Millis(120_000);
+
+/// Since when the host has power in an open window without any DHCP message from its pod NICs.
+pub(super) fn silent_since(events: &[Event], context: &WhyContext<'_>) -> Option<dayzero_model::Timestamp> {
+    let powered = context.facts?.window.as_ref()?.powered?;
+    let asked = events.iter().any(|event| event.at >= powered && event.mac.is_some() && is_dhcp(&event.what));
+    (!asked && context.now.since(powered) >= POST).then_some(powered)
+}
+
+fn is_dhcp(what: &What) -> bool {
+    matches!(what, What::DhcpIn { arch: Some(_), .. } | What::DhcpIgnored { .. })
+}
+
+pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
+    let powered = silent_since(events, context)?;
+    Some(Finding {
+        rule: "no-dhcp",
+        sentence: "the host has power, but none of its pod NICs asked by DHCP".to_owned(),
+        evidence: vec![format!("power on since {powered}, no DHCP message of a pod NIC since")],
+        next_action: "check that network boot is on in the firmware's setup, that the planned MACs are right, and that the ports carry the management network untagged".to_owned(),
+    })
+}
