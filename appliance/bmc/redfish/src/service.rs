@@ -33,10 +33,15 @@ impl Client {
         Ok(system)
     }
 
-    /// Some vendors keep the board's serial in the chassis. A chassis that cannot be read costs only that.
+    /// The board's serial: in the chassis' `Oem` section, or in its `Assembly` as the part whose physical context is the system
+    /// board. A chassis that cannot be read costs only that.
     async fn board_serial(&self, system: &Resource) -> Option<String> {
         let chassis = self.follow(system, "/Links/Chassis/0").await.ok()?;
-        System::from(&chassis.path, &chassis.body).board_serial
+        if let Some(serial) = System::from(&chassis.path, &chassis.body).board_serial {
+            return Some(serial);
+        }
+        let assembly = self.follow(&chassis, "/Assembly").await.ok()?;
+        view::board_of_assembly(&assembly.body)
     }
 
     pub(crate) async fn system_resource(&self) -> Result<Resource, RedfishError> {

@@ -140,6 +140,13 @@ fn find_key(value: &Value, key: &str, depth: usize) -> Option<String> {
     if depth == 0 { None } else { object.values().find_map(|inner| find_key(inner, key, depth - 1)) }
 }
 
+/// Serial of the system board in an `Assembly`.
+pub(crate) fn board_of_assembly(body: &Value) -> Option<String> {
+    let parts = body.get("Assemblies").and_then(Value::as_array)?;
+    let board = parts.iter().take(64).find(|part| text(part, "/PhysicalContext") == Some("SystemBoard"))?;
+    owned(board, "/SerialNumber")
+}
+
 /// One entry of the boot order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootOption {
