@@ -1,6 +1,6 @@
 //! Network boot: what a client asked, and what is to be answered.
 
-use crate::ids::{BootId, HostName, MacAddr};
+use crate::ids::{BootId, HostName};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 

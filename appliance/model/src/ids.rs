@@ -133,7 +133,11 @@ impl FromStr for Wwn {
         if matches!(digits.len(), 16 | 32) && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             Ok(Self(digits.to_owned()))
         } else {
-            Err(BadId { kind: "WWN", value: text.to_owned(), rule: "write 16 or 32 hex digits, such as 0x5000c50012345678" })
+            Err(BadId {
+                kind: "WWN",
+                value: text.to_owned(),
+                rule: "write 16 or 32 hex digits, such as 0x5000c50012345678",
+            })
         }
     }
 }

@@ -156,7 +156,9 @@ pub fn read_iso(iso: &[u8]) -> Result<VouchFile, MediaError> {
                 return Err(MediaError::Damaged("file longer than one sector"));
             }
             let content = start.checked_add(size).and_then(|stop| iso.get(start..stop));
-            return Ok(serde_json::from_slice(content.ok_or(MediaError::Damaged("file outside the medium"))?)?);
+            return Ok(serde_json::from_slice(
+                content.ok_or(MediaError::Damaged("file outside the medium"))?,
+            )?);
         }
         rest = tail;
     }

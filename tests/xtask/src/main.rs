@@ -1,1 +1,60 @@
-fn main() {}
+//! `cargo xtask …`: everything that the project does to itself. Small on purpose: it must start, check the machine and
+//! say what is missing before anything large is built.
+
+mod bench;
+mod build;
+mod demo;
+mod packages;
+mod paths;
+mod preflight;
+mod shell;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Dayzero's own tasks")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Day zero, end to end, on a virtual rack; leaves it running until Ctrl-C or --stop
+    Demo(demo::DemoArgs),
+    /// What must pass at each commit
+    Test {
+        /// The long labs and crash runs too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Build kernel, discovery image, KVM host image and the demo's guest template
+    Images,
+    /// Measure, beside the peers, in one run
+    Bench {
+        /// `store` or `demo`
+        name: String,
+        /// Write the rows as JSON
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Demo(args) => demo::run(&args),
+        Task::Test { all } => test::run(all),
+        Task::Images => preflight::run().and_then(|()| build::images()).map(|images| {
+            println!("{images:#?}");
+            ExitCode::SUCCESS
+        }),
+        Task::Bench { name, report } => bench::run(&name, report.as_deref()),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,291 @@
+//! Carries orders out, by the rooms that know how: netconf, storage, libvirt.
+
+use crate::credentials::Credentials;
+use crate::jobs::Reporter;
+use crate::{inventory, service, vms};
+use dayzero_model::facts::Capacity;
+use dayzero_model::install::InstallOrder;
+use dayzero_model::network::HostNetwork;
+use dayzero_model::proof::WriterProgress;
+use dayzero_model::storage::{LunReport, LunSpec, VolumeSpec};
+use dayzero_model::units::{MebiBytes, Mhz};
+use dayzero_model::wire::{AgentError, Order, Report};
+use dayzero_model::{Name, Wwn};
+use dayzero_storage::proof::Writer;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Memory that the host keeps for itself, libvirt and QEMU's own overhead.
+const HOST_RESERVE: MebiBytes = MebiBytes(512);
+
+/// This host, as its orders see it.
+pub struct Host {
+    /// Started from disk.
+    pub installed: bool,
+    /// The kernel's boot id.
+    pub kernel_boot: String,
+    credentials: Credentials,
+    network: Mutex<Option<HostNetwork>>,
+    luns: tokio::sync::Mutex<Vec<LunSpec>>,
+    writer: Mutex<Option<Arc<Writer>>>,
+    /// One change of the host at a time.
+    change: tokio::sync::Mutex<()>,
+}
+
+impl Host {
+    /// A host that runs the discovery image.
+    pub fn discovered(credentials: Credentials) -> Self {
+        Self::new(credentials, None)
+    }
+
+    /// A host that runs from its disk.
+    pub fn installed(credentials: Credentials, network: HostNetwork) -> Self {
+        Self::new(credentials, Some(network))
+    }
+
+    fn new(credentials: Credentials, network: Option<HostNetwork>) -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self {
+            installed: network.is_some(),
+            kernel_boot: boot.trim().to_owned(),
+            credentials,
+            network: Mutex::new(network),
+            luns: tokio::sync::Mutex::new(Vec::new()),
+            writer: Mutex::new(None),
+            change: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Progress of the proof's writer, while one runs.
+    pub fn writer_progress(&self) -> Option<WriterProgress> {
+        Some(self.writer()?.progress())
+    }
+
+    fn writer(&self) -> Option<Arc<Writer>> {
+        self.writer.lock().ok()?.clone()
+    }
+
+    /// Connects LUNs and remembers them for the next boot.
+    pub async fn connect(&self, specs: Vec<LunSpec>) -> Vec<LunReport> {
+        let mut luns = self.luns.lock().await;
+        luns.clone_from(&specs);
+        dayzero_storage::luns::connect(&specs).await
+    }
+}
+
+fn wrong(code: &str, sentence: impl Into<String>, expected: &str, observed: impl Into<String>) -> AgentError {
+    AgentError {
+        code: code.to_owned(),
+        sentence: sentence.into(),
+        expected: expected.to_owned(),
+        observed: observed.into(),
+        finding: None,
+    }
+}
+
+fn io_error(what: &str, error: impl std::fmt::Display) -> AgentError {
+    wrong("io", format!("{what}: {error}"), "success", error.to_string())
+}
+
+/// Carries one order out.
+///
+/// # Errors
+/// [`AgentError`] with a stable code.
+pub async fn carry_out(host: &Arc<Host>, order: Order, reporter: &Reporter) -> Result<Report, AgentError> {
+    if needs_installed(&order) && !host.installed {
+        return Err(wrong(
+            "not-installed",
+            "this order is for an installed host",
+            "started from disk",
+            "discovery image",
+        ));
+    }
+    match order {
+        Order::Inventory { lldp_s } => {
+            reporter.step("reading the hardware and listening for LLDP", 0, 0);
+            let seconds = Duration::from_secs(u64::from(lldp_s.min(120)));
+            Ok(Report::Inventory(Box::new(inventory::collect(seconds).await)))
+        }
+        Order::InspectDisk { disk } => {
+            let inspection = tokio::task::spawn_blocking(move || {
+                let disks = dayzero_storage::disks::enumerate()?;
+                dayzero_storage::finding::inspect(dayzero_storage::disks::select(&disks, &disk)?)
+            });
+            Ok(Report::Disk(inspection.await.map_err(|e| io_error("looking at the disk", e))??.finding))
+        }
+        Order::Install(order) => install(host, &order, reporter).await,
+        Order::Reboot => reboot(host).await,
+        Order::Network(wanted) => network(host, *wanted).await,
+        Order::NetworkReport => {
+            let wanted = host.network.lock().map_err(|e| io_error("network", e))?.clone();
+            let wanted = wanted
+                .ok_or_else(|| wrong("no-network", "no network was ordered yet", "an order", "none"))?;
+            Ok(Report::Network(Box::new(dayzero_netconf::report(&wanted).await)))
+        }
+        Order::Storage(specs) => {
+            let _one = host.change.lock().await;
+            persist("luns.json", &specs)?;
+            Ok(Report::Storage(host.connect(specs).await))
+        }
+        Order::StorageReport => {
+            let specs = host.luns.lock().await.clone();
+            Ok(Report::Storage(dayzero_storage::luns::report(&specs).await))
+        }
+        Order::VolumeGroup { storage, wwn, plan_hash: _ } => {
+            let _one = host.change.lock().await;
+            dayzero_storage::lvm::make_group(&storage, &dayzero_storage::luns::device(&wwn)).await?;
+            Ok(Report::Ok)
+        }
+        Order::VolumeCreate(volume) => {
+            let _one = host.change.lock().await;
+            dayzero_storage::lvm::create(&volume, &lun_of(host, &volume.storage).await?).await?;
+            Ok(Report::Ok)
+        }
+        Order::VolumeFill { volume, template } => {
+            reporter.step("filling the volume from its template", 0, volume.size.0);
+            let device = activate(host, &volume).await?;
+            let sha256 = dayzero_storage::fill::fill(&device, &template.url, &template.sha256).await?;
+            Ok(Report::Filled { sha256 })
+        }
+        Order::WriterStart { volume } => writer_start(host, &volume).await,
+        Order::WriterVerify => {
+            let writer = host.writer().ok_or_else(no_writer)?;
+            let done = tokio::task::spawn_blocking(move || writer.verify())
+                .await
+                .map_err(|e| io_error("reading back", e))?;
+            Ok(Report::Writer(done?))
+        }
+        Order::WriterStop => {
+            let writer =
+                host.writer.lock().map_err(|e| io_error("writer", e))?.take().ok_or_else(no_writer)?;
+            let done = tokio::task::spawn_blocking(move || writer.stop())
+                .await
+                .map_err(|e| io_error("writer", e))?;
+            Ok(Report::Writer(done))
+        }
+        Order::Capacity => Ok(Report::Capacity(capacity().await)),
+        Order::VmStart(spec) => {
+            let _one = host.change.lock().await;
+            let device = activate(host, &spec.volume).await?;
+            vms::start(&spec, &device).await?;
+            Ok(Report::Ok)
+        }
+        Order::VmStop { name } => {
+            vms::stop(&name).await?;
+            Ok(Report::Ok)
+        }
+        Order::Vms => Ok(Report::Vms(vms::list().await?)),
+    }
+}
+
+fn needs_installed(order: &Order) -> bool {
+    !matches!(order, Order::Inventory { .. } | Order::InspectDisk { .. } | Order::Install(_) | Order::Reboot)
+}
+
+fn no_writer() -> AgentError {
+    wrong("no-writer", "the proof's writer does not run", "a started writer", "none")
+}
+
+async fn install(host: &Arc<Host>, order: &InstallOrder, reporter: &Reporter) -> Result<Report, AgentError> {
+    if host.installed {
+        let sentence =
+            "an installed host does not overwrite itself; it is installed from the discovery image";
+        return Err(wrong("not-discovery", sentence, "discovery image", "started from disk"));
+    }
+    let _one = host.change.lock().await;
+    let keys = dayzero_storage::install::Credentials {
+        key_pem: host.credentials.key.clone(),
+        certificate_pem: host.credentials.certificate.clone(),
+        ca_pem: host.credentials.ca.clone(),
+    };
+    let told = reporter.clone();
+    let progress =
+        move |step: dayzero_storage::install::Progress| told.step(&step.what, step.done, step.total);
+    Ok(Report::Installed(Box::new(dayzero_storage::install::install(order, &keys, &progress).await?)))
+}
+
+/// Restarts after the answer has had a second to leave.
+async fn reboot(host: &Arc<Host>) -> Result<Report, AgentError> {
+    let installed = host.installed;
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if installed {
+            let limit = Duration::from_secs(30);
+            if let Err(error) = crate::command::run("systemctl", &["--no-block", "reboot"], limit).await {
+                tracing::error!("restart: {error}");
+            }
+        } else {
+            crate::init::restart();
+        }
+    });
+    Ok(Report::Ok)
+}
+
+async fn network(host: &Arc<Host>, wanted: HostNetwork) -> Result<Report, AgentError> {
+    let _one = host.change.lock().await;
+    // Written before it is applied: after a power cut in between, the next boot makes the network that was ordered.
+    persist("network.json", &wanted)?;
+    if let Ok(mut current) = host.network.lock() {
+        *current = Some(wanted.clone());
+    }
+    Ok(Report::Network(Box::new(dayzero_netconf::converge(&wanted).await)))
+}
+
+/// Writes a state file: beside, synced, renamed, directory synced.
+fn persist<T: serde::Serialize>(name: &str, value: &T) -> Result<(), AgentError> {
+    let directory = Path::new(service::STATE);
+    let write = || -> std::io::Result<()> {
+        use std::io::Write;
+        let beside = directory.join(format!("{name}.new"));
+        let mut file = std::fs::File::create(&beside)?;
+        file.write_all(&serde_json::to_vec_pretty(value)?)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, directory.join(name))?;
+        std::fs::File::open(directory)?.sync_all()
+    };
+    write().map_err(|e| io_error(&format!("{}/{name}", service::STATE), e))
+}
+
+async fn lun_of(host: &Host, storage: &Name) -> Result<PathBuf, AgentError> {
+    let luns = host.luns.lock().await;
+    let wwn: &Wwn = &luns
+        .iter()
+        .find(|lun| lun.storage == *storage)
+        .ok_or_else(|| {
+            wrong(
+                "no-lun",
+                format!("primary storage '{storage}' is not connected"),
+                "a connected LUN",
+                "none",
+            )
+        })?
+        .wwn;
+    Ok(dayzero_storage::luns::device(wwn))
+}
+
+async fn activate(host: &Host, volume: &VolumeSpec) -> Result<PathBuf, AgentError> {
+    Ok(dayzero_storage::lvm::activate(volume, &lun_of(host, &volume.storage).await?).await?)
+}
+
+async fn writer_start(host: &Arc<Host>, volume: &VolumeSpec) -> Result<Report, AgentError> {
+    if let Some(writer) = host.writer() {
+        return Ok(Report::Writer(writer.progress()));
+    }
+    let device = activate(host, volume).await?;
+    let writer = Writer::start(&device)?;
+    let progress = writer.progress();
+    *host.writer.lock().map_err(|e| io_error("writer", e))? = Some(Arc::new(writer));
+    Ok(Report::Writer(progress))
+}
+
+async fn capacity() -> Capacity {
+    let cpu = inventory::cpu();
+    let total = inventory::total_memory();
+    Capacity {
+        threads: cpu.threads,
+        cpu: Mhz(u64::from(cpu.threads) * cpu.speed.0),
+        memory: MebiBytes(total.0.saturating_sub(HOST_RESERVE.0)),
+        kvm: vms::has_kvm().await,
+    }
+}

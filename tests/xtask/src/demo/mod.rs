@@ -1,0 +1,93 @@
+//! `cargo xtask demo`: day zero, end to end, on a virtual rack.
+//!
+//! It raises the rack and the control plane as processes of their own, drives them through `dayzero` as a person
+//! would, watches, does what an attacker or an accident would do, and judges what it saw. Everything that it starts is
+//! written down first, so that the next run can clear what a killed one left.
+
+mod browser;
+mod checks;
+mod client;
+mod leftovers;
+mod observed;
+mod progress;
+mod rack;
+mod report;
+mod scenario;
+
+use crate::{build, preflight};
+use anyhow::Result;
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Exit code while some steps are not real yet.
+const NOT_ALL_REAL: u8 = 3;
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct DemoArgs {
+    /// Tear the rack down at the end and exit 0 only if every check held
+    #[arg(long)]
+    pub once: bool,
+    /// Stop a rack that an earlier demo left running
+    #[arg(long)]
+    pub stop: bool,
+    /// Write the whole run as JSON, after the tear-down
+    #[arg(long)]
+    pub report: Option<PathBuf>,
+}
+
+/// Runs the demo.
+pub fn run(args: &DemoArgs) -> Result<ExitCode> {
+    if args.stop {
+        return stop(args);
+    }
+    preflight::run()?;
+    let cleared = leftovers::clear()?;
+    if !cleared.is_empty() {
+        println!("cleared what an earlier run left: {}", cleared.join(", "));
+    }
+    let before = leftovers::Snapshot::take()?;
+    let began = Instant::now();
+    let images = build::images()?;
+    let build_s = began.elapsed().as_secs_f64();
+
+    let mut rack = rack::Rack::raise(&images)?;
+    let mut run = scenario::play(&mut rack, &images)?;
+    run.build_s = build_s;
+    if args.once {
+        let rss = rack.tear_down()?;
+        run.finish(rss, &before)?;
+        return judge(&run, args);
+    }
+    run.save(&before)?;
+    report::print(&run);
+    rack.wait_for_ctrl_c()?;
+    let rss = rack.tear_down()?;
+    run.finish(rss, &before)?;
+    judge(&run, args)
+}
+
+fn judge(run: &report::Run, args: &DemoArgs) -> Result<ExitCode> {
+    let real = report::print(run);
+    if let Some(file) = &args.report {
+        std::fs::write(file, serde_json::to_vec_pretty(&run.json())?)?;
+    }
+    Ok(match (run.ok(), real) {
+        (true, _) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::from(NOT_ALL_REAL),
+        (false, true) => ExitCode::FAILURE,
+    })
+}
+
+fn stop(args: &DemoArgs) -> Result<ExitCode> {
+    let saved = report::Run::load()?;
+    let cleared = leftovers::clear()?;
+    println!(
+        "stopped: {}",
+        if cleared.is_empty() { "nothing was running".to_owned() } else { cleared.join(", ") }
+    );
+    let Some((mut run, before)) = saved else { return Ok(ExitCode::SUCCESS) };
+    run.finish(run.rss_mib, &before)?;
+    judge(&run, args)
+}

@@ -1,0 +1,317 @@
+//! The demo's processes: the lab daemon and the control plane, each written down before it is used.
+
+use super::client::Client;
+use super::leftovers;
+use crate::build::Images;
+use crate::{paths, shell};
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Namespace of the control plane.
+pub const CONTROL: &str = "dz-ctl";
+
+/// What `dayzero serve` printed when it was ready.
+#[derive(Clone, Debug, Default)]
+pub struct Ready {
+    pub console: String,
+    pub fingerprint: String,
+    /// One-time claim code; only at the first start.
+    pub claim: Option<String>,
+    /// From the start of the process.
+    pub after: Duration,
+}
+
+/// The raised rack.
+pub struct Rack {
+    pub plan: PathBuf,
+    pub zero: Instant,
+    pub zero_ms: u64,
+    pub ready: Ready,
+    lab: Child,
+    serve: Child,
+    config: PathBuf,
+    peak_rss_mib: u64,
+}
+
+impl Rack {
+    /// Raises the rack and starts the control plane in it.
+    pub fn raise(images: &Images) -> Result<Self> {
+        let dir = paths::demo();
+        for part in ["rack", "data", "store", "images"] {
+            fs::create_dir_all(dir.join(part))?;
+        }
+        let plan = copy_plan(&dir)?;
+        copy_template(images, &dir.join("store"))?;
+        let config = write_config(images, &dir)?;
+        let zero = Instant::now();
+        let zero_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as u64;
+        let lab = start_lab(&plan, &dir)?;
+        let (serve, ready) = start_serve(&config)?;
+        Ok(Self { plan, zero, zero_ms, ready, lab, serve, config, peak_rss_mib: 0 })
+    }
+
+    /// SIGKILL to the control plane, and a new one. How long until it answered.
+    pub fn kill_and_restart_control(&mut self) -> Result<Duration> {
+        self.note_rss();
+        self.serve.kill()?;
+        self.serve.wait()?;
+        let (serve, ready) = start_serve(&self.config)?;
+        self.serve = serve;
+        Ok(ready.after)
+    }
+
+    /// Peak resident memory of the control plane so far (VmHWM), MiB.
+    pub fn note_rss(&mut self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.serve.id())).unwrap_or_default();
+        let kib = text.lines().find_map(|line| {
+            line.strip_prefix("VmHWM:")?.split_ascii_whitespace().next()?.parse::<u64>().ok()
+        });
+        self.peak_rss_mib = self.peak_rss_mib.max(kib.unwrap_or(0).div_ceil(1024));
+        self.peak_rss_mib
+    }
+
+    /// Both processes still run.
+    pub fn check_alive(&mut self) -> Result<()> {
+        if let Some(status) = self.lab.try_wait()? {
+            bail!("the lab daemon ended ({status}); its log: {}", tail(&paths::demo().join("lab.log")));
+        }
+        if let Some(status) = self.serve.try_wait()? {
+            bail!("the control plane ended ({status}); its log: {}", tail(&paths::demo().join("serve.log")));
+        }
+        Ok(())
+    }
+
+    /// Ends both, the control plane first. Its peak memory, MiB.
+    pub fn tear_down(&mut self) -> Result<u64> {
+        let rss = self.note_rss();
+        end(&mut self.serve, Duration::from_secs(20))?;
+        end(&mut self.lab, Duration::from_secs(30))?;
+        for cleared in leftovers::clear()? {
+            println!("cleared: {cleared}");
+        }
+        Ok(rss)
+    }
+
+    /// Leaves the rack running until the terminal says stop.
+    pub fn wait_for_ctrl_c(&mut self) -> Result<()> {
+        println!("The rack keeps running. Web console: {}", self.ready.console);
+        println!("Things to try (DAYZERO_SOCKET={}):", paths::demo().join("data/dayzero.sock").display());
+        let binary = paths::binary("dayzero");
+        let (binary, lab) = (binary.display(), paths::demo().join("rack"));
+        for line in ["lab pull-cable host1 0", "lab swap-cables host2 0 1", "lab wrong-password host1"] {
+            println!("  {binary} {line} --dir {}", lab.display());
+        }
+        println!("  {binary} status; {binary} why host1");
+        println!("Ctrl-C ends it, as does `cargo xtask demo --stop` from another terminal.");
+        use nix::sys::signal::{SigSet, Signal};
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGINT);
+        set.add(Signal::SIGTERM);
+        set.thread_block()?;
+        set.wait()?;
+        println!("taking the rack down");
+        Ok(())
+    }
+}
+
+impl Drop for Rack {
+    fn drop(&mut self) {
+        // After an error on the way: nothing outlives the demo.
+        let _ = end(&mut self.serve, Duration::from_secs(5));
+        let _ = end(&mut self.lab, Duration::from_secs(30));
+    }
+}
+
+fn end(child: &mut Child, patience: Duration) -> Result<()> {
+    use nix::sys::signal::{Signal, kill};
+    if child.try_wait()?.is_some() {
+        return Ok(());
+    }
+    let _ = kill(nix::unistd::Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM);
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}
+
+fn tail(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    format!("\n{}", lines[lines.len().saturating_sub(15)..].join("\n"))
+}
+
+/// The lab's plan and its secret file, 0600.
+fn copy_plan(dir: &Path) -> Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let examples = paths::root().join("appliance/plan/examples");
+    for name in ["lab.yaml", "lab.secrets.yaml"] {
+        fs::copy(examples.join(name), dir.join(name)).with_context(|| format!("copying {name}"))?;
+    }
+    fs::set_permissions(dir.join("lab.secrets.yaml"), fs::Permissions::from_mode(0o600))?;
+    Ok(dir.join("lab.yaml"))
+}
+
+/// The guest template into secondary storage, with its checksum beside it.
+fn copy_template(images: &Images, store: &Path) -> Result<()> {
+    let bytes = fs::read(&images.tiny)?;
+    fs::write(store.join("tiny.raw"), &bytes)?;
+    let digest = dayzero_model::Sha256::of(&bytes);
+    fs::write(store.join("tiny.raw.sha256"), format!("{digest}  tiny.raw\n"))?;
+    Ok(())
+}
+
+fn write_config(images: &Images, dir: &Path) -> Result<PathBuf> {
+    let path = |path: &Path| path.display().to_string();
+    let text = format!(
+        r#"# The demo's control plane; every key is explained in appliance/examples/serve.toml.
+data_dir = "{data}"
+key_file = "{key}"
+
+[networks]
+mgmt = "mgmt0"
+bmc = "bmc0"
+guest = "guest0"
+
+[operators]
+listen = "127.0.0.1:8443"
+
+[files]
+kernel = "{kernel}"
+initrd = "{initrd}"
+host_image = "{host}"
+ipxe = "/usr/lib/ipxe"
+
+[puller]
+kind = "lab"
+socket = "{lab}"
+"#,
+        data = path(&dir.join("data")),
+        key = path(&dir.join("master.key")),
+        kernel = path(&images.vmlinuz),
+        initrd = path(&images.initrd),
+        host = path(&images.host),
+        lab = path(&dir.join("rack/lab.sock")),
+    );
+    let file = dir.join("serve.toml");
+    fs::write(&file, text)?;
+    Ok(file)
+}
+
+fn start_lab(plan: &Path, dir: &Path) -> Result<Child> {
+    let log = File::create(dir.join("lab.log"))?;
+    let mut command = Command::new(paths::binary("dayzero"));
+    command.arg("rehearse").arg("--plan").arg(plan).arg("--dir").arg(dir.join("rack"));
+    command.arg("--templates").arg(dir.join("store"));
+    let mut child = spawn(command.stdout(log.try_clone()?).stderr(log))?;
+    let until = Instant::now() + Duration::from_secs(60);
+    while Client.lab(&["status"]).is_err() {
+        if let Some(status) = child.try_wait()? {
+            bail!("the lab daemon ended ({status}): {}", tail(&dir.join("lab.log")));
+        }
+        if Instant::now() > until {
+            let _ = end(&mut child, Duration::from_secs(10));
+            bail!("the rack is not up after 60 s: {}", tail(&dir.join("lab.log")));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(child)
+}
+
+fn start_serve(config: &Path) -> Result<(Child, Ready)> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(paths::demo().join("serve.log"))?;
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", CONTROL])
+        .arg(paths::binary("dayzero"))
+        .arg("serve")
+        .arg("--config")
+        .arg(config);
+    let began = Instant::now();
+    let mut child = spawn(command.stdout(Stdio::piped()).stderr(log))?;
+    let mut ready = Ready::default();
+    let stdout = child.stdout.take().context("stdout")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        match line.split_once(": ") {
+            Some(("console", url)) => ready.console = url.to_owned(),
+            Some(("fingerprint", print)) => ready.fingerprint = print.to_owned(),
+            Some(("claim", code)) => ready.claim = Some(code.to_owned()),
+            _ if line == "ready" => {
+                ready.after = began.elapsed();
+                return Ok((child, ready));
+            }
+            _ => {}
+        }
+    }
+    let status = child.wait()?;
+    bail!("dayzero serve ended ({status}): {}", tail(&paths::demo().join("serve.log")))
+}
+
+/// Own process group, so that Ctrl-C reaches xtask alone; ends with xtask even if that is killed.
+fn spawn(command: &mut Command) -> Result<Child> {
+    command.stdin(Stdio::null()).process_group(0);
+    let shown = format!("{command:?}");
+    let child = command.spawn().with_context(|| format!("starting {shown}"))?;
+    leftovers::note_process(child.id())?;
+    Ok(child)
+}
+
+/// A try of the factory credential by a foreign client inside the control plane's namespace.
+pub fn try_factory(protocol: &str, address: &str, user: &str, password: &str) -> Result<(bool, String)> {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", CONTROL]);
+    match protocol {
+        "redfish" => {
+            let netrc = paths::demo().join("factory.netrc");
+            write_private(&netrc, &format!("machine {address} login {user} password {password}\n"))?;
+            command.args([
+                "curl",
+                "-sS",
+                "-k",
+                "--noproxy",
+                "*",
+                "--max-time",
+                "20",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+            ]);
+            command.arg("--netrc-file").arg(&netrc).arg(format!("https://{address}/redfish/v1/Systems"));
+            let said = shell::ask(&mut command)?;
+            fs::remove_file(&netrc)?;
+            Ok((said.stdout.trim() == "401", format!("curl got HTTP {}", said.stdout.trim())))
+        }
+        _ => {
+            command.env("IPMITOOL_PASSWORD", password);
+            command.args([
+                "ipmitool", "-I", "lanplus", "-C", "3", "-R", "1", "-N", "3", "-H", address, "-U", user, "-E",
+            ]);
+            command.args(["chassis", "power", "status"]);
+            let said = shell::ask(&mut command)?;
+            let word = format!("{}{}", said.stdout, said.stderr);
+            let line =
+                word.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing").trim().to_owned();
+            Ok((said.code != Some(0) && !word.contains("Chassis Power is"), format!("ipmitool: {line}")))
+        }
+    }
+}
+
+fn write_private(file: &Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    out.write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! The run as a table and as JSON.
+
+use super::checks::{self, Check};
+use super::leftovers::Snapshot;
+use super::observed::Observed;
+use crate::paths;
+use anyhow::Result;
+use dayzero_model::condition::State;
+use serde::{Deserialize, Serialize};
+
+/// Checks whose step is not real yet: the same list stands in the README, and `cargo xtask test` compares them.
+pub const NOT_REAL: &[&str] = &[];
+
+/// One step of one host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    pub step: String,
+    pub start_s: f64,
+    pub end_s: f64,
+    pub evidence: String,
+}
+
+/// One host's steps.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostSteps {
+    pub name: String,
+    pub firmware: String,
+    pub steps: Vec<Step>,
+}
+
+/// One run.
+pub struct Run {
+    pub seconds: f64,
+    pub build_s: f64,
+    pub rss_mib: u64,
+    pub observed: Observed,
+    checks: Vec<Check>,
+    hosts: Vec<HostSteps>,
+}
+
+/// What `--stop` needs of a run that was left running.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    seconds: f64,
+    build_s: f64,
+    rss_mib: u64,
+    checks: Vec<Check>,
+    hosts: Vec<HostSteps>,
+    before: Snapshot,
+}
+
+impl Run {
+    /// A run whose zero is `zero_ms` since 1970 by the same clock as the conditions' moments.
+    pub fn new(zero_ms: u64, seconds: f64, observed: Observed) -> Self {
+        let hosts = observed.hosts.iter().map(|host| steps(zero_ms, host)).collect();
+        let checks = checks::all(&observed);
+        Self { seconds, build_s: 0.0, rss_mib: 0, observed, checks, hosts }
+    }
+
+    /// After the tear-down: what is left, and the peak of the control plane's memory.
+    pub fn finish(&mut self, rss_mib: u64, before: &Snapshot) -> Result<()> {
+        let left = Snapshot::take()?.added_since(before);
+        self.rss_mib = rss_mib;
+        self.observed.left = Some(left);
+        let fresh = checks::all(&self.observed);
+        for check in &mut self.checks {
+            if check.name == "nothing-left" {
+                check.clone_from(&fresh[fresh.len() - 1]);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn ok(&self) -> bool {
+        self.checks.iter().all(|check| check.ok)
+    }
+
+    /// Keeps the run for `--stop`.
+    pub fn save(&self, before: &Snapshot) -> Result<()> {
+        let saved = Saved {
+            seconds: self.seconds,
+            build_s: self.build_s,
+            rss_mib: self.rss_mib,
+            checks: self.checks.clone(),
+            hosts: self.hosts.clone(),
+            before: before.clone(),
+        };
+        std::fs::write(file(), serde_json::to_vec(&saved)?)?;
+        Ok(())
+    }
+
+    /// The run that was left running, if any.
+    pub fn load() -> Result<Option<(Self, Snapshot)>> {
+        let Ok(bytes) = std::fs::read(file()) else { return Ok(None) };
+        let saved: Saved = serde_json::from_slice(&bytes)?;
+        let run = Self {
+            seconds: saved.seconds,
+            build_s: saved.build_s,
+            rss_mib: saved.rss_mib,
+            observed: Observed::default(),
+            checks: saved.checks,
+            hosts: saved.hosts,
+        };
+        Ok(Some((run, saved.before)))
+    }
+
+    /// The report's JSON, schema 1.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "schema": 1,
+            "ok": self.ok(),
+            "seconds": round(self.seconds),
+            "build_s": round(self.build_s),
+            "checks": self.checks,
+            "hosts": self.hosts,
+            "rss_mib": self.rss_mib,
+        })
+    }
+}
+
+fn file() -> std::path::PathBuf {
+    paths::demo().join("run.json")
+}
+
+fn round(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
+}
+
+fn steps(zero_ms: u64, host: &super::observed::Seen) -> HostSteps {
+    let at = |ms: u64| round(ms.saturating_sub(zero_ms) as f64 / 1000.0);
+    let met = host.view.conditions.iter().filter_map(|record| match &record.state {
+        State::Met { evidence, .. } => Some(Step {
+            step: record.condition.to_string(),
+            start_s: at(record.began.unwrap_or(record.since).0),
+            end_s: at(record.since.0),
+            evidence: evidence.clone(),
+        }),
+        _ => None,
+    });
+    let mode = host.view.facts.inventory.as_ref().map(|inventory| inventory.boot_mode);
+    let firmware =
+        mode.and_then(|mode| serde_json::to_value(mode).ok()).and_then(|v| v.as_str().map(str::to_owned));
+    HostSteps { name: host.name.clone(), firmware: firmware.unwrap_or_default(), steps: met.collect() }
+}
+
+/// Prints the summary; false if some steps are not real yet.
+pub fn print(run: &Run) -> bool {
+    println!();
+    for host in &run.hosts {
+        println!("{} ({})", host.name, host.firmware);
+        for step in &host.steps {
+            let took = step.end_s - step.start_s;
+            println!(
+                "  {:<12} {:>6.1} s to {:>6.1} s  {:>6.1} s  {}",
+                step.step,
+                step.start_s,
+                step.end_s,
+                took,
+                clip(&step.evidence, 70)
+            );
+        }
+    }
+    println!();
+    for check in &run.checks {
+        let word = if check.ok { "held" } else { "NOT HELD" };
+        println!("{:<24} {:<9} {}", check.name, word, clip(&check.evidence, 160));
+    }
+    println!();
+    println!(
+        "{:.0} s from the start of the rack; builds and images {:.0} s before it; control plane's peak memory {} MiB",
+        run.seconds, run.build_s, run.rss_mib
+    );
+    if !NOT_REAL.is_empty() {
+        println!("not real yet: {}", NOT_REAL.join(", "));
+    }
+    NOT_REAL.is_empty()
+}
+
+fn clip(text: &str, most: usize) -> String {
+    let one_line = text.replace('\n', " ");
+    if one_line.chars().count() <= most {
+        one_line
+    } else {
+        one_line.chars().take(most - 1).collect::<String>() + "…"
+    }
+}

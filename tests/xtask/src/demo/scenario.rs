@@ -1,0 +1,412 @@
+//! The play: a plan is applied, two servers become hosts, accidents and attacks happen, a VM runs, power is cut.
+
+use super::browser::{self, Browser};
+use super::client::{Client, Status, Summary};
+use super::observed::{Clone, Observed, Seen, Sigkill, Stranger, Web};
+use super::progress::Progress;
+use super::rack::{self, Rack};
+use super::report::Run;
+use crate::build::Images;
+use crate::{paths, shell};
+use anyhow::{Context, Result, bail, ensure};
+use dayzero_model::event::What;
+use dayzero_model::vm::{Vm, VmState};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The hosts of `lab.yaml`: name, BMC protocol and address.
+const HOSTS: [(&str, &str, &str); 2] = [("host1", "redfish", "10.77.9.11"), ("host2", "ipmi", "10.77.9.12")];
+/// Host whose identity is cloned while it is held still inside its boot window.
+const CLONED: &str = "host2";
+const STRANGER: &str = "52:54:00:de:ad:01";
+/// All hosts joined, at most.
+const PATIENCE: Duration = Duration::from_secs(25 * 60);
+
+/// Plays everything and collects what was seen.
+pub fn play(rack: &mut Rack, images: &Images) -> Result<Run> {
+    let mut play = Play {
+        client: Client,
+        progress: Progress::new(rack.zero),
+        seen: Observed::default(),
+        browser: None,
+        stranger_at: None,
+        clone: None,
+    };
+    println!(
+        "web console: {}   claim code: {}",
+        rack.ready.console,
+        rack.ready.claim.as_deref().unwrap_or("used already")
+    );
+    play.plan(rack)?;
+    play.console_login(rack);
+    play.hosts_join(rack)?;
+    play.factory_credentials()?;
+    play.virtual_machine(rack, images)?;
+    play.controls()?;
+    play.look_at_hosts()?;
+    let seconds = rack.zero.elapsed().as_secs_f64();
+    play.power_cut()?;
+    Ok(Run::new(rack.zero_ms, seconds, play.seen))
+}
+
+struct Play {
+    client: Client,
+    progress: Progress,
+    seen: Observed,
+    browser: Option<Browser>,
+    stranger_at: Option<Instant>,
+    clone: Option<Cloning>,
+}
+
+/// A clone at work.
+struct Cloning {
+    name: String,
+    began: Instant,
+}
+
+impl Play {
+    fn plan(&mut self, rack: &Rack) -> Result<()> {
+        let plan = rack.plan.to_string_lossy().into_owned();
+        self.seen.plan_good = self.client.call(&["plan", "check", &plan])?;
+        let text = std::fs::read_to_string(&rack.plan)?;
+        let faulty = paths::demo().join("faulty.yaml");
+        std::fs::write(&faulty, text.replace("cidr: 10.77.12.0/24", "cidr: 10.77.11.0/24"))?;
+        self.seen.plan_bad = self.client.call(&["plan", "check", &faulty.to_string_lossy()])?;
+        let said = self.client.call(&["apply", &plan, "--yes"])?;
+        ensure!(said.code == Some(0), "dayzero apply: {}{}", said.stdout, said.stderr);
+        self.progress.say("the plan is applied");
+        Ok(())
+    }
+
+    /// The browser logs in early and stays on its page; a browser that fails costs the check, not the run.
+    fn console_login(&mut self, rack: &Rack) {
+        match login(rack) {
+            Ok((browser, web)) => {
+                self.progress.say(&format!("logged in to the web console: \"{}\"", web.title));
+                self.browser = Some(browser);
+                self.seen.web = Some(web);
+            }
+            Err(error) => self.progress.say(&format!("web console: {error:#}")),
+        }
+    }
+
+    fn hosts_join(&mut self, rack: &mut Rack) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        let mut told = String::new();
+        loop {
+            rack.check_alive()?;
+            rack.note_rss();
+            let status = self.client.status()?;
+            self.progress.show(&status);
+            self.stranger(&status)?;
+            self.cloning()?;
+            self.sigkill(rack, &status)?;
+            self.watch_page();
+            if hosts(&status).all(|host| host.health == "ready") && hosts(&status).count() == HOSTS.len() {
+                return Ok(());
+            }
+            let failed: Vec<String> = status
+                .todo
+                .iter()
+                .map(|todo| {
+                    format!("{}: {} ({})", todo.host.as_deref().unwrap_or("site"), todo.sentence, todo.code)
+                })
+                .collect();
+            let failed = failed.join("\n        ");
+            if failed != told && !failed.is_empty() {
+                self.progress.say(&format!("a person must: {failed}"));
+                told = failed;
+            }
+            if hosts(&status).any(|host| host.health == "failed") {
+                self.diagnose();
+                bail!("a host stopped: {told}");
+            }
+            if Instant::now() > until {
+                self.diagnose();
+                bail!("the hosts have not joined after {} minutes", PATIENCE.as_secs() / 60);
+            }
+            std::thread::sleep(Duration::from_millis(700));
+        }
+    }
+
+    /// What a person would look at next.
+    fn diagnose(&self) {
+        for (host, ..) in HOSTS {
+            if let Ok(said) = self.client.call(&["why", host]) {
+                println!("{}", said.stdout);
+            }
+        }
+    }
+
+    /// A machine of unknown MAC powers on as soon as the rack works; it must stay without answer.
+    fn stranger(&mut self, status: &Status) -> Result<()> {
+        match self.stranger_at {
+            None if hosts(status).any(|host| host.met >= 2) => {
+                self.client.lab(&["spawn-stranger", STRANGER])?;
+                self.stranger_at = Some(Instant::now());
+                self.progress.say(&format!("a machine that is in no plan powers on: {STRANGER}"));
+            }
+            Some(began) if self.seen.stranger.is_none() => {
+                let pending = status.pending.iter().any(|client| client.mac == STRANGER && client.count >= 2);
+                if !pending && began.elapsed() < Duration::from_secs(120) {
+                    return Ok(());
+                }
+                let events = self.client.why(STRANGER)?.events;
+                let asked = events.iter().filter(|event| matches!(event.what, What::DhcpIn { .. })).count();
+                let answered =
+                    events.iter().filter(|event| matches!(event.what, What::DhcpOut { .. })).count();
+                self.seen.stranger = Some(Stranger { mac: STRANGER.to_owned(), pending, asked, answered });
+                self.client
+                    .lab(&["kill-extra", &format!("stranger-{}", STRANGER.replace(':', ""))])
+                    .or_else(|_| self.kill_extras())?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn kill_extras(&self) -> Result<String> {
+        #[derive(serde::Deserialize)]
+        struct Lab {
+            extras: Vec<Extra>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Extra {
+            name: String,
+        }
+        let lab: Lab = serde_json::from_str(&self.client.lab(&["status", "-o", "json"])?)?;
+        for extra in lab.extras {
+            self.client.lab(&["kill-extra", &extra.name])?;
+        }
+        Ok(String::new())
+    }
+
+    /// The real host is held still inside its window, and a machine with its MAC, serial and UUID takes its place.
+    fn cloning(&mut self) -> Result<()> {
+        if self.seen.clone.is_some() {
+            return Ok(());
+        }
+        let facts = self.client.host(CLONED)?.facts;
+        match &self.clone {
+            None => {
+                let open = facts.vouch.is_none()
+                    && facts.window.as_ref().is_some_and(|window| window.script_served.is_some());
+                if open {
+                    self.client.lab(&["pause", CLONED])?;
+                    let said: serde_json::Value =
+                        serde_json::from_str(&self.client.lab(&["spawn-clone", CLONED, "-o", "json"])?)?;
+                    let name = said["spawned"]["name"]
+                        .as_str()
+                        .context("the lab did not name the clone")?
+                        .to_owned();
+                    self.progress.say(&format!(
+                        "{CLONED} is held still; a clone of its MAC, serial and UUID boots in its place"
+                    ));
+                    self.clone = Some(Cloning { name, began: Instant::now() });
+                }
+            }
+            Some(clone) => {
+                if facts.refused_keys.is_empty() && clone.began.elapsed() < Duration::from_secs(180) {
+                    return Ok(());
+                }
+                let console = self.client.lab(&["console", &clone.name])?;
+                self.client.lab(&["kill-extra", &clone.name])?;
+                self.client.lab(&["resume", CLONED])?;
+                self.progress.say(&format!(
+                    "the clone's key was refused {} times; {CLONED} goes on",
+                    facts.refused_keys.len()
+                ));
+                self.seen.clone = Some(Clone { of: CLONED.to_owned(), refused: facts.refused_keys, console });
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to the control plane while a host writes its image.
+    fn sigkill(&mut self, rack: &mut Rack, status: &Status) -> Result<()> {
+        if self.seen.sigkill.is_some() {
+            return Ok(());
+        }
+        let writing = hosts(status).find(|host| {
+            host.phase == "Imaged"
+                && host.progress.as_ref().is_some_and(|step| step.total > 0 && step.done * 10 > step.total)
+        });
+        let Some(host) = writing else { return Ok(()) };
+        let step = host
+            .progress
+            .as_ref()
+            .map(|step| format!("{} {}/{}", step.what, step.done, step.total))
+            .unwrap_or_default();
+        let during = format!("{} was installing ({step})", host.name);
+        let before = counts(status);
+        let answered = rack.kill_and_restart_control()?;
+        let after = counts(&self.client.status()?);
+        self.progress.say(&format!(
+            "the control plane was killed while {during}; it answered again after {} ms",
+            answered.as_millis()
+        ));
+        self.seen.sigkill = Some(Sigkill { during, answered_ms: answered.as_millis() as u64, before, after });
+        Ok(())
+    }
+
+    /// Reads the phase off the open page until it has changed.
+    fn watch_page(&mut self) {
+        let (Some(browser), Some(web)) = (&self.browser, &mut self.seen.web) else { return };
+        let Ok(now) = browser.text(PHASE) else { return };
+        if web.first.is_empty() {
+            web.first = now;
+        } else if now != web.first {
+            web.later = now;
+            web.same_page = browser.script("return window.dayzeroMark === 7").is_ok_and(|mark| mark == true);
+            let picture = paths::demo().join("console.png");
+            if web.same_page && browser.picture(&picture).is_ok() {
+                self.progress.say(&format!(
+                    "the open page followed: {} then {}; picture in {}",
+                    web.first,
+                    web.later,
+                    picture.display()
+                ));
+            }
+            self.browser = None;
+        }
+    }
+
+    fn factory_credentials(&mut self) -> Result<()> {
+        let secrets = std::fs::read_to_string(paths::demo().join("lab.secrets.yaml"))?;
+        let value = |key: &str| {
+            secrets.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": ")).map(str::trim)
+        };
+        let (user, password) = (value("user").context("user")?, value("password").context("password")?);
+        for (host, protocol, address) in HOSTS {
+            let (refused, said) = rack::try_factory(protocol, address, user, password)?;
+            self.seen.factory.push((host.to_owned(), refused, said));
+        }
+        Ok(())
+    }
+
+    fn virtual_machine(&mut self, rack: &mut Rack, images: &Images) -> Result<()> {
+        let bytes = std::fs::read(&images.tiny)?;
+        self.seen.vm.template_sha256 = dayzero_model::Sha256::of(&bytes).to_string();
+        let said = self.client.call(&[
+            "vm",
+            "create",
+            "--offering",
+            "small",
+            "--template",
+            "tiny",
+            "--name",
+            "hello",
+        ])?;
+        ensure!(said.code == Some(0), "dayzero vm create: {}{}", said.stdout, said.stderr);
+        self.progress.say("a virtual machine was asked for");
+        let vm = self.wait_for_vm(rack, Duration::from_secs(300), |vm| {
+            vm.state == VmState::Failed || vm.console.iter().any(|line| line.contains("DAYZERO-VM"))
+        })?;
+        self.progress.say(&format!(
+            "{:?} on {}: {}",
+            vm.state,
+            vm.host.as_ref().map_or("no host", |h| h.as_str()),
+            vm.console.last().cloned().unwrap_or_default()
+        ));
+        let host = vm.host.clone();
+        self.seen.vm.vm = Some(vm);
+        if let Some(host) = host {
+            self.client.lab(&["pull-cable", host.as_str(), "2"])?;
+            std::thread::sleep(Duration::from_secs(12));
+            self.seen.vm.after_pull = self.vm()?;
+            self.client.lab(&["plug", host.as_str(), "2"])?;
+        }
+        Ok(())
+    }
+
+    fn vm(&self) -> Result<Option<Vm>> {
+        Ok(self.client.json::<Vec<Vm>>(&["vm", "list"])?.into_iter().find(|vm| vm.name.as_str() == "hello"))
+    }
+
+    fn wait_for_vm(
+        &mut self,
+        rack: &mut Rack,
+        patience: Duration,
+        enough: impl Fn(&Vm) -> bool,
+    ) -> Result<Vm> {
+        let until = Instant::now() + patience;
+        loop {
+            rack.check_alive()?;
+            rack.note_rss();
+            let vm = self.vm()?.context("the VM is not listed")?;
+            if enough(&vm) || Instant::now() > until {
+                return Ok(vm);
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// The control: with one leg missing a proof must fail.
+    fn controls(&mut self) -> Result<()> {
+        let (host, ..) = HOSTS[0];
+        self.progress.say(&format!("the control: a proof of {host} with one leg missing must fail"));
+        let report = self.client.prove_without(host, "pod-b")?;
+        self.seen.controls.push((host.to_owned(), report));
+        Ok(())
+    }
+
+    fn look_at_hosts(&mut self) -> Result<()> {
+        for (host, ..) in HOSTS {
+            self.seen.hosts.push(Seen { name: host.to_owned(), view: self.client.host(host)? });
+        }
+        Ok(())
+    }
+
+    /// Last, since it costs a host: the power of the VM's host is cut, and the VM must be shown lost.
+    fn power_cut(&mut self) -> Result<()> {
+        let Some(host) = self.seen.vm.vm.as_ref().and_then(|vm| vm.host.clone()) else { return Ok(()) };
+        self.client.lab(&["power", host.as_str(), "off"])?;
+        let until = Instant::now() + Duration::from_secs(90);
+        loop {
+            let vm = self.vm()?;
+            if vm.as_ref().is_some_and(|vm| vm.state == VmState::Lost) || Instant::now() > until {
+                self.seen.vm.after_power_cut = vm;
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+}
+
+fn hosts(status: &Status) -> impl Iterator<Item = &Summary> {
+    status.racks.iter().flat_map(|rack| &rack.hosts)
+}
+
+fn counts(status: &Status) -> Vec<(String, usize)> {
+    hosts(status).map(|host| (host.name.clone(), host.met)).collect()
+}
+
+const PHASE: &str = r#"[data-host="host1"] [data-field="phase"]"#;
+
+/// Claims the console with the one-time code, over a certificate whose fingerprint is the printed one.
+fn login(rack: &Rack) -> Result<(Browser, Web)> {
+    let claim = rack.ready.claim.as_deref().context("no claim code was printed")?;
+    let address = rack.ready.console.trim_start_matches("https://").trim_end_matches('/').to_owned();
+    let shown = browser::fingerprint(&address)?;
+    ensure!(
+        shown == rack.ready.fingerprint,
+        "the console shows certificate {shown}, not the printed {}",
+        rack.ready.fingerprint
+    );
+    let browser = Browser::start()?;
+    browser.open(&rack.ready.console)?;
+    let password = shell::read(Command::new("openssl").args(["rand", "-hex", "16"]))?;
+    browser.fill("#claim-code", claim)?;
+    browser.fill("#new-password", password.trim())?;
+    browser.fill("#new-password-again", password.trim())?;
+    browser.click("#login-submit")?;
+    let until = Instant::now() + Duration::from_secs(20);
+    while !browser.has(PHASE) {
+        ensure!(Instant::now() < until, "no page with host1's phase 20 s after the login");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    browser.script("window.dayzeroMark = 7; return true")?;
+    let web =
+        Web { title: browser.title()?, first: browser.text(PHASE)?, later: String::new(), same_page: false };
+    Ok((browser, web))
+}

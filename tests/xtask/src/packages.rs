@@ -1,0 +1,171 @@
+//! Debian packages that the demo, the tests and the benches need: found missing, said, installed.
+//!
+//! QEMU comes in two versions that exclude each other: a machine that carries `qemu-utils` of the backports can only
+//! take `qemu-system-x86` of the backports too. Which one is taken is decided and printed here; the machine's own
+//! package sources are never changed, a private list is used for the one call.
+
+use crate::{paths, shell};
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+/// QEMU and its firmware, taken together from one suite.
+const QEMU: [&str; 4] = ["qemu-system-x86", "qemu-utils", "ovmf", "seabios"];
+/// What else is needed: PXE, BMC, SAN, image building, browser.
+const NEEDED: &[&str] = &[
+    "ipxe",
+    "ipxe-qemu",
+    "busybox-static",
+    "zstd",
+    "cpio",
+    "openipmi",
+    "ipmitool",
+    "mmdebstrap",
+    "mtools",
+    "dosfstools",
+    "fdisk",
+    "gdisk",
+    "e2fsprogs",
+    "tgt",
+    "grub-pc-bin",
+    "grub-efi-amd64-bin",
+    "grub2-common",
+    "chromium",
+    "chromium-driver",
+    "nftables",
+    "iproute2",
+    "iputils-ping",
+    "curl",
+    "kmod",
+    "isc-dhcp-client",
+    "tftp-hpa",
+    "xz-utils",
+    "libc6-dev",
+    "gcc",
+];
+
+/// Installs what is missing.
+pub fn ensure() -> Result<()> {
+    let missing_qemu: Vec<&str> = missing(&QEMU)?;
+    let missing: Vec<&str> = missing(NEEDED)?;
+    if missing_qemu.is_empty() && missing.is_empty() {
+        return Ok(());
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "Debian packages are missing: {} {}. Run this as root, or install them with apt-get.",
+            missing_qemu.join(" "),
+            missing.join(" ")
+        );
+    }
+    println!("Debian packages that are missing: {} {}", missing_qemu.join(" "), missing.join(" "));
+    let _quiet = NoDaemons::set()?;
+    apt(&[], &["update", "-q"])?;
+    if !missing_qemu.is_empty() {
+        install_qemu()?;
+    }
+    if !missing.is_empty() {
+        let mut args = vec!["install", "-y", "-q", "--no-install-recommends"];
+        args.extend(&missing);
+        apt(&[], &args)?;
+    }
+    Ok(())
+}
+
+fn missing<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
+    let mut command = Command::new("dpkg-query");
+    command.args(["-W", "-f", "${Package} ${db:Status-Abbrev}\n"]).args(names);
+    let said = shell::ask(&mut command).context("this needs a Debian machine")?;
+    let there = |name: &str| said.stdout.lines().any(|line| line.starts_with(&format!("{name} ii")));
+    Ok(names.iter().copied().filter(|name| !there(name)).collect())
+}
+
+/// From backports when the machine already has QEMU parts of the backports, else from the machine's own suites.
+fn install_qemu() -> Result<()> {
+    let version =
+        shell::ask(Command::new("dpkg-query").args(["-W", "-f", "${Version}", "qemu-utils"]))?.stdout;
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let bookworm = release.contains("VERSION_CODENAME=bookworm");
+    let mut args = vec!["install", "-y", "-q", "--no-install-recommends"];
+    if bookworm {
+        println!(
+            "QEMU is taken from bookworm-backports{}: version 7.2 of bookworm itself has no igb NIC, and parts of both do not go together.",
+            if version.contains("bpo") { ", as this machine's qemu-utils is" } else { "" }
+        );
+        let lists = private_sources()?;
+        let options: Vec<&str> = lists.iter().map(String::as_str).collect();
+        apt(&options, &["update", "-q"])?;
+        args.extend(["-t", "bookworm-backports"]);
+        args.extend(QEMU);
+        return apt(&options, &args);
+    }
+    args.extend(QEMU);
+    apt(&[], &args)
+}
+
+/// apt options for a package list of our own, beside the machine's.
+fn private_sources() -> Result<Vec<String>> {
+    let dir = paths::cache().join("apt");
+    fs::create_dir_all(dir.join("lists/partial"))?;
+    let main = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default()
+        + &fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
+    let mirror = main
+        .split_ascii_whitespace()
+        .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"))
+        .context("no Debian mirror found in /etc/apt: add one, then run this again")?;
+    let list = dir.join("sources.list");
+    let text: String = ["bookworm", "bookworm-updates", "bookworm-backports"]
+        .iter()
+        .map(|suite| format!("deb {mirror} {suite} main\n"))
+        .collect();
+    fs::write(&list, text)?;
+    let option = |key: &str, value: &Path| format!("-oDir::{key}={}", value.display());
+    Ok(vec![
+        option("Etc::SourceList", &list),
+        "-oDir::Etc::SourceParts=/dev/null".to_owned(),
+        option("State::Lists", &dir.join("lists")),
+    ])
+}
+
+fn apt(options: &[&str], args: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(options).args(["-o", "Dpkg::Use-Pty=0"]).args(args);
+    let said = shell::ask(&mut command)?;
+    if said.code != Some(0) {
+        bail!("apt-get {}: {}\n{}", args.join(" "), said.stderr.trim(), tail(&said.stdout));
+    }
+    Ok(())
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
+
+/// While packages are installed, no daemon of theirs is started: `policy-rc.d` says no. A file that was there stays.
+struct NoDaemons {
+    ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoDaemons {
+    fn set() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { ours: true })
+    }
+}
+
+impl Drop for NoDaemons {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
