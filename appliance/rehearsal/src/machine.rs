@@ -5,7 +5,7 @@
 
 mod spec;
 
-pub use spec::{DiskSpec, Firmware, Identity, MachineSpec, NicSpec, OVMF_CODE, OVMF_VARS, nic_slot};
+pub use spec::{DirectBoot, DiskSpec, Firmware, Identity, MachineSpec, NicSpec, OVMF_CODE, OVMF_VARS, nic_slot};
 
 use crate::netns::Netns;
 use crate::process::{ProcessError, ProcessId, Processes, logged};
@@ -344,7 +344,7 @@ impl Machine {
     }
 
     /// Makes what is missing of the machine's files.
-    fn prepare(&self) -> Result<(), MachineError> {
+    pub(crate) fn prepare(&self) -> Result<(), MachineError> {
         let spec = &self.inner.spec;
         std::fs::create_dir_all(&spec.dir).map_err(self.io("make its directory"))?;
         if spec.firmware == Firmware::Uefi && !spec.vars().exists() {

@@ -76,8 +76,19 @@ pub struct MachineSpec {
     pub disk: Option<DiskSpec>,
     /// NICs in slot order; the first is the PXE NIC. At most 8.
     pub nics: Vec<NicSpec>,
-    /// Boot this kernel instead of the firmware's choice (tests only): kernel, initrd, command line.
-    pub direct: Option<(PathBuf, PathBuf, String)>,
+    /// Start this kernel instead of what the firmware finds.
+    pub direct: Option<DirectBoot>,
+}
+
+/// A kernel that QEMU loads itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectBoot {
+    /// bzImage.
+    pub kernel: PathBuf,
+    /// Initramfs.
+    pub initrd: PathBuf,
+    /// Kernel command line.
+    pub cmdline: String,
 }
 
 /// PCI device number of NIC `index` on the root bus: 0x10, 0x11, …
@@ -151,9 +162,9 @@ impl MachineSpec {
         self.add_identity(&mut add);
         self.add_disk(&mut add);
         self.add_nics(&mut add, pxe_armed);
-        if let Some((kernel, initrd, cmdline)) = &self.direct {
-            add(&["-kernel", &kernel.to_string_lossy(), "-initrd", &initrd.to_string_lossy()]);
-            add(&["-append", cmdline]);
+        if let Some(direct) = &self.direct {
+            add(&["-kernel", &direct.kernel.to_string_lossy(), "-initrd", &direct.initrd.to_string_lossy()]);
+            add(&["-append", &direct.cmdline]);
         }
         args
     }

@@ -92,6 +92,7 @@ struct Port {
     config: PortConfig,
     address: MacAddr,
     carrier: bool,
+    forwarding: bool,
     lacp: Option<Lacp>,
     role: Role,
 }
@@ -143,7 +144,7 @@ impl Switch {
         {
             self.lags.push(lag);
         }
-        self.ports.push(Port { config, address, carrier: false, lacp, role: Role::Closed });
+        self.ports.push(Port { config, address, carrier: false, forwarding: true, lacp, role: Role::Closed });
         PortId(number)
     }
 
@@ -206,6 +207,18 @@ impl Switch {
         self.assign_roles();
     }
 
+    /// Whether a port forwards; while it does not, it is as of a dead switch: its carrier stays.
+    pub fn set_forwarding(&mut self, port: PortId, forwarding: bool) {
+        let index = usize::from(port.0);
+        let Some(found) = self.ports.get_mut(index) else { return };
+        if std::mem::replace(&mut found.forwarding, forwarding) == forwarding {
+            return;
+        }
+        self.next_lldp = None;
+        self.reset_port(index);
+        self.assign_roles();
+    }
+
     fn reset_port(&mut self, index: usize) {
         if let Some(lacp) = &mut self.ports[index].lacp {
             lacp.forget();
@@ -215,7 +228,7 @@ impl Switch {
 
     fn usable(&self, index: usize) -> bool {
         let port = &self.ports[index];
-        port.carrier && port.config.member.is_none_or(|member| self.is_alive(member))
+        port.carrier && port.forwarding && port.config.member.is_none_or(|member| self.is_alive(member))
     }
 
     /// Recomputes every port's role; forgets addresses whose way has changed its meaning.

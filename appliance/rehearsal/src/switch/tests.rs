@@ -167,6 +167,17 @@ fn a_dead_member_is_silent_with_its_carrier_up() {
 }
 
 #[test]
+fn a_muted_port_is_a_dead_switch_for_its_host_alone() {
+    let mut rig = Rig::new().bond();
+    rig.switch.set_forwarding(PortId(0), false);
+    assert_eq!(rig.roles(), [Role::Closed, Role::Leg(0), Role::Alone, Role::Alone]);
+    assert_eq!(rig.lacpdu(0, IN_SYNC), []);
+    rig.switch.set_forwarding(PortId(0), true);
+    rig.lacpdu(0, IN_SYNC);
+    assert_eq!(rig.switch.role(PortId(0)), Role::Leg(0));
+}
+
+#[test]
 fn fallback_forwards_alone_until_lacp_and_again_after_silence() {
     let mut rig = Rig::new();
     assert_eq!(rig.roles()[..2], [Role::Alone, Role::Alone], "firmware can PXE");
