@@ -1,0 +1,27 @@
+//! Network boot services: DHCPv4, router advertisement, TFTP, HTTP boot, boot scripts, and a doctor that looks before
+//! they are switched on.
+//!
+//! Purpose: answer whatever powers on in the racks. Invariants: it decides no host's life: who a MAC is and what it
+//! may boot is asked of a [`BootDirector`], each time anew; what it saw and did goes there as events; nothing that
+//! it serves is secret; nothing from the network changes a state but DHCP leases, which are durable before they are
+//! acknowledged. One socket a service and interface, bound to the device, so that networks never mix.
+//!
+//! The parts: `dhcp` (a pure core and its sockets), `ra`, `tftp` (over `dayzero-tftp-server`), `http`, `script`,
+//! `doctor`; `server` starts them.
+
+mod config;
+pub mod dhcp;
+mod director;
+pub mod doctor;
+pub mod http;
+mod net;
+mod ra;
+pub mod script;
+mod server;
+mod session;
+mod tftp;
+
+pub use config::{BootFiles, ConfigError, DhcpTimes, LeasePool, Loaders, Ports, PxeConfig, ServedInterface};
+pub use dhcp::lease::{Lease, LeaseChange, LeaseStore, LeaseStoreError, MemoryLeases};
+pub use director::{BootDirector, PxeEvent, ScriptQuery, SeenClient};
+pub use server::{PxeServer, StartError};

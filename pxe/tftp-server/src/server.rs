@@ -23,7 +23,7 @@ use crate::name;
 use crate::negotiate::{Caps, Terms, negotiate};
 use crate::packet::{self, ErrorCode, Refusal};
 use crate::table::{Full, Place, Table};
-use crate::transfer::{Outcome, Step, Transfer};
+use crate::transfer::{Outcome, Send as Packets, Step, Transfer};
 
 /// Where to listen.
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ pub struct Event {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// A transfer began.
+    /// The client took our terms, and its data begins. (A client that only asks for the size never gets here.)
     Started {
         /// Size of the file.
         bytes: u64,
@@ -417,13 +417,17 @@ where
     let Started { asked, name, file, terms, socket, place } = started;
     let begin = Instant::now();
     let (bytes, block, window) = (file.len() as u64, terms.block, terms.window);
-    (shared.events)(asked.event(&name, EventKind::Started { bytes, block, window }));
+    let mut first = true;
     let (mut transfer, mut step) = Transfer::start(file, terms, shared.limits.give_up, begin);
     let (mut out, mut buffer) = (Vec::new(), [0; 600]);
     let mut burst = Burst::new();
     let mut alarm = pin!(tokio::time::sleep_until(transfer.deadline().into()));
     let outcome = loop {
         if let Some(send) = step.send.take() {
+            if first && matches!(send, Packets::Blocks { .. }) {
+                first = false;
+                (shared.events)(asked.event(&name, EventKind::Started { bytes, block, window }));
+            }
             let each = transfer.write(&send, &mut out);
             if burst.send(&socket, &out, each).await.is_err() {
                 step = transfer.refused();

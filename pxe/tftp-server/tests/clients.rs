@@ -159,7 +159,7 @@ fn asking_for_the_size_alone_is_no_failure_and_a_vanished_client_times_out() {
     let (length, from) = socket.recv_from(&mut buffer).unwrap();
     assert_eq!(&buffer[..length], b"\0\x06tsize\x003000000\0");
     socket.send_to(b"\0\x05\0\x08User aborted the transfer\0", from).unwrap();
-    let end = server.until_end();
+    let end = server.next();
     assert!(matches!(end.kind, EventKind::Aborted { after_oack: true, .. }), "{end:?}");
 
     socket.send_to(&rrq(&["boot/loader.efi", "octet"]), server.address).unwrap();

@@ -1,0 +1,345 @@
+//! DHCPv4 datagrams from clients, read strictly (RFC 2131, 2132, 3396, 4578).
+//!
+//! Purpose: a typed request, or the reason why it is none. Invariants: one bounded walk over the bytes; every option
+//! keeps within its area; option 52 (overload) adds `file` and `sname` once each; fragments of one option are joined
+//! (RFC 3396), so memory is bounded by the datagram; a known option of a wrong length refuses the datagram rather
+//! than hiding what follows it. It answers nothing.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use dayzero_model::MacAddr;
+use dayzero_model::boot::Arch;
+
+/// Longest datagram that is looked at.
+pub(crate) const MAX_DATAGRAM: usize = 4096;
+pub(crate) const FIXED: usize = 236;
+pub(crate) const COOKIE: [u8; 4] = [99, 130, 83, 99];
+const FLAG_BROADCAST: u16 = 0x8000;
+
+/// Option numbers that are read or written.
+pub(crate) mod option {
+    pub(crate) const SUBNET_MASK: u8 = 1;
+    pub(crate) const ROUTER: u8 = 3;
+    pub(crate) const DNS: u8 = 6;
+    pub(crate) const HOST_NAME: u8 = 12;
+    pub(crate) const DOMAIN: u8 = 15;
+    pub(crate) const MTU: u8 = 26;
+    pub(crate) const BROADCAST: u8 = 28;
+    pub(crate) const VENDOR: u8 = 43;
+    pub(crate) const REQUESTED_IP: u8 = 50;
+    pub(crate) const LEASE_TIME: u8 = 51;
+    pub(crate) const OVERLOAD: u8 = 52;
+    pub(crate) const MESSAGE_TYPE: u8 = 53;
+    pub(crate) const SERVER_ID: u8 = 54;
+    pub(crate) const MESSAGE: u8 = 56;
+    pub(crate) const T1: u8 = 58;
+    pub(crate) const T2: u8 = 59;
+    pub(crate) const VENDOR_CLASS: u8 = 60;
+    pub(crate) const CLIENT_ID: u8 = 61;
+    pub(crate) const TFTP_SERVER: u8 = 66;
+    pub(crate) const BOOT_FILE: u8 = 67;
+    pub(crate) const USER_CLASS: u8 = 77;
+    pub(crate) const CLIENT_ARCH: u8 = 93;
+    pub(crate) const CLIENT_UUID: u8 = 97;
+    pub(crate) const IPXE: u8 = 175;
+}
+
+/// DHCP message types (RFC 2132 section 9.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 1
+    Discover,
+    /// 2
+    Offer,
+    /// 3
+    Request,
+    /// 4
+    Decline,
+    /// 5
+    Ack,
+    /// 6
+    Nak,
+    /// 7
+    Release,
+    /// 8
+    Inform,
+}
+
+impl Kind {
+    pub(crate) fn wire(self) -> u8 {
+        match self {
+            Kind::Discover => 1,
+            Kind::Offer => 2,
+            Kind::Request => 3,
+            Kind::Decline => 4,
+            Kind::Ack => 5,
+            Kind::Nak => 6,
+            Kind::Release => 7,
+            Kind::Inform => 8,
+        }
+    }
+
+    fn read(byte: u8) -> Option<Self> {
+        use Kind::{Ack, Decline, Discover, Inform, Nak, Offer, Release, Request};
+        [Discover, Offer, Request, Decline, Ack, Nak, Release, Inform].into_iter().find(|k| k.wire() == byte)
+    }
+
+    /// The word of the RFC.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Discover => "DISCOVER",
+            Kind::Offer => "OFFER",
+            Kind::Request => "REQUEST",
+            Kind::Decline => "DECLINE",
+            Kind::Ack => "ACK",
+            Kind::Nak => "NAK",
+            Kind::Release => "RELEASE",
+            Kind::Inform => "INFORM",
+        }
+    }
+}
+
+/// Why a datagram is no DHCP request that can be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadDatagram {
+    /// Too short, or longer than is looked at.
+    #[error("{0} bytes: a DHCP message has 241 to {MAX_DATAGRAM}")]
+    Length(usize),
+    /// Not from a client.
+    #[error("op is {0}, not BOOTREQUEST (1)")]
+    Op(u8),
+    /// Not Ethernet.
+    #[error("hardware type {htype} with {hlen} address bytes is no Ethernet (1 with 6)")]
+    Hardware {
+        /// htype field.
+        htype: u8,
+        /// hlen field.
+        hlen: u8,
+    },
+    /// A group or empty address.
+    #[error("client address {0} is no unicast Ethernet address")]
+    Mac(MacAddr),
+    /// No DHCP, plain BOOTP or something else.
+    #[error("the magic cookie is missing")]
+    Cookie,
+    /// An option runs over its area.
+    #[error("option {0} is longer than what is left of the datagram")]
+    Truncated(u8),
+    /// A known option of a length that it cannot have.
+    #[error("option {option} has {len} bytes")]
+    OptionLength {
+        /// Which.
+        option: u8,
+        /// Its length.
+        len: usize,
+    },
+    /// No or unknown message type.
+    #[error("no message type that a client may send")]
+    Kind,
+}
+
+/// A client's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What it asks for.
+    pub kind: Kind,
+    /// Transaction.
+    pub xid: u32,
+    /// Seconds since it began.
+    pub secs: u16,
+    /// It cannot receive unicast yet.
+    pub broadcast: bool,
+    /// The address that it has.
+    pub ciaddr: Ipv4Addr,
+    /// The relay that the message came by; unspecified: none.
+    pub giaddr: Ipv4Addr,
+    /// Its MAC.
+    pub mac: MacAddr,
+    options: BTreeMap<u8, Vec<u8>>,
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut out = [0; N];
+        if let Some(slice) = self.0.get(at..at + N) {
+            out.copy_from_slice(slice);
+        }
+        out
+    }
+}
+
+/// Walks one area of options, appending each value to what is there (RFC 3396).
+pub(crate) fn walk(area: &[u8], options: &mut BTreeMap<u8, Vec<u8>>) -> Result<(), BadDatagram> {
+    let mut rest = area;
+    while let Some((&code, tail)) = rest.split_first() {
+        match code {
+            0 => rest = tail,
+            255 => return Ok(()),
+            _ => {
+                let Some((&len, tail)) = tail.split_first() else { return Err(BadDatagram::Truncated(code)) };
+                let len = usize::from(len);
+                if tail.len() < len {
+                    return Err(BadDatagram::Truncated(code));
+                }
+                let (value, tail) = tail.split_at(len);
+                options.entry(code).or_default().extend_from_slice(value);
+                rest = tail;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Request {
+    /// Reads a datagram.
+    ///
+    /// # Errors
+    /// [`BadDatagram`]: why it is ignored.
+    pub fn parse(datagram: &[u8]) -> Result<Self, BadDatagram> {
+        if datagram.len() <= FIXED + COOKIE.len() || datagram.len() > MAX_DATAGRAM {
+            return Err(BadDatagram::Length(datagram.len()));
+        }
+        let reader = Reader(datagram);
+        let [op, htype, hlen, _hops] = reader.take::<4>(0);
+        if op != 1 {
+            return Err(BadDatagram::Op(op));
+        }
+        if htype != 1 || hlen != 6 {
+            return Err(BadDatagram::Hardware { htype, hlen });
+        }
+        let mac = MacAddr(reader.take::<6>(28));
+        if mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
+            return Err(BadDatagram::Mac(mac));
+        }
+        if reader.take::<4>(FIXED) != COOKIE {
+            return Err(BadDatagram::Cookie);
+        }
+        let mut options = BTreeMap::new();
+        walk(&datagram[FIXED + COOKIE.len()..], &mut options)?;
+        let overload = match options.get(&option::OVERLOAD).map(Vec::as_slice) {
+            None => 0,
+            Some([mode @ 1..=3]) => *mode,
+            Some(other) => {
+                return Err(BadDatagram::OptionLength { option: option::OVERLOAD, len: other.len() });
+            }
+        };
+        if overload & 1 != 0 {
+            walk(&datagram[108..236], &mut options)?;
+        }
+        if overload & 2 != 0 {
+            walk(&datagram[44..108], &mut options)?;
+        }
+        check_lengths(&options)?;
+        let kind = match options.get(&option::MESSAGE_TYPE).map(Vec::as_slice) {
+            Some([byte]) => Kind::read(*byte),
+            _ => None,
+        };
+        let kind =
+            kind.filter(|k| !matches!(k, Kind::Offer | Kind::Ack | Kind::Nak)).ok_or(BadDatagram::Kind)?;
+        Ok(Self {
+            kind,
+            xid: u32::from_be_bytes(reader.take(4)),
+            secs: u16::from_be_bytes(reader.take(8)),
+            broadcast: u16::from_be_bytes(reader.take(10)) & FLAG_BROADCAST != 0,
+            ciaddr: Ipv4Addr::from(reader.take::<4>(12)),
+            giaddr: Ipv4Addr::from(reader.take::<4>(24)),
+            mac,
+            options,
+        })
+    }
+
+    /// An option's bytes, joined.
+    pub fn raw(&self, code: u8) -> Option<&[u8]> {
+        self.options.get(&code).map(Vec::as_slice)
+    }
+
+    fn address(&self, code: u8) -> Option<Ipv4Addr> {
+        let bytes: [u8; 4] = self.raw(code)?.try_into().ok()?;
+        Some(Ipv4Addr::from(bytes))
+    }
+
+    /// Option 50.
+    pub fn requested_ip(&self) -> Option<Ipv4Addr> {
+        self.address(option::REQUESTED_IP)
+    }
+
+    /// Option 54.
+    pub fn server_id(&self) -> Option<Ipv4Addr> {
+        self.address(option::SERVER_ID)
+    }
+
+    /// Option 60 as printable text, at most 64 characters.
+    pub fn vendor_class(&self) -> Option<String> {
+        let show = |b: &u8| if (0x20..0x7f).contains(b) { char::from(*b) } else { '.' };
+        self.raw(option::VENDOR_CLASS).map(|raw| raw.iter().take(64).map(show).collect())
+    }
+
+    /// The user class (option 77) says iPXE, bare or with RFC 3004's length byte.
+    pub fn is_ipxe(&self) -> bool {
+        matches!(self.raw(option::USER_CLASS), Some(b"iPXE" | b"\x04iPXE"))
+    }
+
+    /// It is firmware or a loader that wants a boot file.
+    pub fn wants_boot(&self) -> bool {
+        let class = self.raw(option::VENDOR_CLASS).unwrap_or_default();
+        class.starts_with(b"PXEClient") || class.starts_with(b"HTTPClient") || self.is_ipxe()
+    }
+
+    /// The first architecture of option 93 that we know, else its first.
+    pub fn arch(&self) -> Option<Arch> {
+        let raw = self.raw(option::CLIENT_ARCH)?;
+        let codes = raw.chunks_exact(2).map(|pair| arch(u16::from_be_bytes([pair[0], pair[1]])));
+        let all: Vec<Arch> = codes.take(8).collect();
+        all.iter().find(|a| !matches!(a, Arch::Other(_))).or(all.first()).copied()
+    }
+
+    /// Option 97 as SMBIOS writes it (`dmidecode` shows the same): the wire carries the first three fields little-endian.
+    pub fn uuid(&self) -> Option<String> {
+        let raw = self.raw(option::CLIENT_UUID)?;
+        let [0, u @ ..] = raw else { return None };
+        let u: [u8; 16] = u.try_into().ok()?;
+        let hex = |order: &[usize]| order.iter().map(|i| format!("{:02x}", u[*i])).collect::<String>();
+        Some(format!(
+            "{}-{}-{}-{}-{}",
+            hex(&[3, 2, 1, 0]),
+            hex(&[5, 4]),
+            hex(&[7, 6]),
+            hex(&[8, 9]),
+            hex(&[10, 11, 12, 13, 14, 15])
+        ))
+    }
+}
+
+fn check_lengths(options: &BTreeMap<u8, Vec<u8>>) -> Result<(), BadDatagram> {
+    for (&option, value) in options {
+        let ok = match option {
+            option::REQUESTED_IP | option::SERVER_ID => value.len() == 4,
+            option::MESSAGE_TYPE => value.len() == 1,
+            option::CLIENT_ARCH => !value.is_empty() && value.len() % 2 == 0,
+            // 17 by the RFC; some boards send nothing.
+            option::CLIENT_UUID => matches!(value.len(), 0 | 17),
+            _ => true,
+        };
+        if !ok {
+            return Err(BadDatagram::OptionLength { option, len: value.len() });
+        }
+    }
+    Ok(())
+}
+
+fn arch(code: u16) -> Arch {
+    match code {
+        0 => Arch::Bios,
+        7 | 9 => Arch::UefiX64,
+        11 => Arch::UefiArm64,
+        16 => Arch::UefiX64Http,
+        other => Arch::Other(other),
+    }
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,71 @@
+//! What these services ask of the control plane, and what they tell it.
+
+use std::net::Ipv4Addr;
+
+use dayzero_model::boot::{Arch, BootAction, Client};
+use dayzero_model::event::What;
+use dayzero_model::{BootId, HostName, MacAddr, Name};
+
+/// A client that sent a DHCP message, as far as the message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenClient {
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// The network that it was seen on.
+    pub network: Name,
+    /// It wants a boot file.
+    pub wants_boot: bool,
+    /// Its architecture, if it wants one.
+    pub arch: Option<Arch>,
+    /// UUID of option 97, in SMBIOS order; iPXE and some boards write another order.
+    pub uuid: Option<String>,
+    /// Option 60, printable.
+    pub vendor_class: Option<String>,
+}
+
+/// A request for a boot script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptQuery {
+    /// MAC in the URL that our DHCP gave.
+    pub mac: MacAddr,
+    /// Address that asks.
+    pub peer: Ipv4Addr,
+    /// MAC that our DHCP gave that address to, if any: another one than `mac` is suspicious.
+    pub leased_to: Option<MacAddr>,
+    /// Network that it asks on.
+    pub network: Name,
+}
+
+/// Something that a service saw or did. The director stamps the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PxeEvent {
+    /// Interface.
+    pub interface: String,
+    /// MAC, where known.
+    pub mac: Option<MacAddr>,
+    /// Host, where known.
+    pub host: Option<HostName>,
+    /// Boot whose window was open, where known.
+    pub boot: Option<BootId>,
+    /// What.
+    pub what: What,
+}
+
+/// Who a client is and what it boots: answered by the control plane from memory. The calls come from network tasks,
+/// for each datagram: they must neither block nor panic.
+pub trait BootDirector: Send + Sync + 'static {
+    /// Who this client is now. An `Unknown` one is the director's to record as pending.
+    fn client(&self, seen: &SeenClient) -> Client;
+
+    /// What this client's iPXE is to do.
+    fn boot_script(&self, query: &ScriptQuery) -> BootAction;
+
+    /// Whether an address of a pool is kept for somebody (a VM's reservation), so that it is not given to others.
+    fn is_reserved(&self, address: Ipv4Addr) -> bool {
+        let _ = address;
+        false
+    }
+
+    /// Records what happened.
+    fn event(&self, event: PxeEvent);
+}

@@ -1,0 +1,396 @@
+//! Looks before anything is served: what would be in the way of network boot here, and what to do about it.
+//!
+//! Invariants: it answers nobody and keeps nothing; the one thing that it sends is a DHCP DISCOVER in the name of a
+//! made-up client, to hear who else answers. It runs in the network namespace of its thread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dayzero_model::MacAddr;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::{PxeConfig, ServedInterface};
+use crate::dhcp::wire::{COOKIE, FIXED, option, walk};
+use dayzero_model::site::NetworkRole;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As it should be.
+    Good,
+    /// It works, but something is lost.
+    Warning,
+    /// It will not work.
+    Fault,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at, such as `port` or `other-dhcp`.
+    pub check: &'static str,
+    /// Interface, where it is about one.
+    pub interface: Option<String>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was seen.
+    pub found: String,
+    /// What a person can do; empty where nothing is to be done.
+    pub action: String,
+}
+
+impl Finding {
+    fn new(
+        check: &'static str,
+        severity: Severity,
+        found: impl Into<String>,
+        action: impl Into<String>,
+    ) -> Self {
+        Self { check, interface: None, severity, found: found.into(), action: action.into() }
+    }
+
+    fn on(mut self, interface: &ServedInterface) -> Self {
+        self.interface = Some(interface.device.clone());
+        self
+    }
+}
+
+/// How the examination is done.
+#[derive(Clone, Debug)]
+pub struct Examination {
+    /// Directories that need free space, with bytes.
+    pub space: Vec<(PathBuf, u64)>,
+    /// Whether ports are tried: not while we serve on them ourselves.
+    pub ports: bool,
+    /// How long to listen for other DHCP servers; zero: do not ask.
+    pub listen: Duration,
+}
+
+impl Default for Examination {
+    fn default() -> Self {
+        Self { space: Vec::new(), ports: true, listen: Duration::from_secs(3) }
+    }
+}
+
+/// Examines; the worst findings come first.
+pub async fn examine(config: &PxeConfig, how: &Examination) -> Vec<Finding> {
+    let mut findings = vec![clock(SystemTime::now())];
+    if let Err(error) = config.check() {
+        findings.push(Finding::new("configuration", Severity::Fault, error.to_string(), "correct the plan"));
+    }
+    findings.extend(files(config));
+    findings.extend(how.space.iter().map(|(path, need)| space(path, *need)));
+    let addresses: Vec<InterfaceAddress> = getifaddrs().map(Iterator::collect).unwrap_or_default();
+    for interface in &config.interfaces {
+        let link = link(interface, &addresses);
+        let usable = link.severity != Severity::Fault;
+        findings.push(link);
+        if !usable || interface.role == NetworkRole::Storage {
+            continue;
+        }
+        if how.ports {
+            findings.extend(ports(config, interface));
+        }
+        if interface.boots() {
+            findings.extend(link_local(interface, &addresses));
+        }
+        if !how.listen.is_zero() {
+            findings.extend(others(config, interface, how.listen).await);
+        }
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+fn clock(now: SystemTime) -> Finding {
+    const YEAR_2026: u64 = 1_767_225_600;
+    let seconds = now.duration_since(UNIX_EPOCH).map(|d| d.as_secs()).unwrap_or_default();
+    if seconds >= YEAR_2026 {
+        return Finding::new("clock", Severity::Good, "the clock is set", "");
+    }
+    let found = format!("the clock says {seconds} seconds after 1970, before Dayzero was written");
+    Finding::new("clock", Severity::Fault, found, "set the clock: certificates made now would be of no use")
+}
+
+fn files(config: &PxeConfig) -> Vec<Finding> {
+    if !config.interfaces.iter().any(ServedInterface::boots) {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for (name, path) in &config.boot.files {
+        if let Err(error) = std::fs::File::open(path) {
+            let found = format!("boot file {name}: {} cannot be read: {error}", path.display());
+            findings.push(Finding::new(
+                "boot-files",
+                Severity::Fault,
+                found,
+                "build the images: `cargo xtask images`",
+            ));
+        }
+    }
+    if findings.is_empty() {
+        let found = format!("{} boot files are readable", config.boot.files.len());
+        findings.push(Finding::new("boot-files", Severity::Good, found, ""));
+    }
+    findings
+}
+
+fn space(path: &Path, need: u64) -> Finding {
+    let mib = |bytes: u64| bytes >> 20;
+    match nix::sys::statvfs::statvfs(path) {
+        Err(error) => {
+            let found = format!("{}: {error}", path.display());
+            Finding::new("disk", Severity::Fault, found, "create the directory, or name another one")
+        }
+        Ok(about) => {
+            let free = about.blocks_available().saturating_mul(about.fragment_size());
+            let found = format!("{}: {} MiB free, {} MiB needed", path.display(), mib(free), mib(need));
+            if free >= need {
+                Finding::new("disk", Severity::Good, found, "")
+            } else {
+                Finding::new(
+                    "disk",
+                    Severity::Fault,
+                    found,
+                    "free space, or put the data directory elsewhere",
+                )
+            }
+        }
+    }
+}
+
+fn link(interface: &ServedInterface, addresses: &[InterfaceAddress]) -> Finding {
+    let own: Vec<&InterfaceAddress> =
+        addresses.iter().filter(|a| a.interface_name == interface.device).collect();
+    let fault =
+        |found: String, action: String| Finding::new("link", Severity::Fault, found, action).on(interface);
+    let Some(any) = own.first() else {
+        let names: BTreeSet<&str> = addresses.iter().map(|a| a.interface_name.as_str()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        return fault(
+            format!("no such interface; there are {}", names.join(", ")),
+            "correct its name".to_owned(),
+        );
+    };
+    if !any.flags.contains(InterfaceFlags::IFF_UP) {
+        return fault("the interface is down".to_owned(), format!("ip link set {} up", interface.device));
+    }
+    if !any.flags.contains(InterfaceFlags::IFF_RUNNING) {
+        return fault("no carrier".to_owned(), "plug in its cable, or enable the switch port".to_owned());
+    }
+    let has = |a: &InterfaceAddress| {
+        a.address.as_ref().and_then(|a| a.as_sockaddr_in()).is_some_and(|a| a.ip() == interface.address)
+    };
+    if !own.into_iter().any(has) {
+        let action =
+            format!("ip addr add {}/{} dev {}", interface.address, interface.prefix, interface.device);
+        return fault(format!("it does not have the address {}", interface.address), action);
+    }
+    Finding::new("link", Severity::Good, format!("up, with {}", interface.address), "").on(interface)
+}
+
+fn link_local(interface: &ServedInterface, addresses: &[InterfaceAddress]) -> Option<Finding> {
+    let has = addresses.iter().filter(|a| a.interface_name == interface.device).any(|a| {
+        let v6 = a.address.as_ref().and_then(|a| a.as_sockaddr_in6());
+        v6.is_some_and(|a| a.ip().is_unicast_link_local())
+    });
+    let found = "no IPv6 link-local address, so no router advertisement: each iPXE waits 13 seconds longer";
+    let action = format!("sysctl net.ipv6.conf.{}.disable_ipv6=0", interface.device);
+    (!has).then(|| Finding::new("ipv6", Severity::Warning, found, action).on(interface))
+}
+
+fn ports(config: &PxeConfig, interface: &ServedInterface) -> Vec<Finding> {
+    let mut tries: Vec<(&str, u16, io::Result<()>)> =
+        vec![("DHCP, UDP", config.ports.dhcp, udp(interface, Ipv4Addr::UNSPECIFIED, config.ports.dhcp))];
+    if interface.boots() {
+        tries.push(("TFTP, UDP", config.ports.tftp, udp(interface, interface.address, config.ports.tftp)));
+        let tcp = TcpListener::bind(SocketAddrV4::new(interface.address, config.ports.http));
+        tries.push(("HTTP boot, TCP", config.ports.http, tcp.map(drop)));
+    }
+    let judge = |(service, port, tried): (&str, u16, io::Result<()>)| {
+        let finding = match tried {
+            Ok(()) => Finding::new("port", Severity::Good, format!("{service} port {port} is free"), ""),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let found = format!("{service} port {port} is taken by another program");
+                Finding::new(
+                    "port",
+                    Severity::Fault,
+                    found,
+                    format!("`ss -lnp 'sport = {port}'` names it: stop it"),
+                )
+            }
+            Err(error) => {
+                let found = format!("{service} port {port} cannot be opened: {error}");
+                let action = "run as root, or with CAP_NET_BIND_SERVICE and CAP_NET_RAW";
+                Finding::new("port", Severity::Fault, found, action)
+            }
+        };
+        finding.on(interface)
+    };
+    tries.into_iter().map(judge).collect()
+}
+
+fn bound(interface: &ServedInterface, address: Ipv4Addr, port: u16, share: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(share)?;
+    socket.bind_device(Some(interface.device.as_bytes()))?;
+    socket.set_broadcast(true)?;
+    socket.bind(&SocketAddrV4::new(address, port).into())?;
+    Ok(socket)
+}
+
+fn udp(interface: &ServedInterface, address: Ipv4Addr, port: u16) -> io::Result<()> {
+    bound(interface, address, port, false).map(drop)
+}
+
+async fn others(config: &PxeConfig, interface: &ServedInterface, listen: Duration) -> Vec<Finding> {
+    match servers(config, interface, listen).await {
+        Err(error) => {
+            let found = format!("cannot ask for other DHCP servers: {error}");
+            vec![
+                Finding::new("other-dhcp", Severity::Warning, found, "stop the DHCP client on it")
+                    .on(interface),
+            ]
+        }
+        Ok(servers) if servers.is_empty() => {
+            let found = "no other DHCP server answered";
+            vec![Finding::new("other-dhcp", Severity::Good, found, "").on(interface)]
+        }
+        Ok(servers) => servers
+            .into_iter()
+            .map(|(server, offered)| {
+                let found = format!("another DHCP server, {server}, offers {offered} to a made-up client");
+                let action = "switch it off on this network, or move this network to a VLAN of its own";
+                Finding::new("other-dhcp", Severity::Fault, found, action).on(interface)
+            })
+            .collect(),
+    }
+}
+
+/// Servers that answer a DISCOVER of a client that does not exist, with the address that each offers.
+async fn servers(
+    config: &PxeConfig,
+    interface: &ServedInterface,
+    listen: Duration,
+) -> io::Result<BTreeMap<Ipv4Addr, Ipv4Addr>> {
+    let socket = UdpSocket::from_std(bound(interface, Ipv4Addr::UNSPECIFIED, 68, true)?.into())?;
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let [.., a, b, c, d] = (nanos as u64 ^ u64::from(std::process::id()) << 20).to_be_bytes();
+    let xid = [d, c, b, a];
+    let discover = discover(xid, MacAddr([0x02, 0xda, a, b, c, d]));
+    let end = Instant::now() + listen;
+    let mut next = Instant::now();
+    let mut seen = BTreeMap::new();
+    let mut buffer = vec![0; 2048];
+    while Instant::now() < end {
+        if Instant::now() >= next {
+            socket.send_to(&discover, (Ipv4Addr::BROADCAST, config.ports.dhcp)).await?;
+            next = Instant::now() + Duration::from_secs(1);
+        }
+        if let Ok(got) = timeout_at(next.min(end), socket.recv(&mut buffer)).await
+            && let Some((server, offered)) = offer(&buffer[..got?], xid)
+            && server != interface.address
+        {
+            seen.insert(server, offered);
+        }
+    }
+    Ok(seen)
+}
+
+fn discover(xid: [u8; 4], mac: MacAddr) -> Vec<u8> {
+    let mut out = vec![0; FIXED];
+    out[..3].copy_from_slice(&[1, 1, 6]);
+    out[4..8].copy_from_slice(&xid);
+    out[10] = 0x80;
+    out[28..34].copy_from_slice(&mac.0);
+    out.extend_from_slice(&COOKIE);
+    out.extend_from_slice(&[option::MESSAGE_TYPE, 1, 1, 55, 3, 1, 3, 54, 255]);
+    out.resize(300, 0);
+    out
+}
+
+fn offer(datagram: &[u8], xid: [u8; 4]) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let address = |at: usize| {
+        let bytes: [u8; 4] = datagram.get(at..at + 4)?.try_into().ok()?;
+        Some(Ipv4Addr::from(bytes))
+    };
+    if datagram.len() <= FIXED + 4
+        || datagram[0] != 2
+        || datagram[4..8] != xid
+        || datagram[FIXED..FIXED + 4] != COOKIE
+    {
+        return None;
+    }
+    let mut options = BTreeMap::new();
+    walk(&datagram[FIXED + 4..], &mut options).ok()?;
+    (options.get(&option::MESSAGE_TYPE).map(Vec::as_slice) == Some(&[2])).then_some(())?;
+    let server: [u8; 4] = options.get(&option::SERVER_ID)?.as_slice().try_into().ok()?;
+    Some((Ipv4Addr::from(server), address(16)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::{config, interface};
+    use crate::dhcp::reply::{Options, Reply};
+    use crate::dhcp::wire::{Kind, Request};
+
+    #[test]
+    fn what_it_sends_is_a_discover_and_it_reads_offers_of_its_own_alone() {
+        let xid = [1, 2, 3, 4];
+        let asked = Request::parse(&discover(xid, MacAddr([2, 0xda, 0, 0, 0, 1]))).unwrap();
+        assert_eq!((asked.kind, asked.broadcast), (Kind::Discover, true));
+        let (server, offered) = (Ipv4Addr::new(10, 0, 0, 66), Ipv4Addr::new(10, 0, 0, 99));
+        let reply = |kind| {
+            let none = Ipv4Addr::UNSPECIFIED;
+            Reply { kind, yiaddr: offered, siaddr: none, server, file: None, options: Options::default() }
+                .encode(&asked)
+        };
+        assert_eq!(offer(&reply(Kind::Offer), xid), Some((server, offered)));
+        assert_eq!(offer(&reply(Kind::Nak), xid), None);
+        assert_eq!(offer(&reply(Kind::Offer), [9; 4]), None);
+        assert_eq!(offer(b"short", xid), None);
+    }
+
+    #[test]
+    fn each_fault_says_what_to_do() {
+        let missing = link(&ServedInterface { device: "nope0".into(), ..interface(NetworkRole::Bmc) }, &[]);
+        assert_eq!((missing.severity, missing.interface.as_deref()), (Severity::Fault, Some("nope0")));
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(space(dir.path(), 1).severity, Severity::Good);
+        let full = space(dir.path(), u64::MAX);
+        let findings = [missing, full, clock(UNIX_EPOCH), files(&config()).remove(0)];
+        for finding in findings {
+            assert_eq!(finding.severity, Severity::Fault, "{finding:?}");
+            assert!(!finding.action.is_empty() && !finding.found.is_empty(), "{finding:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let lo = ServedInterface {
+            device: "lo".into(),
+            address: Ipv4Addr::LOCALHOST,
+            prefix: 8,
+            ..interface(NetworkRole::Bmc)
+        };
+        let taken = bound(&lo, Ipv4Addr::UNSPECIFIED, 0, false).unwrap();
+        let port = taken.local_addr().unwrap().as_socket_ipv4().unwrap().port();
+        let mut config = config();
+        config.ports.dhcp = port;
+        config.interfaces = vec![lo];
+        let how = Examination { listen: Duration::ZERO, ..Examination::default() };
+        let findings = examine(&config, &how).await;
+        let port_finding = findings.iter().find(|f| f.check == "port").unwrap();
+        assert_eq!(port_finding.severity, Severity::Fault, "{findings:?}");
+        assert!(port_finding.found.contains("taken"), "{port_finding:?}");
+    }
+}

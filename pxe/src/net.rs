@@ -1,0 +1,182 @@
+//! Sockets bound to a device, and frames to clients that have no address yet.
+//!
+//! Invariants: each socket is bound to its device, so that a broadcast leaves where it should, and what arrives is of
+//! that network; a frame to a client without an address goes to its MAC by a packet socket, since ARP would ask for
+//! an address that nobody answers for yet.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use dayzero_model::MacAddr;
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UdpSocket};
+
+/// Asked of the kernel for a DHCP socket: a rack that powers on at once sends thousands of datagrams in a moment.
+const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// Number of a device.
+///
+/// # Errors
+/// If there is none of that name in this network namespace.
+pub(crate) fn device_index(device: &str) -> io::Result<i32> {
+    let index = nix::net::if_::if_nametoindex(device)?;
+    i32::try_from(index).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// The MAC of a device.
+///
+/// # Errors
+/// If there is none of that name, or it is no Ethernet.
+pub(crate) fn device_mac(device: &str) -> io::Result<MacAddr> {
+    for address in nix::ifaddrs::getifaddrs()? {
+        if address.interface_name == device
+            && let Some(mac) = address.address.as_ref().and_then(|a| a.as_link_addr()).and_then(|l| l.addr())
+        {
+            return Ok(MacAddr(mac));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("{device} has no Ethernet address")))
+}
+
+/// A UDP socket on `port` of all addresses, on one device, that may broadcast.
+///
+/// # Errors
+/// The port is taken, the device is missing, or rights (CAP_NET_RAW, CAP_NET_BIND_SERVICE) are.
+pub(crate) fn udp_on(device: &str, port: u16) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    socket.set_broadcast(true)?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// A TCP listener on one device.
+///
+/// # Errors
+/// As [`udp_on`], and if the address is not ours.
+pub(crate) fn tcp_on(device: &str, address: SocketAddrV4) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Sends IPv4/UDP datagrams to a MAC.
+#[derive(Debug)]
+pub(crate) struct DirectSender {
+    socket: OwnedFd,
+    index: i32,
+}
+
+impl DirectSender {
+    pub(crate) fn new(device: &str) -> io::Result<Self> {
+        // Protocol 0: it sends, and receives nothing.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: socket.into(), index: device_index(device)? })
+    }
+
+    /// One datagram.
+    ///
+    /// # Errors
+    /// What the kernel says: no room (try again), device down.
+    pub(crate) fn send(
+        &self,
+        to: MacAddr,
+        from: SocketAddrV4,
+        at: SocketAddrV4,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let packet = udp_packet(from, at, payload);
+        let mut address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: (libc::ETH_P_IP as u16).to_be(),
+            sll_ifindex: self.index,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8],
+        };
+        address.sll_addr[..6].copy_from_slice(&to.0);
+        // SAFETY: packet and address are live, initialised values of the lengths given; the call keeps neither.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                libc::MSG_DONTWAIT,
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let mut sum = 0u32;
+    for part in parts {
+        for pair in part.chunks(2) {
+            sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        }
+    }
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    !(sum as u16)
+}
+
+/// An IPv4 packet with a UDP datagram; `payload` is far below 64 KiB.
+fn udp_packet(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    let udp_len = (8 + payload.len()) as u16;
+    let mut ip = Vec::with_capacity(28 + payload.len());
+    ip.extend_from_slice(&[0x45, 0x10]);
+    ip.extend_from_slice(&(20 + udp_len).to_be_bytes());
+    ip.extend_from_slice(&[0, 0, 0, 0, 64, 17, 0, 0]);
+    ip.extend_from_slice(&from.ip().octets());
+    ip.extend_from_slice(&to.ip().octets());
+    let sum = checksum(&[&ip]);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut udp = Vec::with_capacity(8);
+    for word in [from.port(), to.port(), udp_len, 0] {
+        udp.extend_from_slice(&word.to_be_bytes());
+    }
+    let pseudo = [&ip[12..20], &[0, 17][..], &udp_len.to_be_bytes()[..]].concat();
+    let sum = match checksum(&[&pseudo, &udp, payload]) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    udp[6..8].copy_from_slice(&sum.to_be_bytes());
+    ip.extend_from_slice(&udp);
+    ip.extend_from_slice(payload);
+    ip
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_add_up_to_nothing() {
+        let from = "10.77.0.2:67".parse().unwrap();
+        let to = "10.77.0.11:68".parse().unwrap();
+        for payload in [&b"odd"[..], b"even", b""] {
+            let packet = udp_packet(from, to, payload);
+            assert_eq!(checksum(&[&packet[..20]]), 0);
+            let pseudo = [&packet[12..20], &[0, 17], &packet[24..26]].concat();
+            assert_eq!(checksum(&[&pseudo, &packet[20..]]), 0, "{payload:?}");
+            assert_eq!(&packet[28..], payload);
+            assert_eq!(usize::from(u16::from_be_bytes([packet[2], packet[3]])), packet.len());
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Router advertisements that say "no router, no addresses" (RFC 4861).
+//!
+//! Purpose: iPXE solicits IPv6 routers before it boots, and waits 13 seconds for an answer; this is the answer.
+//! Invariants: lifetime 0 and no prefix, so that no host ever routes by us or configures an address; flags 0, so that
+//! nobody asks for DHCPv6; at most one answer each 100 ms, however many ask. It is sent to all nodes, as RFC 4861
+//! allows.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::time::Duration;
+
+use dayzero_model::MacAddr;
+use nix::libc;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::net::{device_index, device_mac};
+
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+const SOLICITATION: u8 = 133;
+const ADVERTISEMENT: u8 = 134;
+const PERIOD: Duration = Duration::from_secs(10);
+const LEAST_GAP: Duration = Duration::from_millis(100);
+
+/// The message; the kernel writes its checksum.
+fn advertisement(mac: MacAddr) -> Vec<u8> {
+    let mut out = vec![ADVERTISEMENT, 0, 0, 0];
+    // Hop limit 64; neither managed nor other; router lifetime 0.
+    out.extend_from_slice(&[64, 0, 0, 0]);
+    // Reachable and retransmission times: unspecified.
+    out.extend_from_slice(&[0; 8]);
+    // Source link-layer address.
+    out.extend_from_slice(&[1, 1]);
+    out.extend_from_slice(&mac.0);
+    out
+}
+
+/// Answers router solicitations on one device.
+pub(crate) struct RouterAdvertiser {
+    socket: AsyncFd<Socket>,
+    index: u32,
+    message: Vec<u8>,
+    device: String,
+}
+
+impl RouterAdvertiser {
+    /// # Errors
+    /// No such device, no IPv6 in the kernel, or no right to raw sockets.
+    pub(crate) fn bind(device: &str) -> io::Result<Self> {
+        let index = u32::try_from(device_index(device)?).unwrap_or_default();
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
+        socket.set_nonblocking(true)?;
+        socket.bind_device(Some(device.as_bytes()))?;
+        socket.join_multicast_v6(&ALL_ROUTERS, index)?;
+        socket.set_multicast_if_v6(index)?;
+        socket.set_multicast_hops_v6(255)?;
+        socket.set_unicast_hops_v6(255)?;
+        socket.set_multicast_loop_v6(false)?;
+        only_solicitations(&socket)?;
+        let message = advertisement(device_mac(device)?);
+        // SAFETY: a `Socket` owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
+        let socket = unsafe { AsyncFd::register(socket) }?;
+        Ok(Self { socket, index, message, device: device.to_owned() })
+    }
+
+    pub(crate) async fn run(self, cancel: CancellationToken) {
+        let mut period = interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Instant::now();
+        let mut buffer = [MaybeUninit::uninit(); 256];
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = period.tick() => {}
+                got = self.socket.async_io(tokio::io::Interest::READABLE, |s| s.recv(&mut buffer)) => {
+                    if !matches!(got, Ok(length) if length >= 8) {
+                        continue;
+                    }
+                    if last.elapsed() < LEAST_GAP {
+                        // The advertisement that answers this one too is sent when the gap is over.
+                        tokio::time::sleep_until(last + LEAST_GAP).await;
+                        self.drain(&mut buffer);
+                    }
+                }
+            }
+            last = Instant::now();
+            let to = SocketAddrV6::new(ALL_NODES, 0, 0, self.index);
+            if let Err(error) = self.socket.get_ref().send_to(&self.message, &to.into()) {
+                // A link-local address takes a second to become usable after the link comes up.
+                tracing::debug!(%error, device = %self.device, "router advertisement not sent");
+            }
+        }
+    }
+
+    fn drain(&self, buffer: &mut [MaybeUninit<u8>]) {
+        for _ in 0..1024 {
+            if self.socket.get_ref().recv(buffer).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn only_solicitations(socket: &Socket) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // struct icmp6_filter: a set bit blocks the type.
+    let mut filter = [u32::MAX; 8];
+    filter[usize::from(SOLICITATION / 32)] &= !(1 << (SOLICITATION % 32));
+    const ICMP6_FILTER: libc::c_int = 1;
+    // SAFETY: the option's value is 32 bytes that live through the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_ICMPV6,
+            ICMP6_FILTER,
+            filter.as_ptr().cast(),
+            size_of_val(&filter) as libc::socklen_t,
+        )
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_that_there_is_no_router() {
+        let message = advertisement(MacAddr([2, 0, 0, 0, 0, 9]));
+        assert_eq!(message.len(), 24);
+        assert_eq!(message[0], 134);
+        assert_eq!(message[5], 0, "neither managed nor other");
+        assert_eq!(message[6..8], [0, 0], "lifetime 0");
+        assert_eq!(message[16..24], [1, 1, 2, 0, 0, 0, 0, 9]);
+    }
+}

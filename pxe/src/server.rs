@@ -1,0 +1,119 @@
+//! Starts the services of every interface, and ends them together.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+
+use dayzero_model::site::NetworkRole;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{ConfigError, PxeConfig, ServedInterface};
+use crate::dhcp::core::DhcpCore;
+use crate::dhcp::lease::{LeaseStore, LeaseStoreError};
+use crate::dhcp::serve::DhcpServer;
+use crate::director::BootDirector;
+use crate::http::HttpBoot;
+use crate::ra::RouterAdvertiser;
+use crate::session::Sessions;
+use crate::tftp::Tftp;
+
+/// Why the services did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot work.
+    #[error("the boot services' configuration is wrong")]
+    Config(#[from] ConfigError),
+    /// A socket could not be opened.
+    #[error("{service} cannot start on {device}; `dayzero doctor` says what is in the way")]
+    Socket {
+        /// Which service.
+        service: &'static str,
+        /// On which device.
+        device: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// TFTP could not listen.
+    #[error("TFTP cannot start; `dayzero doctor` says what is in the way")]
+    Tftp(#[from] dayzero_tftp_server::BindError),
+    /// The leases could not be read.
+    #[error("the DHCP leases cannot be read")]
+    Leases(#[from] LeaseStoreError),
+}
+
+/// The boot services, bound to their sockets; [`PxeServer::run`] serves.
+pub struct PxeServer {
+    dhcp: Vec<DhcpServer>,
+    advertisers: Vec<RouterAdvertiser>,
+    http: Vec<HttpBoot>,
+    tftp: Option<Tftp>,
+}
+
+impl PxeServer {
+    /// Checks the configuration, reads the leases and opens every socket, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// The first [`StartError`]; nothing is served then.
+    pub async fn bind(
+        config: PxeConfig,
+        director: Arc<dyn BootDirector>,
+        leases: Arc<dyn LeaseStore>,
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        let known = leases.load().await?;
+        let sessions = Sessions::default();
+        let mut server = Self { dhcp: Vec::new(), advertisers: Vec::new(), http: Vec::new(), tftp: None };
+        for interface in config.interfaces.iter().filter(|i| i.role != NetworkRole::Storage) {
+            let failed = |service| failure(service, interface);
+            let core = DhcpCore::new(interface, &config, Arc::clone(&director), sessions.clone(), &known);
+            let address = SocketAddrV4::new(interface.address, config.ports.dhcp);
+            let (leases, told) = (Arc::clone(&leases), Arc::clone(&director));
+            let dhcp = DhcpServer::bind(&interface.device, address, core, leases, told);
+            server.dhcp.push(dhcp.map_err(failed("DHCP"))?);
+            if !interface.boots() {
+                continue;
+            }
+            let http = HttpBoot::bind(interface, &config, Arc::clone(&director), sessions.clone());
+            server.http.push(http.map_err(failed("HTTP boot"))?);
+            match RouterAdvertiser::bind(&interface.device) {
+                Ok(advertiser) => server.advertisers.push(advertiser),
+                // Only seconds are lost without it, and a kernel without IPv6 is no fault.
+                Err(error) => tracing::warn!(%error, device = %interface.device,
+                    "no router advertisement: each iPXE waits 13 seconds longer"),
+            }
+        }
+        if config.interfaces.iter().any(ServedInterface::boots) {
+            server.tftp = Some(Tftp::bind(&config, director, sessions)?);
+        }
+        Ok(server)
+    }
+
+    /// Serves until `cancel`, then ends every connection and returns.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for dhcp in self.dhcp {
+            tasks.spawn(dhcp.run(cancel.clone()));
+        }
+        for advertiser in self.advertisers {
+            tasks.spawn(advertiser.run(cancel.clone()));
+        }
+        for http in self.http {
+            tasks.spawn(http.run(cancel.clone()));
+        }
+        if let Some(tftp) = self.tftp {
+            tasks.spawn(tftp.run(cancel.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a boot service ended");
+            }
+        }
+    }
+}
+
+fn failure(service: &'static str, interface: &ServedInterface) -> impl FnOnce(io::Error) -> StartError {
+    let device = interface.device.clone();
+    move |source| StartError::Socket { service, device, source }
+}

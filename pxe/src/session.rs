@@ -1,0 +1,176 @@
+//! Where each client is in its network boot: what we served it since it last started.
+//!
+//! Purpose: tell our own iPXE from one in the NIC's ROM, which looks the same on the wire. A client's boot goes
+//! firmware → (our iPXE fetched whole by TFTP or HTTP) → loader → (script fetched) → over. Invariants: a DISCOVER of
+//! anything but iPXE begins anew; so does time; no state leads to the loader being sent to our loader, as long as its
+//! transfer was seen to complete. Bounded: the client that was longest not heard of is forgotten first.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dayzero_model::{BootId, HostName, MacAddr, Millis, Timestamp};
+
+/// Clients remembered.
+const MAX: usize = 8192;
+/// From the loader's transfer to its DISCOVER: ample for firmware that probes every NIC first.
+const LOADER_STARTS: Millis = Millis(180_000);
+
+/// How far a client's boot has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Stage {
+    /// Its firmware (or an iPXE in its ROM) asks.
+    #[default]
+    Firmware,
+    /// It has fetched our iPXE whole: the next iPXE that asks is ours.
+    Loader,
+}
+
+/// Who has an address, as far as our DHCP knows.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Known {
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) host: Option<HostName>,
+    pub(crate) boot: Option<BootId>,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    stage: Stage,
+    stage_since: Timestamp,
+    touched: Timestamp,
+    address: Option<Ipv4Addr>,
+    host: Option<HostName>,
+    boot: Option<BootId>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_mac: HashMap<MacAddr, Session>,
+    by_address: HashMap<Ipv4Addr, MacAddr>,
+}
+
+/// The boots of all clients, shared by the services.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sessions(Arc<Mutex<Table>>);
+
+impl Table {
+    fn entry(&mut self, mac: MacAddr, now: Timestamp) -> &mut Session {
+        if self.by_mac.len() >= MAX && !self.by_mac.contains_key(&mac) {
+            let oldest = self.by_mac.iter().min_by_key(|(_, s)| s.touched).map(|(mac, _)| *mac);
+            if let Some(gone) = oldest.and_then(|mac| self.by_mac.remove(&mac))
+                && let Some(address) = gone.address
+            {
+                self.by_address.remove(&address);
+            }
+        }
+        let session = self.by_mac.entry(mac).or_default();
+        session.touched = now;
+        session
+    }
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A planned client sent a DISCOVER: the stage to answer it in.
+    pub(crate) fn discover(&self, mac: MacAddr, ipxe: bool, now: Timestamp) -> Stage {
+        let mut table = self.lock();
+        let session = table.entry(mac, now);
+        if !ipxe || now.since(session.stage_since) > LOADER_STARTS {
+            session.stage = Stage::Firmware;
+        }
+        session.stage
+    }
+
+    /// The stage, unchanged: for a REQUEST, which must be answered as its DISCOVER was.
+    pub(crate) fn stage(&self, mac: MacAddr) -> Stage {
+        self.lock().by_mac.get(&mac).map_or(Stage::Firmware, |s| s.stage)
+    }
+
+    /// An address was offered or given.
+    pub(crate) fn given(&self, mac: MacAddr, address: Ipv4Addr, known: &Known, now: Timestamp) {
+        let mut table = self.lock();
+        let session = table.entry(mac, now);
+        let before = session.address.replace(address);
+        session.host = known.host.clone();
+        session.boot = known.boot;
+        if let Some(before) = before.filter(|before| *before != address) {
+            table.by_address.remove(&before);
+        }
+        table.by_address.insert(address, mac);
+    }
+
+    /// Who has this address.
+    pub(crate) fn who(&self, address: Ipv4Addr) -> Known {
+        let table = self.lock();
+        let Some(mac) = table.by_address.get(&address) else { return Known::default() };
+        let session = table.by_mac.get(mac);
+        Known {
+            mac: Some(*mac),
+            host: session.and_then(|s| s.host.clone()),
+            boot: session.and_then(|s| s.boot),
+        }
+    }
+
+    /// The client at this address has fetched our iPXE whole.
+    pub(crate) fn loader_fetched(&self, address: Ipv4Addr, now: Timestamp) {
+        let mut table = self.lock();
+        if let Some(mac) = table.by_address.get(&address).copied() {
+            let session = table.entry(mac, now);
+            session.stage = Stage::Loader;
+            session.stage_since = now;
+        }
+    }
+
+    /// This client has got its script: its next iPXE starts from the firmware again.
+    pub(crate) fn script_fetched(&self, mac: MacAddr) {
+        if let Some(session) = self.lock().by_mac.get_mut(&mac) {
+            session.stage = Stage::Firmware;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+
+    #[test]
+    fn an_ipxe_is_ours_only_after_ours_was_fetched_in_this_boot() {
+        let sessions = Sessions::default();
+        let at = |seconds: u64| Timestamp(seconds * 1000);
+        assert_eq!(sessions.discover(MAC, true, at(0)), Stage::Firmware, "the ROM's");
+        sessions.given(MAC, ADDRESS, &Known::default(), at(0));
+        sessions.loader_fetched(ADDRESS, at(2));
+        assert_eq!(sessions.discover(MAC, true, at(3)), Stage::Loader);
+        assert_eq!(sessions.stage(MAC), Stage::Loader);
+        sessions.script_fetched(MAC);
+        assert_eq!(sessions.discover(MAC, true, at(60)), Stage::Firmware, "the next boot's ROM");
+
+        sessions.loader_fetched(ADDRESS, at(62));
+        assert_eq!(sessions.discover(MAC, false, at(63)), Stage::Firmware, "reset before the loader ran");
+        sessions.loader_fetched(ADDRESS, at(100));
+        assert_eq!(sessions.discover(MAC, true, at(400)), Stage::Firmware, "too late to be the same boot");
+        sessions.loader_fetched(Ipv4Addr::new(10, 0, 0, 1), at(401));
+        assert_eq!(sessions.stage(MAC), Stage::Firmware, "another client's transfer");
+    }
+
+    #[test]
+    fn addresses_are_told_apart_and_the_table_is_bounded() {
+        let sessions = Sessions::default();
+        for i in 0..MAX as u32 + 10 {
+            let [a, b, c, d] = i.to_be_bytes();
+            let mac = MacAddr([2, 0, a, b, c, d]);
+            sessions.given(mac, Ipv4Addr::from(0x0a00_0000 + i), &Known::default(), Timestamp(u64::from(i)));
+        }
+        let table = sessions.lock();
+        assert_eq!(table.by_mac.len(), MAX);
+        assert_eq!(table.by_address.len(), MAX);
+        assert!(!table.by_address.contains_key(&Ipv4Addr::from(0x0a00_0000)));
+    }
+}
