@@ -5,7 +5,6 @@ pub(crate) const HOST_OVERLAY: &[(&str, u32, &str)] = &[
     ("etc/fstab", 0o644, include_str!("../assets/host/overlay/etc/fstab")),
     ("etc/hosts", 0o644, include_str!("../assets/host/overlay/etc/hosts")),
     ("etc/initramfs-tools/conf.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/initramfs-tools/conf.d/dayzero.conf")),
-    ("etc/initramfs-tools/modules", 0o644, include_str!("../assets/host/overlay/etc/initramfs-tools/modules")),
     ("etc/lvm/lvm.conf", 0o644, include_str!("../assets/host/overlay/etc/lvm/lvm.conf")),
     ("etc/modprobe.d/dayzero-kvm.conf", 0o644, include_str!("../assets/host/overlay/etc/modprobe.d/dayzero-kvm.conf")),
     ("etc/modprobe.d/dayzero-net.conf", 0o644, include_str!("../assets/host/overlay/etc/modprobe.d/dayzero-net.conf")),
@@ -16,8 +15,10 @@ pub(crate) const HOST_OVERLAY: &[(&str, u32, &str)] = &[
     ("etc/systemd/journald.conf.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/journald.conf.d/dayzero.conf")),
     ("etc/systemd/system.conf.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system.conf.d/dayzero.conf")),
     ("etc/systemd/system/libvirtd.service.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/libvirtd.service.d/dayzero.conf")),
+    ("etc/systemd/system/multipathd.service", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/multipathd.service")),
     ("etc/systemd/system/serial-getty@.service.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/serial-getty@.service.d/dayzero.conf")),
     ("etc/systemd/system/ssh.service.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/ssh.service.d/dayzero.conf")),
+    ("etc/systemd/system/systemd-timesyncd.service.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/systemd-timesyncd.service.d/dayzero.conf")),
     ("etc/systemd/timesyncd.conf.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/timesyncd.conf.d/dayzero.conf")),
     ("usr/lib/systemd/system/dayzero-agent.service", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-agent.service")),
     ("usr/lib/systemd/system/dayzero-growfs.service", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-growfs.service")),
@@ -35,6 +36,10 @@ pub(crate) const HOST_CUSTOMIZE: &str = include_str!("../assets/host/customize.s
 pub(crate) const HOST_GRUB: &str = include_str!("../assets/host/grub.cfg");
 /// The kernel's command line there, without `root=`.
 pub(crate) const HOST_CMDLINE: &str = include_str!("../assets/host/cmdline.txt");
+/// PID 1 of its initial RAM disk.
+pub(crate) const HOST_INIT: &str = include_str!("../assets/host/initrd/init.sh");
+/// Modules of that.
+pub(crate) const HOST_INITRD_MODULES: &str = include_str!("../assets/host/initrd/modules.list");
 /// Modules of the discovery image.
 pub(crate) const DISCOVERY_MODULES: &str = include_str!("../assets/discovery/modules.list");
 /// PID 1 of the tiny guest.

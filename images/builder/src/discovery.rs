@@ -105,7 +105,7 @@ fn packed_modules(cache: &Cache, kernel: &Kernel, packing: Packing) -> Result<Pa
         }
         archive.device("dev/console", 0o600, 5, 1);
         archive.device("dev/null", 0o666, 1, 3);
-        let modules = add_modules(&mut archive, kernel, MODULES, &directory.join("tree"))?;
+        let modules = add_modules(&mut archive, &kernel.modules, MODULES, &directory.join("tree"))?;
         crate::cache::remove_tree(&directory.join("tree"))?;
         let unpacked = archive.bytes();
         error::write(&directory.join("initrd"), pack(&unpacked, packing)?)?;
@@ -113,22 +113,23 @@ fn packed_modules(cache: &Cache, kernel: &Kernel, packing: Packing) -> Result<Pa
     })
 }
 
-/// Adds the listed modules and their indexes to an archive; `scratch` is a directory that may be made.
-pub(crate) fn add_modules(archive: &mut Archive, kernel: &Kernel, list: &str, scratch: &Path) -> Result<usize> {
-    let index = Index::read(&kernel.modules)?;
+/// Adds the listed modules of `lib/modules/<release>` and their indexes to an archive; `scratch` is a directory that may be made.
+pub(crate) fn add_modules(archive: &mut Archive, modules: &Path, list: &str, scratch: &Path) -> Result<usize> {
+    let index = Index::read(modules)?;
     let paths = index.closure(list)?;
-    let base = format!("lib/modules/{}", kernel.release);
+    let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let base = format!("lib/modules/{release}");
     let tree = scratch.join(&base);
     for path in &paths {
         let to = tree.join(path);
         error::make_dir(to.parent().unwrap_or(&tree))?;
-        error::copy(&kernel.modules.join(path), &to)?;
+        error::copy(&modules.join(path), &to)?;
         archive.file(&format!("{base}/{path}"), 0o644, error::read(&to)?);
     }
     for name in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
-        error::copy(&kernel.modules.join(name), &tree.join(name))?;
+        error::copy(&modules.join(name), &tree.join(name))?;
     }
-    Tool::new("depmod").arg("-b").arg(scratch).arg(&kernel.release).run("indexing the chosen modules")?;
+    Tool::new("depmod").arg("-b").arg(scratch).arg(&release).run("indexing the chosen modules")?;
     for name in ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin"] {
         archive.file(&format!("{base}/{name}"), 0o644, error::read(&tree.join(name))?);
     }

@@ -5,6 +5,8 @@
 //! it. It writes no disk: the agent does.
 
 use crate::cache::{Cache, Key};
+use crate::cpio::Archive;
+use crate::discovery::{Packing, add_modules, pack};
 use crate::error::{self, Error, Result};
 use crate::modules::entries;
 use crate::tool::Tool;
@@ -50,7 +52,11 @@ pub struct HostImage {
 pub fn build_host(cache: &Cache, agent: &Path) -> Result<HostImage> {
     let program = agent::stripped(cache, agent)?;
     let base = base(cache)?;
-    let key = Key::new("host", 2).with("base", &base.key).with_file("agent", &program)?;
+    let key = Key::new("host", 2)
+        .with("base", &base.key)
+        .with("grub", assets::HOST_GRUB)
+        .with("cmdline", assets::HOST_CMDLINE)
+        .with_file("agent", &program)?;
     let directory = cache.entry("host", &key, |directory| {
         cache.say("host", "adding the agent, cutting into chunks");
         let scratch = tempfile::tempdir_in(directory).map_err(Error::io("cannot make a directory in", directory))?;
@@ -108,6 +114,8 @@ fn base(cache: &Cache) -> Result<Base> {
         .with("packages", &packages_key)
         .with("masked", assets::HOST_MASKED)
         .with("customize", assets::HOST_CUSTOMIZE)
+        .with("init", assets::HOST_INIT)
+        .with("initrd modules", assets::HOST_INITRD_MODULES)
         .with("sizes", format!("{ROOT_BYTES} {ESP_BYTES}"));
     for (path, mode, content) in assets::HOST_OVERLAY {
         key = key.with(path, mode.to_le_bytes()).with(path, content);
@@ -141,6 +149,7 @@ fn make_base(directory: &Path, installed: &Path) -> Result<()> {
     let release = kernel_release(&tree)?;
     let kernel = tree.join(format!("boot/vmlinuz-{release}"));
     let initrd = tree.join(format!("boot/initrd.img-{release}"));
+    error::write(&initrd, initial_ramdisk(&tree, &release, &directory.join("modules"))?)?;
     make_esp(directory, &kernel, &initrd)?;
     let root = directory.join("root.ext4");
     ext4::build(&root, ROOT_BYTES, "dayzero-root", &tree)?;
@@ -148,10 +157,30 @@ fn make_base(directory: &Path, installed: &Path) -> Result<()> {
     for name in ["root.ext4", "esp.fat"] {
         chunks::cut(&directory.join(name), &directory.join("chunks"), None)?;
     }
-    for path in [&tree, &overlay] {
+    for path in [&tree, &overlay, &directory.join("modules")] {
         crate::cache::remove_tree(path)?;
     }
     Ok(())
+}
+
+/// What finds the root partition: a quarter of the seconds that a general one with udev takes on a slow machine.
+fn initial_ramdisk(tree: &Path, release: &str, scratch: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for name in ["proc", "sys", "root", "tmp"] {
+        archive.directory(name);
+    }
+    archive.device("dev/console", 0o600, 5, 1);
+    archive.device("dev/null", 0o666, 1, 3);
+    archive.file("bin/busybox", 0o755, error::read(&tree.join("usr/bin/busybox"))?);
+    for applet in [
+        "cat", "dd", "echo", "find", "hexdump", "modprobe", "mount", "pwd", "reboot", "sh", "sleep", "sort",
+        "switch_root", "tr", "xargs",
+    ] {
+        archive.symlink(&format!("bin/{applet}"), "busybox");
+    }
+    archive.file("init", 0o755, assets::HOST_INIT);
+    add_modules(&mut archive, &tree.join("usr/lib/modules").join(release), assets::HOST_INITRD_MODULES, scratch)?;
+    pack(&archive.bytes(), Packing::Small)
 }
 
 fn kernel_release(tree: &Path) -> Result<String> {
@@ -251,7 +280,7 @@ mod tests {
             serial --unit=0 --speed=115200
             terminal_output console serial
         fi
-        linux /dayzero/vmlinuz root=PARTUUID=@ROOT_PARTUUID@ ro console=tty0 console=ttyS0,115200 quiet no_timer_check fsck.mode=skip net.ifnames=1 panic=30
+        linux /dayzero/vmlinuz root=PARTUUID=@ROOT_PARTUUID@ rw console=tty0 console=ttyS0,115200 quiet no_timer_check panic=30 systemd.gpt_auto=0
         initrd /dayzero/initrd.img
         boot
         "#);

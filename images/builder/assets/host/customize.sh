@@ -39,3 +39,6 @@ rm -f "$root"/var/lib/dpkg/*-old "$root"/etc/*- "$root"/etc/resolv.conf
 rm -f "$root"/initrd.img* "$root"/vmlinuz* "$root"/boot/System.map-* "$root"/etc/apt/apt.conf.d/99mmdebstrap
 mkdir -p "$root"/var/cache/libvirt/qemu "$root"/var/log/libvirt/qemu "$root"/var/log/journal "$root"/var/cache/ldconfig
 chmod 0755 "$root/usr/lib/dayzero"
+# One place starts multipathd: after the network's owner, not before the local file systems.
+rm -f "$units/sysinit.target.wants/multipathd.service"
+ln -sf /etc/systemd/system/multipathd.service "$units/multi-user.target.wants/multipathd.service"
