@@ -103,7 +103,8 @@ fn main() -> Result<()> {
     let (mut json, mut rounds, mut seconds, mut dir) = (false, 5, 2.0, std::env::temp_dir());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        let mut number = || arguments.next().context("a number must follow")?.parse::<f64>().context("no number");
+        let mut number =
+            || arguments.next().context("a number must follow")?.parse::<f64>().context("no number");
         match argument.as_str() {
             "--json" => json = true,
             "--rounds" => rounds = number()? as usize,

@@ -36,7 +36,8 @@ pub(crate) fn open<'a>(key: &[u8], stored: &'a [u8]) -> Result<Envelope<'a>, Sto
         StoreError::Corrupt {
             place: format!("{table}/{text}"),
             detail,
-            remedy: "Run `dayzero store verify`, and restore the newest export into a new data directory".to_owned(),
+            remedy: "Run `dayzero store verify`, and restore the newest export into a new data directory"
+                .to_owned(),
         }
     };
     let Some((header, body)) = stored.split_at_checked(HEADER) else {

@@ -175,7 +175,11 @@ fn read(from: &File, mut take: impl FnMut(Line) -> Result<(), StoreError>) -> Re
         let read = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut text);
         read.map_err(|e| bad(format!("cannot decompress: {e}")))?;
         if text.last() != Some(&b'\n') {
-            let what = if text.len() as u64 == MAX_LINE { "the line is too long" } else { "the file ends before its end line" };
+            let what = if text.len() as u64 == MAX_LINE {
+                "the line is too long"
+            } else {
+                "the file ends before its end line"
+            };
             return Err(bad(what.to_owned()));
         }
         let line: Line = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
@@ -191,7 +195,9 @@ fn read(from: &File, mut take: impl FnMut(Line) -> Result<(), StoreError>) -> Re
             Line::End { records, blobs, sha256 } => {
                 let found = Sha256(hash.finalize().into());
                 if (*records, *blobs) != (moved.records, moved.blobs) {
-                    return Err(bad(format!("{records} records and {blobs} blobs announced, found {moved:?}")));
+                    return Err(bad(format!(
+                        "{records} records and {blobs} blobs announced, found {moved:?}"
+                    )));
                 }
                 if found != *sha256 {
                     return Err(bad(format!("the hash is {found}, announced was {sha256}")));
@@ -217,7 +223,10 @@ impl Loader<'_> {
                 let body = serde_json::to_vec(&value).map_err(|e| failed_json(&e))?;
                 let (raw, size) = (raw_key(&table, &key), body.len());
                 if size > 2 * MAX_VALUE || table.contains('\0') || key.contains('\0') {
-                    return Err(StoreError::BadImport { line: 0, detail: format!("{table}/{key} cannot be stored") });
+                    return Err(StoreError::BadImport {
+                        line: 0,
+                        detail: format!("{table}/{key} cannot be stored"),
+                    });
                 }
                 self.request.size += raw.len() + size + crate::log::WRITE_OVERHEAD;
                 self.request.writes.push(TxWrite::Put { key: raw, schema, at: Some(at), body });

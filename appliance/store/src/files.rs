@@ -67,7 +67,8 @@ pub(crate) fn lock(dir: &Path) -> Result<Flock<File>, StoreError> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut held) => {
             let pid = format!("process {}\n", std::process::id());
-            let written = held.set_len(0).and_then(|()| held.rewind()).and_then(|()| held.write_all(pid.as_bytes()));
+            let written =
+                held.set_len(0).and_then(|()| held.rewind()).and_then(|()| held.write_all(pid.as_bytes()));
             written.map_err(StoreError::io("write", &path))?;
             Ok(held)
         }

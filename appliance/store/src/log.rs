@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::envelope::bytes;
 use crate::files::sync_dir;
+use crate::memory::OwnedWrite;
 use crate::{Revision, StoreError};
 
 /// Size of a slot.
@@ -69,7 +70,7 @@ pub(crate) struct Slot {
 /// What a slot holds.
 #[derive(Default)]
 pub(crate) struct Content {
-    pub(crate) writes: Vec<(Vec<u8>, Option<Arc<[u8]>>)>,
+    pub(crate) writes: Vec<OwnedWrite>,
     pub(crate) revision: Option<Revision>,
 }
 
@@ -159,7 +160,12 @@ impl Slot {
     }
 
     /// Appends one group and waits for the disk. `frame` has [`FRAME_HEADER`] free bytes at its start.
-    pub(crate) fn append(&mut self, first: Revision, commits: u32, frame: &mut [u8]) -> Result<(), StoreError> {
+    pub(crate) fn append(
+        &mut self,
+        first: Revision,
+        commits: u32,
+        frame: &mut [u8],
+    ) -> Result<(), StoreError> {
         let length = u32::try_from(frame.len() - FRAME_HEADER).unwrap_or(u32::MAX);
         frame[..4].copy_from_slice(&FRAME_MAGIC);
         frame[4..12].copy_from_slice(&self.epoch().to_le_bytes());
@@ -209,7 +215,11 @@ impl Slot {
     }
 
     fn corrupt(&self, at: usize, detail: String) -> StoreError {
-        StoreError::Corrupt { place: format!("{} at byte {at}", self.path.display()), detail, remedy: String::new() }
+        StoreError::Corrupt {
+            place: format!("{} at byte {at}", self.path.display()),
+            detail,
+            remedy: String::new(),
+        }
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -236,11 +246,12 @@ pub(crate) fn encode_write(frame: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>
     frame.extend_from_slice(value.unwrap_or_default());
 }
 
-fn decode_writes(mut payload: &[u8], out: &mut Vec<(Vec<u8>, Option<Arc<[u8]>>)>) -> Option<()> {
+fn decode_writes(mut payload: &[u8], out: &mut Vec<OwnedWrite>) -> Option<()> {
     while !payload.is_empty() {
         let (head, rest) = payload.split_at_checked(7)?;
         let (key, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(bytes(head, 1))))?;
-        let (value, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(bytes(head, 3))).ok()?)?;
+        let (value, rest) =
+            rest.split_at_checked(usize::try_from(u32::from_le_bytes(bytes(head, 3))).ok()?)?;
         out.push((key.to_vec(), (head[0] == 1).then(|| Arc::from(value))));
         payload = rest;
     }
@@ -273,7 +284,8 @@ fn push_crc(sector: &mut Vec<u8>) {
 
 fn encode_header(header: &Header) -> Vec<u8> {
     let mut sector = HEADER_MAGIC.to_vec();
-    let fields = [header.epoch, header.flushed, header.totals.records, header.totals.digest, header.revision.0];
+    let fields =
+        [header.epoch, header.flushed, header.totals.records, header.totals.digest, header.revision.0];
     for field in fields.into_iter().chain([u64::from(header.clean)]) {
         sector.extend_from_slice(&field.to_le_bytes());
     }
@@ -282,8 +294,8 @@ fn encode_header(header: &Header) -> Vec<u8> {
 }
 
 fn decode_header(sector: &[u8]) -> Option<Header> {
-    let good =
-        sector[..4] == HEADER_MAGIC && crc32fast::hash(&sector[..52]) == u32::from_le_bytes(bytes(sector, 52));
+    let good = sector[..4] == HEADER_MAGIC
+        && crc32fast::hash(&sector[..52]) == u32::from_le_bytes(bytes(sector, 52));
     let field = |i: usize| u64::from_le_bytes(bytes(sector, 4 + 8 * i));
     good.then(|| Header {
         epoch: field(0),

@@ -2,7 +2,13 @@
 use super::*;
 
 fn header(epoch: u64, revision: u64) -> Header {
-    Header { epoch, flushed: epoch - 1, totals: Totals::default(), revision: Revision(revision), clean: false }
+    Header {
+        epoch,
+        flushed: epoch - 1,
+        totals: Totals::default(),
+        revision: Revision(revision),
+        clean: false,
+    }
 }
 
 fn append(slot: &mut Slot, revision: u64, value: &str) {
@@ -27,7 +33,10 @@ fn frames_come_back_in_order_and_a_torn_tail_is_dropped() {
     append(&mut slot, 3, "three");
     let mut again = Slot::open(&path).unwrap();
     let content = again.replay().unwrap();
-    assert_eq!((values(&content), content.revision), (vec!["one".into(), "two".into(), "three".into()], Some(Revision(3))));
+    assert_eq!(
+        (values(&content), content.revision),
+        (vec!["one".into(), "two".into(), "three".into()], Some(Revision(3)))
+    );
     // Each byte of the last frame, torn.
     let end = again.end;
     let last = (FRAME_HEADER + 7 + 3 + 5) as u64;
@@ -69,8 +78,14 @@ fn a_new_life_forgets_the_old_frames_and_target_and_a_torn_header_brings_the_old
     slot.activate(header(3, 9)).unwrap();
     let mut fresh = Slot::open(&path).unwrap();
     let content = fresh.replay().unwrap();
-    assert_eq!((content.writes.len(), content.revision, fresh.target().unwrap()), (0, Some(Revision(9)), None));
+    assert_eq!(
+        (content.writes.len(), content.revision, fresh.target().unwrap()),
+        (0, Some(Revision(9)), None)
+    );
     slot.write_at(slot.copy * 4096 + 8, &[0xee; 30]).unwrap();
     let mut old = Slot::open(&path).unwrap();
-    assert_eq!((values(&old.replay().unwrap()), old.target().unwrap()), (vec!["one".into(), "two".into()], Some(target)));
+    assert_eq!(
+        (values(&old.replay().unwrap()), old.target().unwrap()),
+        (vec!["one".into(), "two".into()], Some(target))
+    );
 }

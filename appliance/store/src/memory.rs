@@ -5,8 +5,10 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::StoreError;
-use crate::engine::Engine;
+use crate::engine::{Engine, Visit};
 
+/// One write: key, and value or `None` for a removal.
+pub(crate) type OwnedWrite = (Vec<u8>, Option<Arc<[u8]>>);
 /// Key to value, or to `None` for a removal.
 pub(crate) type Layer = BTreeMap<Vec<u8>, Option<Arc<[u8]>>>;
 
@@ -43,7 +45,7 @@ impl View {
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
         let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner);
         let from = after.map_or(prefix.to_vec(), |key| {
@@ -53,7 +55,9 @@ impl View {
         });
         let mut overlay: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
         for layer in layers.flushing.as_deref().into_iter().chain([&layers.active]) {
-            let range = layer.range::<[u8], _>((Bound::Included(from.as_slice()), Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix));
+            let range = layer
+                .range::<[u8], _>((Bound::Included(from.as_slice()), Bound::Unbounded))
+                .take_while(|(key, _)| key.starts_with(prefix));
             overlay.extend(range.map(|(key, value)| (key.as_slice(), value.as_deref())));
         }
         let mut overlay = overlay.into_iter().peekable();
@@ -92,7 +96,7 @@ impl View {
     }
 
     /// Makes a group's writes visible, together.
-    pub(crate) fn insert(&self, writes: impl IntoIterator<Item = (Vec<u8>, Option<Arc<[u8]>>)>) {
+    pub(crate) fn insert(&self, writes: impl IntoIterator<Item = OwnedWrite>) {
         self.layers.write().unwrap_or_else(PoisonError::into_inner).active.extend(writes);
     }
 

@@ -27,7 +27,8 @@ pub(crate) fn recover(engine: &dyn Engine, dir: &Path) -> Result<Recovered, Stor
     let first = Slot::open(&dir.join("commit.0.log"))?;
     let second = Slot::open(&dir.join("commit.1.log"))?;
     let epoch = |slot: &Slot| slot.header().map_or(0, |h| h.epoch);
-    let (mut older, mut newer) = if epoch(&first) > epoch(&second) { (second, first) } else { (first, second) };
+    let (mut older, mut newer) =
+        if epoch(&first) > epoch(&second) { (second, first) } else { (first, second) };
     let Some(newest) = newer.header() else {
         return create(engine, older, newer);
     };
@@ -57,7 +58,11 @@ fn create(engine: &dyn Engine, mut active: Slot, spare: Slot) -> Result<Recovere
     let found = flush::audit(engine)?;
     if found != Totals::default() {
         let detail = format!("the engine holds {} records, but there is no log beside it", found.records);
-        return Err(StoreError::Corrupt { place: "the commit log".to_owned(), detail, remedy: String::new() });
+        return Err(StoreError::Corrupt {
+            place: "the commit log".to_owned(),
+            detail,
+            remedy: String::new(),
+        });
     }
     let (totals, revision) = (Totals::default(), Revision::ABSENT);
     active.activate(Header { epoch: 1, flushed: 0, totals, revision, clean: false })?;
@@ -76,7 +81,11 @@ fn check_order(live: &[(&Slot, Content)], newest: Header) -> Result<(), StoreErr
             newest.epoch,
             live.len()
         );
-        return Err(StoreError::Corrupt { place: "the commit log".to_owned(), detail, remedy: String::new() });
+        return Err(StoreError::Corrupt {
+            place: "the commit log".to_owned(),
+            detail,
+            remedy: String::new(),
+        });
     }
     Ok(())
 }

@@ -125,20 +125,26 @@ impl Store {
             Ok(Ok(opened)) => opened,
             Ok(Err(StoreError::Corrupt { place, detail, .. })) => return Err(refuse(dir, place, detail)),
             Ok(Err(StoreError::Engine { action, detail })) => {
-                return Err(refuse(dir, "the engine's files".to_owned(), format!("{action} failed: {detail}")));
+                return Err(refuse(
+                    dir,
+                    "the engine's files".to_owned(),
+                    format!("{action} failed: {detail}"),
+                ));
             }
             Ok(Err(e)) => return Err(e),
             Err(_) => {
                 return Err(refuse(dir, "the engine's files".to_owned(), "reading them failed".to_owned()));
             }
         };
-        let report = OpenReport { clean: recovered.clean, replayed: recovered.replayed, took: begun.elapsed() };
+        let report =
+            OpenReport { clean: recovered.clean, replayed: recovered.replayed, took: begun.elapsed() };
         tracing::info!(dir = %dir.display(), revision = recovered.revision.0, ?report, "store opened");
         let revision = Arc::new(AtomicU64::new(recovered.revision.0));
         let view = Arc::new(View::new(Box::new(engine)));
         let (changes, _) = broadcast::channel(WATCH_BACKLOG);
         let (jobs, queue) = channel();
-        let writer = Writer::new(Arc::clone(&view), changes.clone(), options.clock, recovered, Arc::clone(&revision));
+        let writer =
+            Writer::new(Arc::clone(&view), changes.clone(), options.clock, recovered, Arc::clone(&revision));
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(&queue))
@@ -163,7 +169,11 @@ impl Store {
     }
 
     /// The value of a key with its revision.
-    pub fn entry<K: Key, V: Value>(&self, table: &Table<K, V>, key: &K) -> Result<Option<Entry<K, V>>, StoreError> {
+    pub fn entry<K: Key, V: Value>(
+        &self,
+        table: &Table<K, V>,
+        key: &K,
+    ) -> Result<Option<Entry<K, V>>, StoreError> {
         let raw = table.raw_key(key)?;
         let stored = self.inner.view.get(&raw)?;
         stored.map(|stored| table.decode_entry(&raw, &stored)).transpose()
@@ -171,7 +181,11 @@ impl Store {
 
     /// All entries whose key's text starts with `prefix` (`""` for the whole table), in order of their keys. One
     /// consistent state. For large tables take [`Store::page`].
-    pub fn scan<K: Key, V: Value>(&self, table: &Table<K, V>, prefix: &str) -> Result<Vec<Entry<K, V>>, StoreError> {
+    pub fn scan<K: Key, V: Value>(
+        &self,
+        table: &Table<K, V>,
+        prefix: &str,
+    ) -> Result<Vec<Entry<K, V>>, StoreError> {
         self.page(table, prefix, None, usize::MAX)
     }
 

@@ -89,14 +89,17 @@ impl<K: Key, V: Value> Table<K, V> {
 
     pub(crate) fn decode_entry(&self, raw_key: &[u8], stored: &[u8]) -> Result<Entry<K, V>, StoreError> {
         let (table, text) = split_key(raw_key);
-        let bad = |detail: String| StoreError::Decode { table: table.to_owned(), key: text.to_owned(), detail };
+        let bad =
+            |detail: String| StoreError::Decode { table: table.to_owned(), key: text.to_owned(), detail };
         let key = text.parse::<K>().map_err(|e| bad(format!("the key does not parse: {e}")))?;
         let envelope = crate::envelope::open(raw_key, stored)?;
         let value = if envelope.schema == self.schema {
             serde_json::from_slice(envelope.body).map_err(|e| bad(e.to_string()))?
         } else if envelope.schema > self.schema {
             let (found, known) = (envelope.schema, self.schema);
-            return Err(bad(format!("it was written at schema {found} by a newer version, this one knows {known}")));
+            return Err(bad(format!(
+                "it was written at schema {found} by a newer version, this one knows {known}"
+            )));
         } else {
             let upgrade = self.upgrade.ok_or_else(|| {
                 bad(format!("schema {} has no upgrade to {}", envelope.schema, self.schema))

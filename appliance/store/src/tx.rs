@@ -35,7 +35,12 @@ impl Transaction {
     /// Writes a value (replacing one that is there). Two writes of one key in one transaction: the last counts.
     ///
     /// Errors: the value is above 16 KiB in JSON (put it into a blob), the key is not storable, it does not serialise.
-    pub fn put<K: Key, V: Value>(&mut self, table: &Table<K, V>, key: &K, value: &V) -> Result<&mut Self, StoreError> {
+    pub fn put<K: Key, V: Value>(
+        &mut self,
+        table: &Table<K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<&mut Self, StoreError> {
         let raw = table.raw_key(key)?;
         let body = serde_json::to_vec(value).map_err(|source| StoreError::Encode {
             table: table.name().to_owned(),
@@ -50,12 +55,19 @@ impl Transaction {
                 remedy: "keep it as a blob and store its reference",
             });
         }
-        self.push(raw.len() + body.len(), Write::Put { key: raw, schema: table.current_schema(), at: None, body })?;
+        self.push(
+            raw.len() + body.len(),
+            Write::Put { key: raw, schema: table.current_schema(), at: None, body },
+        )?;
         Ok(self)
     }
 
     /// Removes a key; no error if it is not there.
-    pub fn delete<K: Key, V: Value>(&mut self, table: &Table<K, V>, key: &K) -> Result<&mut Self, StoreError> {
+    pub fn delete<K: Key, V: Value>(
+        &mut self,
+        table: &Table<K, V>,
+        key: &K,
+    ) -> Result<&mut Self, StoreError> {
         let raw = table.raw_key(key)?;
         self.push(raw.len(), Write::Delete { key: raw })?;
         Ok(self)
@@ -73,7 +85,11 @@ impl Transaction {
     }
 
     /// The commit fails with [`StoreError::Conflict`] if the key exists.
-    pub fn expect_absent<K: Key, V: Value>(&mut self, table: &Table<K, V>, key: &K) -> Result<&mut Self, StoreError> {
+    pub fn expect_absent<K: Key, V: Value>(
+        &mut self,
+        table: &Table<K, V>,
+        key: &K,
+    ) -> Result<&mut Self, StoreError> {
         self.expect_revision(table, key, Revision::ABSENT)
     }
 

@@ -29,7 +29,10 @@ pub struct ChangedKey {
 
 impl Change {
     /// The changed keys of one table, parsed; keys that do not parse are left out.
-    pub fn of<'a, K: Key + 'a, V: Value + 'a>(&'a self, table: &'a Table<K, V>) -> impl Iterator<Item = K> + 'a {
+    pub fn of<'a, K: Key + 'a, V: Value + 'a>(
+        &'a self,
+        table: &'a Table<K, V>,
+    ) -> impl Iterator<Item = K> + 'a {
         self.keys.iter().filter(|k| k.table == table.name()).filter_map(|k| k.key.parse().ok())
     }
 

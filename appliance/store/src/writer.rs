@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::log::{FRAME_HEADER, GROUP_ROOM, Header, Slot, Totals, encode_write};
-use crate::memory::View;
+use crate::memory::{OwnedWrite, View};
 use crate::recovery::Recovered;
 use crate::tx::{Request, Write};
 use crate::watch::Change;
@@ -53,7 +53,7 @@ pub(crate) struct Writer {
 #[derive(Default)]
 struct Group {
     frame: Vec<u8>,
-    writes: Vec<(Vec<u8>, Option<Arc<[u8]>>)>,
+    writes: Vec<OwnedWrite>,
     changes: Vec<Change>,
     revisions: HashMap<Vec<u8>, Revision>,
 }
@@ -217,7 +217,8 @@ impl Writer {
             Ok((full, totals))
         };
         let thread = std::thread::Builder::new().name("store-flush".to_owned()).spawn(work);
-        let source = |source| StoreError::Io { action: "start a thread for", path: "store-flush".into(), source };
+        let source =
+            |source| StoreError::Io { action: "start a thread for", path: "store-flush".into(), source };
         self.spare = Spare::Flushing(thread.map_err(source)?);
         Ok(())
     }

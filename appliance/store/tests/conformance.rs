@@ -1,4 +1,11 @@
 //! What every engine behind the store must keep: transactions, compare-and-set, order of watches, reopening, export.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test says so by failing"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -201,7 +208,10 @@ fn an_export_comes_back_whole_and_into_an_empty_store_only() {
     let store = open(&dir.path().join("one"));
     for i in 0..300_u64 {
         let mut tx = store.tx();
-        tx.put(&A, &format!("k{i}"), &"v".repeat((i * 50) as usize)).unwrap().put(&B, &format!("n{i}"), &i).unwrap();
+        tx.put(&A, &format!("k{i}"), &"v".repeat((i * 50) as usize))
+            .unwrap()
+            .put(&B, &format!("n{i}"), &i)
+            .unwrap();
         tx.commit_blocking().unwrap();
     }
     let (small, large) = (store.put_blob(b"").unwrap(), store.put_blob(&vec![9; 300_000]).unwrap());
@@ -209,7 +219,9 @@ fn an_export_comes_back_whole_and_into_an_empty_store_only() {
     let copy = open(&dir.path().join("two"));
     let moved = copy.import(std::fs::File::open(&path).unwrap()).unwrap();
     assert_eq!((moved.records, moved.blobs), (600, 2));
-    let values = |s: &Store| s.scan(&A, "").unwrap().into_iter().map(|e| (e.key, e.value, e.written_at)).collect::<Vec<_>>();
+    let values = |s: &Store| {
+        s.scan(&A, "").unwrap().into_iter().map(|e| (e.key, e.value, e.written_at)).collect::<Vec<_>>()
+    };
     assert_eq!(values(&copy), values(&store));
     assert_eq!(copy.get_blob(&small).unwrap(), b"");
     assert_eq!(copy.get_blob(&large).unwrap().len(), 300_000);

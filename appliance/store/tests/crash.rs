@@ -1,4 +1,11 @@
 //! The store after SIGKILL, after torn and damaged files: every acknowledged commit is there, whole, or the start is refused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test says so by failing"
+)]
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -45,7 +52,8 @@ fn check(store: &Store, acked: u64) -> u64 {
     store.verify().unwrap();
     let n = store.get(&LAST, &"n".to_owned()).unwrap().unwrap_or(0);
     assert!(n >= acked, "commit {acked} was acknowledged, the store holds {n}");
-    let records = |table| store.scan(table, "").unwrap().into_iter().map(|e| (e.key, e.value)).collect::<Vec<_>>();
+    let records =
+        |table| store.scan(table, "").unwrap().into_iter().map(|e| (e.key, e.value)).collect::<Vec<_>>();
     let (left, right) = (records(&LEFT), records(&RIGHT));
     assert!(left == right, "tables differ: a commit was applied in part");
     let mut expected: Vec<u64> = (n.saturating_sub(400)..=n).filter(|i| *i > 0).map(|i| i % 701).collect();
@@ -53,7 +61,10 @@ fn check(store: &Store, acked: u64) -> u64 {
     assert_eq!(left.iter().map(|(key, _)| key.0).collect::<Vec<_>>(), expected, "after {n}");
     for (key, value) in &left {
         let written: u64 = value.split(' ').next().unwrap().parse().unwrap();
-        assert!(written % 701 == key.0 && written + 400 >= n && written <= n, "{key} holds {written} after {n}");
+        assert!(
+            written % 701 == key.0 && written + 400 >= n && written <= n,
+            "{key} holds {written} after {n}"
+        );
     }
     n
 }
@@ -75,7 +86,8 @@ fn no_acknowledged_commit_is_lost_when_the_writer_is_killed() {
         let mut acked = 0;
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         for _ in 0..kill_after {
-            let line = lines.by_ref().map(Result::unwrap).find_map(|l| l.strip_prefix("acked ").map(str::to_owned));
+            let line =
+                lines.by_ref().map(Result::unwrap).find_map(|l| l.strip_prefix("acked ").map(str::to_owned));
             acked = line.expect("the writer ended by itself").parse().unwrap();
         }
         child.kill().unwrap();
@@ -148,7 +160,10 @@ fn records_that_the_engine_lost_are_found_out_and_the_newest_export_is_named() {
     let refused = Store::open(&crashed, Options::default()).unwrap_err();
     assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
     let text = refused.to_string();
-    assert!(text.contains("records with digest") && text.contains("exports/") && text.contains("jsonl.zst"), "{text}");
+    assert!(
+        text.contains("records with digest") && text.contains("exports/") && text.contains("jsonl.zst"),
+        "{text}"
+    );
     // The export that it names helps.
     let restored = open(&dir.path().join("restored"));
     restored.import(File::open(&export).unwrap()).unwrap();
@@ -172,11 +187,14 @@ fn a_changed_byte_in_the_engine_or_in_the_log_is_never_served() {
     copy(&live, &snapshot);
     drop(store);
     let mut refused = 0;
-    for (file, marker) in [("sled/db", &b"xxxxxxxx"[..]), ("commit.0.log", b"xxxxxxxx"), ("commit.1.log", b"xxxxxxxx")] {
+    for (file, marker) in
+        [("sled/db", &b"xxxxxxxx"[..]), ("commit.0.log", b"xxxxxxxx"), ("commit.1.log", b"xxxxxxxx")]
+    {
         let bad = dir.path().join("bad");
         copy(&snapshot, &bad);
         let content = fs::read(bad.join(file)).unwrap();
-        let places: Vec<usize> = content.windows(8).enumerate().filter(|(_, w)| *w == marker).map(|(i, _)| i).collect();
+        let places: Vec<usize> =
+            content.windows(8).enumerate().filter(|(_, w)| *w == marker).map(|(i, _)| i).collect();
         if let Some(at) = places.get(places.len() / 2) {
             let opened = File::options().write(true).open(bad.join(file)).unwrap();
             opened.write_all_at(b"y", *at as u64).unwrap();

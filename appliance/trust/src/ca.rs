@@ -12,8 +12,8 @@ use dayzero_model::{HostName, Sha256, Timestamp};
 use dayzero_store::{Store, Table};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SanType,
-    date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+    SanType, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -86,16 +86,18 @@ impl SiteCa {
         let stored = store.get(&CERTIFICATE, &ROOT.to_owned()).map_err(reading)?;
         let (pem, key_pem) = match stored {
             Some(pem) => {
-                let key = vault.get(KEY_NAME)?.ok_or_else(|| TrustError::Sealed { name: KEY_NAME.to_owned() })?;
+                let key =
+                    vault.get(KEY_NAME)?.ok_or_else(|| TrustError::Sealed { name: KEY_NAME.to_owned() })?;
                 (pem, key)
             }
             None => create(vault)?,
         };
-        let key = KeyPair::from_pem(key_pem.expose()).map_err(TrustError::certificate("read the CA's key"))?;
+        let key =
+            KeyPair::from_pem(key_pem.expose()).map_err(TrustError::certificate("read the CA's key"))?;
         let der = CertificateDer::from_pem_slice(pem.as_bytes())
             .map_err(TrustError::certificate("read the CA's certificate"))?;
-        let issuer =
-            Issuer::from_ca_cert_der(&der, key).map_err(TrustError::certificate("use the CA's certificate"))?;
+        let issuer = Issuer::from_ca_cert_der(&der, key)
+            .map_err(TrustError::certificate("use the CA's certificate"))?;
         Ok(Self { inner: Arc::new(Inner { store: store.clone(), issuer, der, pem }) })
     }
 
@@ -116,7 +118,11 @@ impl SiteCa {
 
     /// A key and certificate for one of our listeners, valid for these names and addresses. Made anew at each start; the
     /// key is never stored.
-    pub fn listener(&self, names: &[&str], addresses: &[IpAddr]) -> Result<rustls::sign::CertifiedKey, TrustError> {
+    pub fn listener(
+        &self,
+        names: &[&str],
+        addresses: &[IpAddr],
+    ) -> Result<rustls::sign::CertifiedKey, TrustError> {
         let doing = "make a listener's certificate";
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(TrustError::certificate(doing))?;
         let mut params = leaf("dayzero");
@@ -129,7 +135,8 @@ impl SiteCa {
         let certificate =
             params.signed_by(&key, &self.inner.issuer).map_err(TrustError::certificate(doing))?;
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let signing = rustls::crypto::ring::sign::any_supported_type(&der).map_err(TrustError::certificate(doing))?;
+        let signing =
+            rustls::crypto::ring::sign::any_supported_type(&der).map_err(TrustError::certificate(doing))?;
         let chain = vec![certificate.der().clone(), self.inner.der.clone()];
         Ok(rustls::sign::CertifiedKey::new(chain, signing))
     }
@@ -140,7 +147,8 @@ impl SiteCa {
     pub(crate) fn issue(&self, host: &HostName, request: &CheckedRequest) -> Result<Issued, TrustError> {
         let doing = "issue a host's certificate";
         let mut params = leaf(&format!("host/{host}"));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         let name = host.as_str().try_into().map_err(TrustError::certificate(doing))?;
         params.subject_alt_names.push(SanType::DnsName(name));
         let certificate = params
@@ -211,7 +219,8 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> Sha256 {
 pub fn host_of(certificate: &CertificateDer<'_>) -> Result<HostName, TrustError> {
     let bad = |problem: String| TrustError::BadRequest { what: "the agent's certificate", problem };
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| bad(e.to_string()))?;
-    let common_name = parsed.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or_default();
+    let common_name =
+        parsed.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or_default();
     let name = common_name.strip_prefix("host/").ok_or_else(|| bad(format!("'{common_name}' is no host")))?;
     name.parse().map_err(|e: dayzero_model::ids::BadId| bad(e.to_string()))
 }
@@ -222,7 +231,8 @@ pub fn check_request(csr_pem: &str) -> Result<CheckedRequest, TrustError> {
     if csr_pem.len() > MAX_CSR {
         return Err(bad(format!("{} bytes are too many", csr_pem.len())));
     }
-    let der = CertificateSigningRequestDer::from_pem_slice(csr_pem.as_bytes()).map_err(|e| bad(e.to_string()))?;
+    let der =
+        CertificateSigningRequestDer::from_pem_slice(csr_pem.as_bytes()).map_err(|e| bad(e.to_string()))?;
     let (_, parsed) = X509CertificationRequest::from_der(&der).map_err(|e| bad(e.to_string()))?;
     let key = Sha256::of(parsed.certification_request_info.subject_pki.raw);
     let params = CertificateSigningRequestParams::from_der(&der).map_err(|e| bad(e.to_string()))?;

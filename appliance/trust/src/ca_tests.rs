@@ -13,7 +13,8 @@ fn ca(dir: &std::path::Path) -> SiteCa {
 /// A host's key and its request.
 fn host_key(alg: &'static rcgen::SignatureAlgorithm) -> (KeyPair, String) {
     let key = KeyPair::generate_for(alg).unwrap();
-    let csr = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap().serialize_request(&key).unwrap();
+    let csr =
+        CertificateParams::new(vec!["evil.example".to_owned()]).unwrap().serialize_request(&key).unwrap();
     (key, csr.pem().unwrap())
 }
 
@@ -21,7 +22,8 @@ fn client(ca: &SiteCa, identity: Option<(&str, &KeyPair)>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let builder = builder.with_root_certificates(roots);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
@@ -36,7 +38,11 @@ fn client(ca: &SiteCa, identity: Option<(&str, &KeyPair)>) -> ClientConfig {
 }
 
 /// Runs a handshake in memory; the server's connection if both sides are content.
-fn shake(server: Arc<ServerConfig>, client: ClientConfig, to: &str) -> Result<ServerConnection, rustls::Error> {
+fn shake(
+    server: Arc<ServerConfig>,
+    client: ClientConfig,
+    to: &str,
+) -> Result<ServerConnection, rustls::Error> {
     let mut client = ClientConnection::new(Arc::new(client), to.to_owned().try_into().unwrap())?;
     let mut server = ServerConnection::new(server)?;
     for _ in 0..10 {
@@ -66,15 +72,29 @@ fn an_agent_with_our_certificate_gets_in_and_nobody_else_does() {
         let issued = ours.issue(&host, &request).unwrap();
         let accepted = shake(server.clone(), client(&ours, Some((&issued.pem, &key))), "10.77.0.2").unwrap();
         let shown = accepted.peer_certificates().unwrap()[0].clone();
-        assert_eq!((ours.agent(&shown).unwrap(), fingerprint(&shown)), (Some(host.clone()), issued.fingerprint));
+        assert_eq!(
+            (ours.agent(&shown).unwrap(), fingerprint(&shown)),
+            (Some(host.clone()), issued.fingerprint)
+        );
         assert_eq!(accepted.alpn_protocol(), Some(AGENT_ALPN));
         assert!(shake(server.clone(), client(&ours, None), "10.77.0.2").is_err(), "no certificate");
         let foreign = other.issue(&host, &request).unwrap();
-        assert!(shake(server.clone(), client(&ours, Some((&foreign.pem, &key))), "10.77.0.2").is_err(), "another site's");
-        assert!(shake(server.clone(), client(&other, Some((&issued.pem, &key))), "10.77.0.2").is_err(), "a false server");
-        assert!(shake(server.clone(), client(&ours, Some((&issued.pem, &key))), "10.77.0.3").is_err(), "wrong address");
+        assert!(
+            shake(server.clone(), client(&ours, Some((&foreign.pem, &key))), "10.77.0.2").is_err(),
+            "another site's"
+        );
+        assert!(
+            shake(server.clone(), client(&other, Some((&issued.pem, &key))), "10.77.0.2").is_err(),
+            "a false server"
+        );
+        assert!(
+            shake(server.clone(), client(&ours, Some((&issued.pem, &key))), "10.77.0.3").is_err(),
+            "wrong address"
+        );
     }
-    let people = operators_server_config(ours.listener(&["localhost"], &["127.0.0.1".parse().unwrap()]).unwrap()).unwrap();
+    let people =
+        operators_server_config(ours.listener(&["localhost"], &["127.0.0.1".parse().unwrap()]).unwrap())
+            .unwrap();
     let open = shake(people, client(&ours, None), "127.0.0.1").unwrap();
     assert_eq!(open.alpn_protocol(), Some(&b"http/1.1"[..]));
 }
@@ -87,8 +107,15 @@ fn a_host_certificate_names_the_host_that_was_decided_not_what_was_asked_and_sig
     let issued = ca.issue(&"host1".parse().unwrap(), &check_request(&csr).unwrap()).unwrap();
     let der = CertificateDer::from_pem_slice(issued.pem.as_bytes()).unwrap();
     let (_, parsed) = X509Certificate::from_der(&der).unwrap();
-    let names: Vec<String> =
-        parsed.subject_alternative_name().unwrap().unwrap().value.general_names.iter().map(|n| n.to_string()).collect();
+    let names: Vec<String> = parsed
+        .subject_alternative_name()
+        .unwrap()
+        .unwrap()
+        .value
+        .general_names
+        .iter()
+        .map(|n| n.to_string())
+        .collect();
     assert_eq!(names, ["DNSName(host1)"]);
     assert_eq!(parsed.subject().to_string(), "CN=host/host1");
     assert!(!parsed.is_ca());

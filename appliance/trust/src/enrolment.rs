@@ -102,7 +102,8 @@ impl Enrolment {
         let mut earlier = self.windows_of(host)?;
         earlier.sort_by_key(|entry| std::cmp::Reverse(entry.value.opened));
         for (i, mut entry) in earlier.into_iter().enumerate() {
-            tx.expect_revision(&WINDOWS, &entry.key, entry.revision).map_err(doing("closing a boot window"))?;
+            tx.expect_revision(&WINDOWS, &entry.key, entry.revision)
+                .map_err(doing("closing a boot window"))?;
             self.vault.delete_in(&mut tx, &nonce_name(entry.key))?;
             if i >= KEEP {
                 tx.delete(&WINDOWS, &entry.key).map_err(doing("removing a boot window"))?;
@@ -130,7 +131,11 @@ impl Enrolment {
     }
 
     /// The open window of a host.
-    pub fn open_window_of(&self, host: &HostName, now: Timestamp) -> Result<Option<(BootId, Window)>, TrustError> {
+    pub fn open_window_of(
+        &self,
+        host: &HostName,
+        now: Timestamp,
+    ) -> Result<Option<(BootId, Window)>, TrustError> {
         let open = self.windows_of(host)?.into_iter().find(|entry| entry.value.is_open(now));
         Ok(open.map(|entry| (entry.key, entry.value)))
     }
@@ -172,7 +177,12 @@ impl Enrolment {
     /// Answers an enrolment request. `peer` is the sender's address, for the record.
     ///
     /// Errors: [`TrustError::BadRequest`] if it is malformed (answer 400); others are ours (answer 500).
-    pub async fn enrol(&self, request: &EnrolRequest, peer: &str, now: Timestamp) -> Result<Enrolled, TrustError> {
+    pub async fn enrol(
+        &self,
+        request: &EnrolRequest,
+        peer: &str,
+        now: Timestamp,
+    ) -> Result<Enrolled, TrustError> {
         let (checked, nonce) = check(request)?;
         let mut decided = None;
         let changed = self
@@ -264,7 +274,13 @@ fn nonce_name(boot: BootId) -> String {
     format!("enrol/{boot}/nonce")
 }
 
-fn refused(key: Sha256, vouched: Option<Sha256>, reason: RefusalReason, peer: &str, at: Timestamp) -> Refusal {
+fn refused(
+    key: Sha256,
+    vouched: Option<Sha256>,
+    reason: RefusalReason,
+    peer: &str,
+    at: Timestamp,
+) -> Refusal {
     Refusal { key, vouched, reason, peer: peer.chars().take(64).collect(), at }
 }
 
@@ -276,11 +292,14 @@ fn refusal_outcome(host: Option<HostName>, refusal: Refusal, first: bool) -> Enr
 /// The parts of a request that are used: the key of the signed CSR, which must be the announced one, and the nonce.
 fn check(request: &EnrolRequest) -> Result<(CheckedRequest, Option<Vec<u8>>), TrustError> {
     let bad = |what, problem: &str| TrustError::BadRequest { what, problem: problem.to_owned() };
-    if !(dayzero_model::wire::VERSION.saturating_sub(1)..=dayzero_model::wire::VERSION).contains(&request.version) {
+    if !(dayzero_model::wire::VERSION.saturating_sub(1)..=dayzero_model::wire::VERSION)
+        .contains(&request.version)
+    {
         return Err(bad("the protocol version", "this appliance speaks its own version and the one before"));
     }
     let checked = check_request(&request.csr)?;
-    let announced = BASE64.decode(&request.public_key).map_err(|_| bad("the public key", "it is no base64"))?;
+    let announced =
+        BASE64.decode(&request.public_key).map_err(|_| bad("the public key", "it is no base64"))?;
     if Sha256::of(&announced) != checked.key {
         return Err(bad("the public key", "it is not the key of the certificate signing request"));
     }

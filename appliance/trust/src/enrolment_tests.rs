@@ -55,22 +55,35 @@ async fn the_nonce_from_the_virtual_medium_gets_one_key_its_certificate_and_the_
     assert_eq!(enrolment.nonce(opened.boot).unwrap(), Some(nonce.clone()));
     let (real, clone) = (machine(), machine());
     let early = enrolment.enrol(&clone.request(opened.boot, None), "10.77.0.66", NOW).await.unwrap();
-    assert!(matches!(&early, Enrolled::Refused { refusal, .. } if refusal.reason == RefusalReason::NoNonce), "{early:?}");
-    let granted = enrolment.enrol(&real.request(opened.boot, Some(nonce.expose())), "10.77.0.11", NOW).await.unwrap();
+    assert!(
+        matches!(&early, Enrolled::Refused { refusal, .. } if refusal.reason == RefusalReason::NoNonce),
+        "{early:?}"
+    );
+    let granted =
+        enrolment.enrol(&real.request(opened.boot, Some(nonce.expose())), "10.77.0.11", NOW).await.unwrap();
     let Enrolled::Granted { host: named, vouch, answer, .. } = &granted else { panic!("{granted:?}") };
     assert_eq!((named, vouch.key, vouch.channel), (&host(), real.key, Channel::VirtualMedia));
     assert!(matches!(answer, EnrolAnswer::Granted { .. }));
     let again = enrolment.enrol(&real.request(opened.boot, None), "10.77.0.11", NOW).await.unwrap();
     assert_eq!(again, granted, "a lost answer is given again, the same certificate");
     for first in [true, false] {
-        let late = enrolment.enrol(&clone.request(opened.boot, Some(nonce.expose())), "10.77.0.66", NOW).await.unwrap();
+        let late = enrolment
+            .enrol(&clone.request(opened.boot, Some(nonce.expose())), "10.77.0.66", NOW)
+            .await
+            .unwrap();
         let Enrolled::Refused { host: of, refusal, first: new, answer } = late else { panic!("{late:?}") };
         assert_eq!((of, new), (Some(host()), first));
-        assert_eq!((refusal.key, refusal.vouched, refusal.reason), (clone.key, Some(real.key), RefusalReason::SecondKey));
+        assert_eq!(
+            (refusal.key, refusal.vouched, refusal.reason),
+            (clone.key, Some(real.key), RefusalReason::SecondKey)
+        );
         assert!(matches!(answer, EnrolAnswer::Refused { reason } if reason.contains("second machine")));
     }
     let window = enrolment.window(opened.boot).unwrap().unwrap();
-    assert_eq!(window.refused.iter().map(|r| r.reason).collect::<Vec<_>>(), [RefusalReason::NoNonce, RefusalReason::SecondKey]);
+    assert_eq!(
+        window.refused.iter().map(|r| r.reason).collect::<Vec<_>>(),
+        [RefusalReason::NoNonce, RefusalReason::SecondKey]
+    );
     enrolment.close(opened.boot, NOW).await.unwrap();
     assert!(enrolment.nonce(opened.boot).unwrap().is_none());
     let closed = enrolment.enrol(&real.request(opened.boot, None), "10.77.0.11", NOW).await.unwrap();
@@ -98,7 +111,9 @@ async fn over_the_serial_console_a_key_waits_until_its_fingerprint_was_read_ther
     // The appliance restarts between vouch and request.
     let enrolment = site(dir.path());
     let refused = enrolment.enrol(&clone.request(boot, None), "p", NOW).await.unwrap();
-    assert!(matches!(refused, Enrolled::Refused { refusal, .. } if refusal.reason == RefusalReason::SecondKey));
+    assert!(
+        matches!(refused, Enrolled::Refused { refusal, .. } if refusal.reason == RefusalReason::SecondKey)
+    );
     let granted = enrolment.enrol(&real.request(boot, None), "p", NOW).await.unwrap();
     assert!(matches!(granted, Enrolled::Granted { vouch, .. } if vouch.channel == Channel::SerialOverLan));
 }
@@ -114,7 +129,10 @@ async fn of_many_requests_at_once_with_the_right_nonce_one_key_wins() {
         let (enrolment, nonce, boot) = (enrolment.clone(), nonce.clone(), opened.boot);
         tasks.spawn(async move {
             let machine = machine();
-            enrolment.enrol(&machine.request(boot, Some(nonce.expose())), &format!("p{i}"), NOW).await.unwrap()
+            enrolment
+                .enrol(&machine.request(boot, Some(nonce.expose())), &format!("p{i}"), NOW)
+                .await
+                .unwrap()
         });
     }
     let mut granted = 0;
@@ -134,7 +152,8 @@ async fn a_new_window_closes_the_host_s_old_ones_and_old_records_go() {
     let enrolment = site(dir.path());
     let mut boots = Vec::new();
     for i in 0..8 {
-        let opened = enrolment.open_window(&host(), Channel::VirtualMedia, NOW.plus(Millis(i)), TTL).await.unwrap();
+        let opened =
+            enrolment.open_window(&host(), Channel::VirtualMedia, NOW.plus(Millis(i)), TTL).await.unwrap();
         boots.push((opened.boot, opened.nonce.unwrap()));
     }
     let other: HostName = "host2".parse().unwrap();
@@ -147,7 +166,9 @@ async fn a_new_window_closes_the_host_s_old_ones_and_old_records_go() {
     let kept = boots.iter().filter(|(boot, _)| enrolment.window(*boot).unwrap().is_some()).count();
     assert_eq!(kept, KEEP + 1);
     let gone = enrolment.enrol(&machine().request(boots[0].0, None), "p", NOW).await.unwrap();
-    assert!(matches!(gone, Enrolled::Refused { host: None, refusal, .. } if refusal.reason == RefusalReason::NoWindow));
+    assert!(
+        matches!(gone, Enrolled::Refused { host: None, refusal, .. } if refusal.reason == RefusalReason::NoWindow)
+    );
     assert!(enrolment.open_window_of(&host(), NOW.plus(Millis(70_000))).unwrap().is_none(), "expired");
 }
 

@@ -34,10 +34,14 @@ pub enum TrustError {
         problem: String,
     },
     /// The key does not open this store's vault.
-    #[error("this master key does not belong to this data directory: give the key file (or passphrase) that it was made with")]
+    #[error(
+        "this master key does not belong to this data directory: give the key file (or passphrase) that it was made with"
+    )]
     WrongKey,
     /// A sealed value that does not open: changed on disk, or moved under another name.
-    #[error("the sealed value '{name}' does not open: it was changed, or moved from another name. Restore an export")]
+    #[error(
+        "the sealed value '{name}' does not open: it was changed, or moved from another name. Restore an export"
+    )]
     Sealed {
         /// The value's name.
         name: String,

@@ -31,7 +31,12 @@ impl PasswordHash {
     pub(crate) fn of(secret: &Secret<String>) -> Result<Self, TrustError> {
         let salt: [u8; 16] = rand::random();
         let hash = derive(secret, &salt, MEMORY_KIB, PASSES)?;
-        Ok(Self { memory_kib: MEMORY_KIB, passes: PASSES, salt: BASE64.encode(salt), hash: BASE64.encode(hash) })
+        Ok(Self {
+            memory_kib: MEMORY_KIB,
+            passes: PASSES,
+            salt: BASE64.encode(salt),
+            hash: BASE64.encode(hash),
+        })
     }
 
     /// A hash that nothing matches, to take as long for an unknown user as for a known one.
@@ -41,7 +46,8 @@ impl PasswordHash {
     }
 
     pub(crate) fn matches(&self, secret: &Secret<String>) -> Result<bool, TrustError> {
-        let decode = |text: &str| BASE64.decode(text).map_err(|e| TrustError::Derive { detail: e.to_string() });
+        let decode =
+            |text: &str| BASE64.decode(text).map_err(|e| TrustError::Derive { detail: e.to_string() });
         let (salt, expected) = (decode(&self.salt)?, decode(&self.hash)?);
         let found = derive(secret, &salt, self.memory_kib, self.passes)?;
         Ok(found.as_slice().ct_eq(&expected).into())

@@ -43,13 +43,16 @@ impl MasterKey {
     /// Errors: it lies in `data_dir`; others may read it; it is no key file. `may_create` is false once something is
     /// sealed, so that a lost key file is told apart from a first start.
     pub fn from_file(path: &Path, data_dir: &Path, may_create: bool) -> Result<Self, TrustError> {
-        let bad = |problem: &str| TrustError::BadKeyFile { path: path.to_owned(), problem: problem.to_owned() };
+        let bad =
+            |problem: &str| TrustError::BadKeyFile { path: path.to_owned(), problem: problem.to_owned() };
         refuse_inside(path, data_dir)?;
         let file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && may_create => return Self::create(path),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(bad("it is gone, and the data directory holds secrets sealed with it: restore it from its backup"));
+                return Err(bad(
+                    "it is gone, and the data directory holds secrets sealed with it: restore it from its backup",
+                ));
             }
             Err(e) => return Err(TrustError::key_file("open", path)(e)),
         };
@@ -109,7 +112,8 @@ fn refuse_inside(path: &Path, data_dir: &Path) -> Result<(), TrustError> {
         _ => path.starts_with(data_dir),
     };
     if inside {
-        let problem = format!("it lies in the data directory {}: a copy of that would open itself", data_dir.display());
+        let problem =
+            format!("it lies in the data directory {}: a copy of that would open itself", data_dir.display());
         return Err(TrustError::BadKeyFile { path: path.to_owned(), problem });
     }
     Ok(())

@@ -34,7 +34,8 @@ impl PasswordPolicy {
     /// Errors: [`TrustError::Policy`] if `max` is below `min` or below 8 (fewer than 40 bits are no password).
     pub fn generate(&self) -> Result<Secret<String>, TrustError> {
         if self.max < self.min || self.max < 8 || self.min > 128 {
-            let problem = format!("min {}, max {}: max must be at least 8 and at least min", self.min, self.max);
+            let problem =
+                format!("min {}, max {}: max must be at least 8 and at least min", self.min, self.max);
             return Err(TrustError::Policy { problem });
         }
         let length = self.max.min(24).max(self.min);

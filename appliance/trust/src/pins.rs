@@ -52,7 +52,12 @@ impl BmcPins {
     }
 
     /// Compares a certificate with the pin, pins it if there is none, and records a change.
-    pub async fn check(&self, host: &HostName, found: Sha256, now: Timestamp) -> Result<PinVerdict, TrustError> {
+    pub async fn check(
+        &self,
+        host: &HostName,
+        found: Sha256,
+        now: Timestamp,
+    ) -> Result<PinVerdict, TrustError> {
         // A second answer at the same moment must not pin another certificate: the update is a compare-and-set.
         if let Some(pin) = self.get(host)?
             && (pin.fingerprint == found || pin.changed.is_some_and(|(known, _)| known == found))
@@ -80,7 +85,12 @@ impl BmcPins {
     }
 
     /// A person accepts a certificate.
-    pub async fn accept(&self, host: &HostName, fingerprint: Sha256, now: Timestamp) -> Result<(), TrustError> {
+    pub async fn accept(
+        &self,
+        host: &HostName,
+        fingerprint: Sha256,
+        now: Timestamp,
+    ) -> Result<(), TrustError> {
         let mut tx = self.store.tx();
         let pin = Pin { fingerprint, since: now, changed: None };
         tx.put(&PINS, host, &pin).map_err(TrustError::store("pinning a BMC's certificate"))?;

@@ -63,7 +63,8 @@ impl Throttle {
     fn make_room(&mut self, now: Timestamp) {
         self.entries.retain(|_, failures| now.since(failures.last).0 <= FORGET);
         if self.entries.len() >= MAX_ENTRIES {
-            let least = self.entries.iter().min_by_key(|(_, f)| (f.count, f.last)).map(|(key, _)| key.clone());
+            let least =
+                self.entries.iter().min_by_key(|(_, f)| (f.count, f.last)).map(|(key, _)| key.clone());
             if let Some(key) = least {
                 self.entries.remove(&key);
             }
@@ -87,7 +88,10 @@ mod tests {
         }
         assert_eq!(
             pauses,
-            [0, 0, 0, 0, 0, 2000, 4000, 8000, 16000, 32000, 64000, 128_000, 256_000, 512_000, 900_000, 900_000]
+            [
+                0, 0, 0, 0, 0, 2000, 4000, 8000, 16000, 32000, 64000, 128_000, 256_000, 512_000, 900_000,
+                900_000
+            ]
         );
         assert_eq!(throttle.pause("admin", "10.0.0.1", now), Millis(0), "another address is not locked out");
         throttle.succeeded("admin", "10.0.0.9");

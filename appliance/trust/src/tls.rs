@@ -26,15 +26,17 @@ pub fn agents_server_config(ca: &SiteCa, key: CertifiedKey) -> Result<Arc<Server
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
         .map_err(TrustError::certificate(DOING))?;
-    let mut config =
-        builder()?.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    let mut config = builder()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     config.alpn_protocols = vec![AGENT_ALPN.to_vec()];
     Ok(Arc::new(config))
 }
 
 /// A listener for people, tools and enrolment: no client certificate; HTTP/2 and HTTP/1.1.
 pub fn operators_server_config(key: CertifiedKey) -> Result<Arc<ServerConfig>, TrustError> {
-    let mut config = builder()?.with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    let mut config =
+        builder()?.with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -102,7 +102,9 @@ pub enum LoginError {
     #[error("user and password do not match")]
     Wrong,
     /// No claim code is open: it was used, or never made.
-    #[error("the claim code is wrong or was used before; make a new one with `dayzero claim` on the appliance")]
+    #[error(
+        "the claim code is wrong or was used before; make a new one with `dayzero claim` on the appliance"
+    )]
     WrongCode,
     /// Too many failures.
     #[error("too many failed logins: wait {} s", seconds)]
@@ -169,7 +171,8 @@ impl Users {
         let doing = TrustError::store;
         check_password(password)?;
         self.may_try(CLAIM_KEY, address, now)?;
-        let entry = self.store.entry(&CLAIM, &CLAIM_KEY.to_owned()).map_err(doing("reading the claim code"))?;
+        let entry =
+            self.store.entry(&CLAIM, &CLAIM_KEY.to_owned()).map_err(doing("reading the claim code"))?;
         let expected = entry.as_ref().map_or_else(PasswordHash::of_nothing, |entry| entry.value.code.clone());
         let right = matches(expected, normal(code)).await?;
         let Some(entry) = entry.filter(|_| right) else {
@@ -206,9 +209,11 @@ impl Users {
         let name = user.parse::<Name>().ok();
         let record = name.as_ref().map(|name| self.store.get(&USERS, name)).transpose();
         let record = record.map_err(TrustError::store("reading a user"))?.flatten();
-        let expected = record.as_ref().map_or_else(PasswordHash::of_nothing, |record| record.password.clone());
+        let expected =
+            record.as_ref().map_or_else(PasswordHash::of_nothing, |record| record.password.clone());
         let short = password.expose().len() <= 4 * MAX_PASSWORD;
-        let right = matches(expected, if short { password.clone() } else { Secret::new(String::new()) }).await?;
+        let right =
+            matches(expected, if short { password.clone() } else { Secret::new(String::new()) }).await?;
         let (Some(name), Some(record), true) = (name, record, right && short) else {
             self.failed(user, address, now);
             return Err(LoginError::Wrong);
@@ -251,7 +256,8 @@ impl Users {
     ) -> Result<(), LoginError> {
         check_password(password)?;
         let doing = TrustError::store;
-        let created = self.store.get(&USERS, name).map_err(doing("reading a user"))?.map_or(now, |user| user.created);
+        let created =
+            self.store.get(&USERS, name).map_err(doing("reading a user"))?.map_or(now, |user| user.created);
         let record = UserRecord { role, password: hash(password.clone()).await?, created };
         let mut tx = self.store.tx();
         tx.put(&USERS, name, &record).map_err(doing("writing a user"))?;
@@ -273,7 +279,10 @@ impl Users {
     /// All users.
     pub fn users(&self) -> Result<Vec<User>, TrustError> {
         let all = self.store.scan(&USERS, "").map_err(TrustError::store("listing users"))?;
-        Ok(all.into_iter().map(|e| User { name: e.key, role: e.value.role, created: e.value.created }).collect())
+        Ok(all
+            .into_iter()
+            .map(|e| User { name: e.key, role: e.value.role, created: e.value.created })
+            .collect())
     }
 
     fn end_sessions(&self, tx: &mut dayzero_store::Transaction, name: &Name) -> Result<(), TrustError> {

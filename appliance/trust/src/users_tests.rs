@@ -49,9 +49,13 @@ async fn a_session_ends_by_time_by_logout_and_with_a_new_password() {
     let first = login().await;
     let session = users.session(first.id.expose(), NOW).unwrap().unwrap();
     assert_eq!(session, first.session);
-    assert!(session.role.may(Role::Viewer) && session.role.may(Role::Operator) && !session.role.may(Role::Admin));
+    assert!(
+        session.role.may(Role::Viewer) && session.role.may(Role::Operator) && !session.role.may(Role::Admin)
+    );
     assert!(users.session(first.id.expose(), NOW.plus(SESSION_TTL)).unwrap().is_none());
-    assert!(users.session("", NOW).unwrap().is_none() && users.session(&"0".repeat(64), NOW).unwrap().is_none());
+    assert!(
+        users.session("", NOW).unwrap().is_none() && users.session(&"0".repeat(64), NOW).unwrap().is_none()
+    );
     users.logout(first.id.expose()).await.unwrap();
     assert!(users.session(first.id.expose(), NOW).unwrap().is_none());
     let second = login().await;

@@ -101,19 +101,31 @@ impl Vault {
     /// Opens what was sealed under this name.
     pub fn unseal(&self, name: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, TrustError> {
         let nonce = BASE64.decode(&sealed.nonce).ok().and_then(|n| <[u8; 24]>::try_from(n).ok());
-        let (Some(nonce), Ok(text)) = (nonce, BASE64.decode(&sealed.text)) else { return Err(sealed_error(name)) };
+        let (Some(nonce), Ok(text)) = (nonce, BASE64.decode(&sealed.text)) else {
+            return Err(sealed_error(name));
+        };
         let payload = Payload { msg: text.as_slice(), aad: &aad(name) };
         let plain = self.cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| sealed_error(name))?;
         Ok(Zeroizing::new(plain))
     }
 
     /// Adds the write of a secret to a transaction.
-    pub fn put_in(&self, tx: &mut Transaction, name: &str, secret: &Secret<String>) -> Result<(), TrustError> {
+    pub fn put_in(
+        &self,
+        tx: &mut Transaction,
+        name: &str,
+        secret: &Secret<String>,
+    ) -> Result<(), TrustError> {
         self.put_bytes_in(tx, name, secret.expose().as_bytes())
     }
 
     /// Adds the write of a record that holds secrets to a transaction; it is sealed as a whole.
-    pub fn put_record_in<T: Serialize>(&self, tx: &mut Transaction, name: &str, record: &T) -> Result<(), TrustError> {
+    pub fn put_record_in<T: Serialize>(
+        &self,
+        tx: &mut Transaction,
+        name: &str,
+        record: &T,
+    ) -> Result<(), TrustError> {
         let content = |source| TrustError::Content { name: name.to_owned(), source };
         let plain = Zeroizing::new(serde_json::to_vec(record).map_err(content)?);
         self.put_bytes_in(tx, name, &plain)
@@ -170,7 +182,8 @@ impl Vault {
     }
 
     fn get_bytes(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
-        let sealed = self.store.get(&SEALED, &name.to_owned()).map_err(TrustError::store("reading a secret"))?;
+        let sealed =
+            self.store.get(&SEALED, &name.to_owned()).map_err(TrustError::store("reading a secret"))?;
         sealed.map(|sealed| self.unseal(name, &sealed)).transpose()
     }
 

@@ -126,7 +126,9 @@ impl std::fmt::Display for RefusalReason {
             Self::Closed => "the boot window is over",
             Self::WrongNonce => "the nonce is not the one on this host's virtual medium",
             Self::NoNonce => "no nonce was given, but this host's virtual medium carries one",
-            Self::SecondKey => "the BMC of this host vouched for another key: a second machine claims to be this host",
+            Self::SecondKey => {
+                "the BMC of this host vouched for another key: a second machine claims to be this host"
+            }
         })
     }
 }
@@ -144,7 +146,13 @@ pub enum Decision {
 
 impl Window {
     /// A new window. `nonce` is what the virtual medium will carry; only its hash is kept.
-    pub fn open(host: HostName, channel: Channel, nonce: Option<&[u8; 32]>, now: Timestamp, ttl: Millis) -> Self {
+    pub fn open(
+        host: HostName,
+        channel: Channel,
+        nonce: Option<&[u8; 32]>,
+        now: Timestamp,
+        ttl: Millis,
+    ) -> Self {
         Self {
             host,
             channel,
@@ -299,7 +307,9 @@ mod tests {
 
     #[test]
     fn a_clone_that_comes_first_does_not_lock_the_host_out_and_the_nonce_counts_once() {
-        let open = || Window::open("h".parse().unwrap(), Channel::VirtualMedia, Some(&NONCE), Timestamp(0), Millis(10));
+        let open = || {
+            Window::open("h".parse().unwrap(), Channel::VirtualMedia, Some(&NONCE), Timestamp(0), Millis(10))
+        };
         let (host, clone, now) = (Sha256::of(b"host"), Sha256::of(b"clone"), Timestamp(1));
         let mut window = open();
         assert_eq!(window.decide(clone, None, now), Decision::Refuse(RefusalReason::NoNonce));
@@ -314,15 +324,18 @@ mod tests {
 
     #[test]
     fn a_second_fingerprint_on_the_console_is_refused_and_refusals_are_bounded() {
-        let mut window = Window::open("h".parse().unwrap(), Channel::SerialOverLan, None, Timestamp(0), Millis(10));
+        let mut window =
+            Window::open("h".parse().unwrap(), Channel::SerialOverLan, None, Timestamp(0), Millis(10));
         let now = Timestamp(1);
         assert_eq!(window.decide(Sha256::of(b"a"), None, now), Decision::Wait);
-        let vouch = |w: &mut Window, k: &[u8]| w.vouch_by_fingerprint(Sha256::of(k), Channel::SerialOverLan, now);
+        let vouch =
+            |w: &mut Window, k: &[u8]| w.vouch_by_fingerprint(Sha256::of(k), Channel::SerialOverLan, now);
         assert_eq!(vouch(&mut window, b"a"), Decision::Grant);
         assert_eq!(vouch(&mut window, b"b"), Decision::Refuse(RefusalReason::SecondKey));
         for i in 0..100_u8 {
             let key = Sha256::of(&[i]);
-            let refusal = Refusal { key, vouched: None, reason: RefusalReason::SecondKey, peer: "p".into(), at: now };
+            let refusal =
+                Refusal { key, vouched: None, reason: RefusalReason::SecondKey, peer: "p".into(), at: now };
             assert_eq!(window.note(refusal.clone()), usize::from(i) < MAX_REFUSALS);
             assert!(!window.note(refusal));
         }

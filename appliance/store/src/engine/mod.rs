@@ -15,16 +15,15 @@ use crate::StoreError;
 /// A raw write: key, and value or removal.
 pub(crate) type RawWrite<'a> = (&'a [u8], Option<&'a Arc<[u8]>>);
 
+/// Gets each pair of a scan, and says whether to go on.
+pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'a;
+
 /// What the store needs of an engine.
 pub(crate) trait Engine: Send + Sync + 'static {
     /// One value.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// All pairs from `from` on, in byte order, until `visit` breaks.
-    fn scan(
-        &self,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
     /// Applies writes in order. Not durable before [`Engine::sync`].
     fn apply(&self, writes: &[RawWrite<'_>]) -> Result<(), StoreError>;
     /// Brings all that was applied to stable storage.

@@ -5,11 +5,10 @@
 //! opening is guarded, so that the caller gets an error that it can explain.
 
 use std::fs::File;
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use super::{Engine, RawWrite};
+use super::{Engine, RawWrite, Visit};
 use crate::StoreError;
 use crate::files::sync_dir;
 
@@ -35,7 +34,8 @@ impl SledEngine {
             }
         };
         let path = dir.join("db");
-        let file = File::options().read(true).write(true).open(&path).map_err(StoreError::io("open", &path))?;
+        let file =
+            File::options().read(true).write(true).open(&path).map_err(StoreError::io("open", &path))?;
         file.sync_all().map_err(StoreError::io("sync", &path))?;
         sync_dir(dir)?;
         if let Some(parent) = dir.parent() {
@@ -50,11 +50,7 @@ impl Engine for SledEngine {
         Ok(self.db.get(key).map_err(failed("get"))?.map(|v| v.to_vec()))
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         for pair in self.db.range::<&[u8], _>(from..) {
             let (key, value) = pair.map_err(failed("scan"))?;
             if visit(&key, &value)?.is_break() {
