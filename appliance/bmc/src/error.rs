@@ -25,7 +25,9 @@ pub enum BmcError {
         what: String,
     },
     /// Another certificate than the pinned one.
-    #[error("the BMC at {address} shows another certificate: expected sha256 {expected}, observed {observed}")]
+    #[error(
+        "the BMC at {address} shows another certificate: expected sha256 {expected}, observed {observed}"
+    )]
     CertificateChanged {
         /// Address and port.
         address: String,
@@ -93,13 +95,17 @@ impl From<RedfishError> for BmcError {
         match error {
             RedfishError::Unreachable { address, reason } => Self::Unreachable { address, reason },
             RedfishError::Timeout { address, what } => Self::Timeout { address, what },
-            RedfishError::CertificateChanged { address, expected, observed } => {
-                Self::CertificateChanged { address, expected: Sha256(expected.0), observed: Sha256(observed.0) }
-            }
+            RedfishError::CertificateChanged { address, expected, observed } => Self::CertificateChanged {
+                address,
+                expected: Sha256(expected.0),
+                observed: Sha256(observed.0),
+            },
             RedfishError::WrongCredential { user } => Self::WrongCredential { user },
             RedfishError::PasswordChangeRequired { user } => Self::PasswordChangeRequired { user },
             RedfishError::Unsupported { what } => Self::Unsupported { what },
-            RedfishError::ReadBack { what, wanted, observed } => Self::ReadBack { what: what.into(), wanted, observed },
+            RedfishError::ReadBack { what, wanted, observed } => {
+                Self::ReadBack { what: what.into(), wanted, observed }
+            }
             other => Self::Protocol { source: ProtocolError::Redfish(other) },
         }
     }
@@ -108,10 +114,14 @@ impl From<RedfishError> for BmcError {
 impl From<RmcpError> for BmcError {
     fn from(error: RmcpError) -> Self {
         match error {
-            RmcpError::Unreachable { address } => Self::Unreachable { address, reason: "no RMCP+ answer".into() },
+            RmcpError::Unreachable { address } => {
+                Self::Unreachable { address, reason: "no RMCP+ answer".into() }
+            }
             RmcpError::Timeout { address, what } => Self::Timeout { address, what },
             RmcpError::WrongCredential { user, .. } => Self::WrongCredential { user },
-            RmcpError::ReadBack { what, wanted, observed } => Self::ReadBack { what: what.into(), wanted, observed },
+            RmcpError::ReadBack { what, wanted, observed } => {
+                Self::ReadBack { what: what.into(), wanted, observed }
+            }
             other => Self::Protocol { source: ProtocolError::Ipmi(other) },
         }
     }

@@ -3,8 +3,8 @@
 use crate::lane::Lane;
 use crate::quirks::{Effect, Quirks};
 use crate::{
-    AccountPolicy, Alphabet, Bmc, BmcError, BmcIdentity, BootOverride, BootTarget, Console, Credential, Lasting,
-    PowerAction, PowerState, VouchChannel, guid_text,
+    AccountPolicy, Alphabet, Bmc, BmcError, BmcIdentity, BootOverride, BootTarget, Console, Credential,
+    Lasting, PowerAction, PowerState, VouchChannel, guid_text,
 };
 use async_trait::async_trait;
 use dayzero_model::inventory::BootMode;
@@ -28,7 +28,11 @@ pub(crate) struct IpmiBmc {
 }
 
 impl IpmiBmc {
-    pub(crate) async fn connect(address: SocketAddr, credential: &Credential, lane: Lane) -> Result<Self, BmcError> {
+    pub(crate) async fn connect(
+        address: SocketAddr,
+        credential: &Credential,
+        lane: Lane,
+    ) -> Result<Self, BmcError> {
         let _turn = lane.turn().await;
         let login = Login::new(credential.user.as_str(), credential.password.expose().as_str());
         let ipmi = Ipmi::new(address, login);
@@ -44,7 +48,11 @@ impl IpmiBmc {
         while self.ipmi.power().await? != on {
             if tokio::time::Instant::now() >= deadline {
                 let word = |on| if on { "on" } else { "off" }.to_owned();
-                return Err(BmcError::ReadBack { what: "power".into(), wanted: word(on), observed: word(!on) });
+                return Err(BmcError::ReadBack {
+                    what: "power".into(),
+                    wanted: word(on),
+                    observed: word(!on),
+                });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -66,7 +74,8 @@ impl IpmiBmc {
             _ if flags.persistent => Lasting::Continuous,
             _ => Lasting::Once,
         };
-        let mode = Some(if flags.efi { BootMode::Uefi } else { BootMode::Bios }).filter(|_| lasting != Lasting::Disabled);
+        let mode = Some(if flags.efi { BootMode::Uefi } else { BootMode::Bios })
+            .filter(|_| lasting != Lasting::Disabled);
         let valid = if flags.valid { "valid" } else { "not valid" };
         let firmware = if flags.efi { "EFI" } else { "legacy" };
         BootOverride { target, lasting, mode, observed: format!("{:?}, {firmware}, {valid}", flags.device) }
@@ -136,7 +145,11 @@ impl Bmc for IpmiBmc {
         }
     }
 
-    async fn set_boot_once(&self, target: BootTarget, mode: Option<BootMode>) -> Result<BootOverride, BmcError> {
+    async fn set_boot_once(
+        &self,
+        target: BootTarget,
+        mode: Option<BootMode>,
+    ) -> Result<BootOverride, BmcError> {
         let _turn = self.lane.turn().await;
         let flags = self.ipmi.set_boot_once(device(target)?, mode == Some(BootMode::Uefi)).await?;
         let observed = self.boot_override_of(flags);

@@ -121,7 +121,8 @@ pub enum VouchChannel {
 pub trait Console: Send {
     /// The next line that the host printed, without control characters; none when the session has ended. Cancel safe.
     async fn next_line(&mut self) -> Result<Option<String>, BmcError>;
-    /// Types a line: printable ASCII without `~`, ended by CR.
+    /// Types a line: printable ASCII without `~`, ended by CR. A BMC may swallow the first one of a session (ipmi_sim takes it
+    /// for a repeat of the last session's): say it again until the host shows that it heard.
     async fn write_line(&mut self, line: &str) -> Result<(), BmcError>;
     /// Ends the session on both sides.
     async fn close(self: Box<Self>);
@@ -140,7 +141,11 @@ pub trait Bmc: Send + Sync {
     async fn set_power(&self, action: PowerAction) -> Result<(), BmcError>;
     /// Sets the device of the next boot alone, and reads it back. With IPMI it holds for 60 s: power the host on at once.
     /// `mode` is asked for where it is given; a BMC that cannot keep it shows so in the answer.
-    async fn set_boot_once(&self, target: BootTarget, mode: Option<BootMode>) -> Result<BootOverride, BmcError>;
+    async fn set_boot_once(
+        &self,
+        target: BootTarget,
+        mode: Option<BootMode>,
+    ) -> Result<BootOverride, BmcError>;
     /// The boot override as it is now.
     async fn boot_override(&self) -> Result<BootOverride, BmcError>;
     /// Names of the boot order's entries, first one first; empty where the BMC does not know it (IPMI).

@@ -48,6 +48,11 @@ const fn row(manufacturer: &'static str, effect: Effect, source: &'static str) -
 pub const ROWS: &[Row] = &[
     row("MontaVista", Effect::BootFlagsNeverValid, "OpenIPMI ipmi_sim 2.0.33, observed"),
     row("MontaVista", Effect::BootDeviceStays, "OpenIPMI ipmi_sim 2.0.33: its chassis program must clear it"),
+    row(
+        "MontaVista",
+        Effect::MaxPassword(16),
+        "OpenIPMI ipmi_sim 2.0.33: a longer one is stored, and never matches",
+    ),
     row("Sushy", Effect::OnceReadsContinuous, "sushy-tools 2.2.0, observed"),
     row("Sushy", Effect::BootDeviceStays, "sushy-tools 2.2.0, observed"),
     row("Dell", Effect::FirstAccountSlot(3), "iDRAC: slot 1 is reserved, slot 2 is root"),
@@ -68,7 +73,9 @@ impl Quirks {
             text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
         };
         let matching = ROWS.iter().filter(|row| {
-            starts(manufacturer, row.manufacturer) && starts(model, row.model) && starts(firmware, row.firmware)
+            starts(manufacturer, row.manufacturer)
+                && starts(model, row.model)
+                && starts(firmware, row.firmware)
         });
         Self(matching.map(|row| row.effect).collect())
     }
@@ -85,7 +92,8 @@ impl Quirks {
 
     /// Byte order of the system GUID.
     pub fn guid_order(&self) -> GuidOrder {
-        self.find(|e| if let Effect::Guid(order) = e { Some(*order) } else { None }).unwrap_or(GuidOrder::Smbios)
+        self.find(|e| if let Effect::Guid(order) = e { Some(*order) } else { None })
+            .unwrap_or(GuidOrder::Smbios)
     }
 
     /// Longest password, where it is known better than the BMC says.

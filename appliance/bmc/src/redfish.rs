@@ -3,8 +3,8 @@
 use crate::lane::Lane;
 use crate::quirks::{Effect, Quirks};
 use crate::{
-    AccountPolicy, Alphabet, Bmc, BmcError, BmcIdentity, BootOverride, BootTarget, Console, Credential, Lasting,
-    PowerAction, PowerState, VouchChannel,
+    AccountPolicy, Alphabet, Bmc, BmcError, BmcIdentity, BootOverride, BootTarget, Console, Credential,
+    Lasting, PowerAction, PowerState, VouchChannel,
 };
 use async_trait::async_trait;
 use dayzero_model::inventory::BootMode;
@@ -78,7 +78,8 @@ impl RedfishBmc {
     async fn reset_by(&self, kinds: &[&str]) -> Result<(), BmcError> {
         let allowed = self.client.reset_types().await?;
         let kind = kinds.iter().find(|k| allowed.is_empty() || allowed.iter().any(|a| a == *k));
-        let kind = kind.ok_or_else(|| BmcError::Unsupported { what: format!("reset by {}", kinds.join(" or ")) })?;
+        let kind =
+            kind.ok_or_else(|| BmcError::Unsupported { what: format!("reset by {}", kinds.join(" or ")) })?;
         Ok(self.client.reset(kind).await?)
     }
 }
@@ -197,7 +198,11 @@ impl Bmc for RedfishBmc {
         }
     }
 
-    async fn set_boot_once(&self, target: BootTarget, mode: Option<BootMode>) -> Result<BootOverride, BmcError> {
+    async fn set_boot_once(
+        &self,
+        target: BootTarget,
+        mode: Option<BootMode>,
+    ) -> Result<BootOverride, BmcError> {
         let _turn = self.lane.turn().await;
         if target == BootTarget::None {
             return Ok(boot_override(&self.client.set_boot("Disabled", "None", None).await?));
@@ -308,7 +313,10 @@ mod tests {
         };
         assert!(boot_override(&boot("Once", "Pxe")).boots(BootTarget::Pxe));
         assert!(boot_override(&boot("Continuous", "Pxe")).boots(BootTarget::Pxe));
-        assert!(!boot_override(&boot("Disabled", "Pxe")).boots(BootTarget::Pxe), "an old target is not an override");
+        assert!(
+            !boot_override(&boot("Disabled", "Pxe")).boots(BootTarget::Pxe),
+            "an old target is not an override"
+        );
         assert_eq!(boot_override(&boot("Once", "UefiHttp")).target, BootTarget::Other);
         assert_eq!(boot_override(&Boot::default()).lasting, Lasting::Disabled);
     }

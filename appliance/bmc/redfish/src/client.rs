@@ -134,7 +134,10 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("address", &self.address).field("credential", &self.credential).finish()
+        f.debug_struct("Client")
+            .field("address", &self.address)
+            .field("credential", &self.credential)
+            .finish()
     }
 }
 
@@ -225,7 +228,10 @@ impl Client {
 
     /// The path that `pointer` of `from` links to.
     pub(crate) fn link(&self, from: &Resource, pointer: &str) -> Result<String, RedfishError> {
-        let missing = || RedfishError::Missing { path: from.path.clone(), field: pointer.trim_matches('/').replace('/', ".") };
+        let missing = || RedfishError::Missing {
+            path: from.path.clone(),
+            field: pointer.trim_matches('/').replace('/', "."),
+        };
         let link = view::text(&from.body, &format!("{pointer}/@odata.id")).ok_or_else(missing)?;
         self.local_path(&from.path, link)
     }
@@ -251,7 +257,12 @@ impl Client {
     }
 
     /// Changes a resource: `If-Match` with its entity tag; when that has changed meanwhile, reads it again and tries once more.
-    pub(crate) async fn patch(&self, at: &Resource, body: &Value, secret: bool) -> Result<Answer, RedfishError> {
+    pub(crate) async fn patch(
+        &self,
+        at: &Resource,
+        body: &Value,
+        secret: bool,
+    ) -> Result<Answer, RedfishError> {
         let first = self.send(Method::PATCH, &at.path, Some(body), at.etag.as_deref(), secret).await;
         match first {
             Err(RedfishError::Http { status: 412 | 428, .. }) => {
@@ -302,7 +313,8 @@ impl Client {
 
     /// A link as a path on this service; anything that leads elsewhere is refused.
     pub(crate) fn local_path(&self, from: &str, link: &str) -> Result<String, RedfishError> {
-        let off = || RedfishError::OffHost { path: from.to_owned(), target: link.chars().take(200).collect() };
+        let off =
+            || RedfishError::OffHost { path: from.to_owned(), target: link.chars().take(200).collect() };
         let path = match link.strip_prefix("https://") {
             None => link,
             Some(rest) => {
@@ -317,7 +329,11 @@ impl Client {
         };
         let path = path.split('#').next().unwrap_or_default();
         let plain = path.starts_with('/') && !path.starts_with("//") && path.len() <= 1024;
-        if plain && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') { Ok(path.to_owned()) } else { Err(off()) }
+        if plain && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+            Ok(path.to_owned())
+        } else {
+            Err(off())
+        }
     }
 
     /// One authenticated exchange; an expired session is renewed once.
@@ -376,10 +392,12 @@ impl Client {
         let root = self.judge(Method::GET, ROOT, root, false)?;
         let sessions = view::text(&root.body, "/Links/Sessions/@odata.id").ok_or_else(none)?;
         let sessions = self.local_path(ROOT, sessions)?;
-        let body = serde_json::json!({ "UserName": credential.user, "Password": credential.password.as_str() });
+        let body =
+            serde_json::json!({ "UserName": credential.user, "Password": credential.password.as_str() });
         let answer = self.exchange(Method::POST, &sessions, Some(&body), HeaderMap::new(), true).await?;
         let answer = self.judge(Method::POST, &sessions, answer, true)?;
-        let token = text_header(&answer.headers, header::HeaderName::from_static("x-auth-token")).ok_or_else(none)?;
+        let token =
+            text_header(&answer.headers, header::HeaderName::from_static("x-auth-token")).ok_or_else(none)?;
         let location = text_header(&answer.headers, header::LOCATION)
             .or_else(|| view::text(&answer.body, "/@odata.id").map(str::to_owned))
             .and_then(|link| self.local_path(&sessions, &link).ok());
@@ -387,7 +405,13 @@ impl Client {
     }
 
     /// Turns a status into success or a typed failure.
-    fn judge(&self, method: Method, path: &str, answer: Answer, secret: bool) -> Result<Answer, RedfishError> {
+    fn judge(
+        &self,
+        method: Method,
+        path: &str,
+        answer: Answer,
+        secret: bool,
+    ) -> Result<Answer, RedfishError> {
         let user = || self.user().unwrap_or_default().to_owned();
         let status = answer.status;
         if status.is_success() || (method == Method::GET && status.is_redirection()) {
@@ -403,7 +427,12 @@ impl Client {
             return Err(RedfishError::WrongCredential { user: user() });
         }
         let message = if secret { ids.join(", ") } else { view::messages(&answer.body) };
-        Err(RedfishError::Http { method: method.to_string(), path: path.to_owned(), status: status.as_u16(), message })
+        Err(RedfishError::Http {
+            method: method.to_string(),
+            path: path.to_owned(),
+            status: status.as_u16(),
+            message,
+        })
     }
 
     /// One HTTP exchange, bounded in time and size.
@@ -475,7 +504,10 @@ fn token_header(token: &str) -> HeaderMap {
 fn basic_header(credential: &Credential) -> Result<HeaderMap, RedfishError> {
     use base64::Engine;
     let plain = Zeroizing::new(format!("{}:{}", credential.user, credential.password.as_str()));
-    let encoded = Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain.as_bytes())));
+    let encoded = Zeroizing::new(format!(
+        "Basic {}",
+        base64::engine::general_purpose::STANDARD.encode(plain.as_bytes())
+    ));
     let mut value = HeaderValue::from_str(&encoded).map_err(|e| RedfishError::Setup(e.to_string()))?;
     value.set_sensitive(true);
     Ok(HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
@@ -508,8 +540,15 @@ mod tests {
             assert_eq!(client.local_path("/", link).unwrap(), path, "{link}");
         }
         for link in [
-            "https://192.0.2.8/x", "http://192.0.2.7/x", "//evil/x", "https://192.0.2.7@evil/x", "https://192.0.2.71/x", "x",
-            "", "/a b", "/\\evil",
+            "https://192.0.2.8/x",
+            "http://192.0.2.7/x",
+            "//evil/x",
+            "https://192.0.2.7@evil/x",
+            "https://192.0.2.71/x",
+            "x",
+            "",
+            "/a b",
+            "/\\evil",
         ] {
             assert!(matches!(client.local_path("/", link), Err(RedfishError::OffHost { .. })), "{link}");
         }
@@ -517,8 +556,12 @@ mod tests {
 
     #[test]
     fn nothing_shows_the_password() {
-        let shown = format!("{:?} {:?}", client(), basic_header(&Credential::new("root", "hunter2")).unwrap());
-        assert!(shown.contains("root") && !shown.contains("hunter2") && !shown.contains("aHVudGVy"), "{shown}");
+        let shown =
+            format!("{:?} {:?}", client(), basic_header(&Credential::new("root", "hunter2")).unwrap());
+        assert!(
+            shown.contains("root") && !shown.contains("hunter2") && !shown.contains("aHVudGVy"),
+            "{shown}"
+        );
     }
 
     #[test]
@@ -526,7 +569,8 @@ mod tests {
         let body = serde_json::json!({"error": {"@Message.ExtendedInfo": [
             {"MessageId": "Base.1.13.PropertyValueFormatError", "Message": "The value 'hunter2' of Password is bad"}]}});
         for (secret, shown) in [(true, false), (false, true)] {
-            let answer = Answer { status: StatusCode::BAD_REQUEST, headers: HeaderMap::new(), body: body.clone() };
+            let answer =
+                Answer { status: StatusCode::BAD_REQUEST, headers: HeaderMap::new(), body: body.clone() };
             let text = client().judge(Method::POST, "/x", answer, secret).unwrap_err().to_string();
             assert_eq!(text.contains("hunter2"), shown, "{text}");
             assert_eq!(text.contains("PropertyValueFormatError"), secret, "{text}");

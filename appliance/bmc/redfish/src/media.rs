@@ -80,7 +80,9 @@ impl Client {
     pub async fn insert_cd(&self, url: &str) -> Result<VirtualMedia, RedfishError> {
         let drives = self.cd_drives().await?;
         let free = drives.iter().find(|d| !VirtualMedia::from(&d.path, &d.body).inserted);
-        let drive = free.or(drives.first()).ok_or_else(|| RedfishError::Unsupported { what: "virtual CD drive".into() })?;
+        let drive = free
+            .or(drives.first())
+            .ok_or_else(|| RedfishError::Unsupported { what: "virtual CD drive".into() })?;
         if free.is_none() {
             self.eject(drive).await?;
         }
@@ -113,7 +115,9 @@ impl Client {
     async fn eject(&self, drive: &Resource) -> Result<(), RedfishError> {
         match self.action(drive, "#VirtualMedia.EjectMedia") {
             Ok(target) => self.post(&target, &json!({}), false).await.map(|_| ())?,
-            Err(_) => self.patch(drive, &json!({ "Image": null, "Inserted": false }), false).await.map(|_| ())?,
+            Err(_) => {
+                self.patch(drive, &json!({ "Image": null, "Inserted": false }), false).await.map(|_| ())?
+            }
         }
         self.wait_inserted(&drive.path, false).await.map(|_| ())
     }

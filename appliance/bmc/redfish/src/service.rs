@@ -124,7 +124,9 @@ impl Client {
     async fn reset_types_of(&self, system: &Resource) -> Result<Vec<String>, RedfishError> {
         let action = "/Actions/#ComputerSystem.Reset";
         let inline = view::texts(&system.body, &format!("{action}/ResetType@Redfish.AllowableValues"));
-        let Some(info) = view::text(&system.body, &format!("{action}/@Redfish.ActionInfo")) else { return Ok(inline) };
+        let Some(info) = view::text(&system.body, &format!("{action}/@Redfish.ActionInfo")) else {
+            return Ok(inline);
+        };
         if !inline.is_empty() {
             return Ok(inline);
         }
@@ -138,7 +140,8 @@ impl Client {
     pub(crate) fn action(&self, of: &Resource, name: &str) -> Result<String, RedfishError> {
         // `/` and `~` do not occur in action names, so the name is its own JSON pointer token.
         let target = view::text(&of.body, &format!("/Actions/{name}/target"));
-        let target = target.ok_or_else(|| RedfishError::Unsupported { what: format!("action {name} on {}", of.path) })?;
+        let target = target
+            .ok_or_else(|| RedfishError::Unsupported { what: format!("action {name} on {}", of.path) })?;
         self.local_path(&of.path, target)
     }
 
@@ -153,14 +156,22 @@ impl Client {
     ///
     /// # Errors
     /// [`RedfishError::NotAllowed`] before writing, [`RedfishError::ReadBack`] when it does not hold.
-    pub async fn set_boot(&self, enabled: &str, target: &str, mode: Option<&str>) -> Result<Boot, RedfishError> {
+    pub async fn set_boot(
+        &self,
+        enabled: &str,
+        target: &str,
+        mode: Option<&str>,
+    ) -> Result<Boot, RedfishError> {
         let resource = self.system_resource().await?;
         let before = System::from(&resource.path, &resource.body).boot;
         if !before.targets.is_empty() && !before.targets.iter().any(|t| t == target) {
             let (wanted, allowed) = (target.to_owned(), before.targets.join(", "));
             return Err(RedfishError::NotAllowed { what: "BootSourceOverrideTarget", wanted, allowed });
         }
-        if before.enabled.as_deref() == Some(enabled) && before.target.as_deref() == Some(target) && mode.is_none() {
+        if before.enabled.as_deref() == Some(enabled)
+            && before.target.as_deref() == Some(target)
+            && mode.is_none()
+        {
             return Ok(before);
         }
         let mut boot = json!({ "BootSourceOverrideEnabled": enabled });

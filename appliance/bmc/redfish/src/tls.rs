@@ -41,8 +41,9 @@ impl FromStr for Fingerprint {
     fn from_str(text: &str) -> Result<Self, RedfishError> {
         let mut digest = [0; 32];
         let digits: String = text.chars().filter(|c| *c != ':').collect();
-        hex::decode_to_slice(&digits, &mut digest)
-            .map_err(|_| RedfishError::Setup(format!("'{text}' is no SHA-256 fingerprint: write 64 hex digits")))?;
+        hex::decode_to_slice(&digits, &mut digest).map_err(|_| {
+            RedfishError::Setup(format!("'{text}' is no SHA-256 fingerprint: write 64 hex digits"))
+        })?;
         Ok(Self(digest))
     }
 }
@@ -110,7 +111,12 @@ impl ServerCertVerifier for PinVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -119,7 +125,12 @@ impl ServerCertVerifier for PinVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

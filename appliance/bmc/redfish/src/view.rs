@@ -34,7 +34,11 @@ pub(crate) fn message_ids(body: &Value) -> Vec<String> {
 /// The service's own words, shortened, without control characters.
 pub(crate) fn messages(body: &Value) -> String {
     let words: Vec<&str> = extended_info(body).filter_map(|info| text(info, "/Message")).collect();
-    let joined = if words.is_empty() { text(body, "/error/message").unwrap_or("no message").to_owned() } else { words.join("; ") };
+    let joined = if words.is_empty() {
+        text(body, "/error/message").unwrap_or("no message").to_owned()
+    } else {
+        words.join("; ")
+    };
     joined.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect()
 }
 

@@ -14,7 +14,7 @@ mod user;
 mod verbs;
 
 pub use error::RmcpError;
-pub use parse::{BootFlags, BootDevice, Fru, LanInfo, McInfo, User};
+pub use parse::{BootDevice, BootFlags, Fru, LanInfo, McInfo, User};
 pub use sol::{LineBuffer, SolSession};
 pub use tool::{Ipmi, Limits, Login};
 pub use user::{MAX_NAME, MAX_PASSWORD};

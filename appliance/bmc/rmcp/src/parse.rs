@@ -79,7 +79,8 @@ pub struct McInfo {
 
 pub(crate) fn mc_info(text: &str) -> McInfo {
     let fields = fields(text);
-    let number = |key: &str| fields.get(key).and_then(|v| v.split_whitespace().next()).and_then(|v| v.parse().ok());
+    let number =
+        |key: &str| fields.get(key).and_then(|v| v.split_whitespace().next()).and_then(|v| v.parse().ok());
     McInfo {
         firmware: fields.get("Firmware Revision").map(|v| (*v).to_owned()),
         manufacturer_id: number("Manufacturer ID"),
@@ -222,13 +223,18 @@ mod tests {
     fn users_with_empty_spaced_and_odd_names() {
         let rows: Vec<(u8, String, bool, String)> =
             users(USERS).into_iter().map(|u| (u.id, u.name, u.messaging, u.privilege)).collect();
-        let row = |id, name: &str, messaging, privilege: &str| (id, name.to_owned(), messaging, privilege.to_owned());
-        assert_eq!(rows, [
-            row(1, "", false, "USER"),
-            row(2, "ADMIN", true, "ADMINISTRATOR"),
-            row(3, "a user", true, "NO ACCESS"),
-            row(4, "true", true, "Unknown (0x00)"),
-        ]);
+        let row = |id, name: &str, messaging, privilege: &str| {
+            (id, name.to_owned(), messaging, privilege.to_owned())
+        };
+        assert_eq!(
+            rows,
+            [
+                row(1, "", false, "USER"),
+                row(2, "ADMIN", true, "ADMINISTRATOR"),
+                row(3, "a user", true, "NO ACCESS"),
+                row(4, "true", true, "Unknown (0x00)"),
+            ]
+        );
     }
 
     #[test]
@@ -251,10 +257,17 @@ mod tests {
         assert_eq!(read.manufacturer.as_deref(), Some("Acme: GmbH"));
         assert_eq!((read.serial.as_deref(), read.part), (Some("SN0001"), None));
         assert_eq!(read.board_serial.as_deref(), Some("BSN0001"));
-        let address = lan("IP Address Source       : DHCP Address\nMAC Address             : 52:54:00:77:09:0b\nIP Address : 0.0.0.0\n");
+        let address = lan(
+            "IP Address Source       : DHCP Address\nMAC Address             : 52:54:00:77:09:0b\nIP Address : 0.0.0.0\n",
+        );
         assert_eq!((address.mac.as_deref(), address.ip), (Some("52:54:00:77:09:0b"), None));
-        let mc = mc_info("Firmware Revision         : 9.08\nManufacturer ID           : 4753\nProduct ID   : 3842 (0x0f02)\n");
-        assert_eq!((mc.firmware.as_deref(), mc.manufacturer_id, mc.product_id), (Some("9.08"), Some(4753), Some(3842)));
+        let mc = mc_info(
+            "Firmware Revision         : 9.08\nManufacturer ID           : 4753\nProduct ID   : 3842 (0x0f02)\n",
+        );
+        assert_eq!(
+            (mc.firmware.as_deref(), mc.manufacturer_id, mc.product_id),
+            (Some("9.08"), Some(4753), Some(3842))
+        );
         assert!(power("Chassis Power is on\n").unwrap());
         assert!(!power("Chassis Power is off\n").unwrap());
         assert!(power("").is_err());

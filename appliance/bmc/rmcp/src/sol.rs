@@ -108,7 +108,8 @@ fn raw_terminal() -> Result<(File, OwnedFd), RmcpError> {
     let mut modes = tcgetattr(&pair.slave).map_err(spawn_error("read the terminal's modes"))?;
     cfmakeraw(&mut modes);
     tcsetattr(&pair.slave, SetArg::TCSANOW, &modes).map_err(spawn_error("set the terminal raw"))?;
-    fcntl(&pair.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(spawn_error("set the terminal not blocking"))?;
+    fcntl(&pair.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .map_err(spawn_error("set the terminal not blocking"))?;
     fcntl(&pair.master, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))
         .map_err(spawn_error("keep the terminal from children"))?;
     Ok((File::from(pair.master), pair.slave))
@@ -187,7 +188,10 @@ impl SolSession {
     /// [`RmcpError::BadInput`] for control characters or `~` (ipmitool's escape).
     pub async fn write_line(&mut self, line: &str) -> Result<(), RmcpError> {
         if line.len() > MAX_LINE || !line.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'~') {
-            return Err(RmcpError::BadInput { what: "console line", rule: "printable ASCII without '~', at most 4096 bytes" });
+            return Err(RmcpError::BadInput {
+                what: "console line",
+                rule: "printable ASCII without '~', at most 4096 bytes",
+            });
         }
         self.write_all(format!("{line}\r").as_bytes()).await
     }

@@ -169,7 +169,12 @@ impl Ipmi {
         }
     }
 
-    async fn finish(&self, mut command: Command, stdin: Option<&str>, what: &str) -> Result<Output, RmcpError> {
+    async fn finish(
+        &self,
+        mut command: Command,
+        stdin: Option<&str>,
+        what: &str,
+    ) -> Result<Output, RmcpError> {
         let spawn = |context| move |source| RmcpError::Spawn { context, source };
         command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -244,7 +249,10 @@ mod tests {
         let cases = [
             ("> RAKP 2 HMAC is invalid\nError: Unable to establish IPMI v2 / RMCP+ session", true),
             ("RAKP 2 message indicates an error : unauthorized name\nError: …", true),
-            ("Get Auth Capabilities error\nError issuing Get Channel Authentication Capabilities request", false),
+            (
+                "Get Auth Capabilities error\nError issuing Get Channel Authentication Capabilities request",
+                false,
+            ),
         ];
         for (text, wrong) in cases {
             assert_eq!(matches!(ipmi().classify(text), RmcpError::WrongCredential { .. }), wrong, "{text}");
@@ -269,12 +277,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fake = dir.path().join("ipmitool");
         let log = dir.path().join("log");
-        let script = format!("#!/bin/sh\necho \"$@\" >{0}.args\ncat >{0}.in\ncat {0}.in >&2\nexit 1\n", log.display());
+        let script =
+            format!("#!/bin/sh\necho \"$@\" >{0}.args\ncat >{0}.in\ncat {0}.in >&2\nexit 1\n", log.display());
         std::fs::write(&fake, script).unwrap();
         std::fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let mut tool = ipmi();
         tool.binary = fake.display().to_string();
-        let error = tool.run_secret("user set password 3", "user set password 3 n3wpass 16\n").await.unwrap_err();
+        let error =
+            tool.run_secret("user set password 3", "user set password 3 n3wpass 16\n").await.unwrap_err();
         assert!(!error.to_string().contains("n3wpass"), "{error}");
         let args = std::fs::read_to_string(format!("{}.args", log.display())).unwrap();
         assert!(!args.contains("n3wpass") && args.contains("exec /dev/stdin"), "{args}");

@@ -49,7 +49,9 @@ impl Ipmi {
         }
         let after = self.users().await?.into_iter().find(|u| u.id == slot);
         match after {
-            Some(user) if user.name == login.user && user.messaging && user.privilege == "ADMINISTRATOR" => Ok(slot),
+            Some(user) if user.name == login.user && user.messaging && user.privilege == "ADMINISTRATOR" => {
+                Ok(slot)
+            }
             other => Err(RmcpError::ReadBack {
                 what: "user",
                 wanted: format!("slot {slot} {} ADMINISTRATOR", login.user),

@@ -64,7 +64,22 @@ async fn client(context: &Context) -> Result<Child, BmcEmulatorError> {
     let spec = &context.spec;
     let mut command = Command::new("busybox");
     command
-        .args(["udhcpc", "-f", "-R", "-i", &spec.interface, "-t", "3", "-T", "2", "-A", "2", "-V", "dayzero-lab-bmc", "-s"])
+        .args([
+            "udhcpc",
+            "-f",
+            "-R",
+            "-i",
+            &spec.interface,
+            "-t",
+            "3",
+            "-T",
+            "2",
+            "-A",
+            "2",
+            "-V",
+            "dayzero-lab-bmc",
+            "-s",
+        ])
         .arg(spec.dir.join("udhcpc.sh"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

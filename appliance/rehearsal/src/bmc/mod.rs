@@ -182,3 +182,5 @@ pub async fn start(
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -73,15 +73,21 @@ mc_enable 0x20
 "#;
 
 fn quoted_safe(what: &str, text: &str, max: usize) -> Result<(), String> {
-    let fine = (1..=max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-    if fine { Ok(()) } else { Err(format!("the factory {what} must be 1 to {max} printable ASCII characters without quote")) }
+    let fine = (1..=max).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+    if fine {
+        Ok(())
+    } else {
+        Err(format!("the factory {what} must be 1 to {max} printable ASCII characters without quote"))
+    }
 }
 
 /// A UUID's 16 bytes as SMBIOS stores them, in hex: what real BMCs answer to Get System GUID.
 fn smbios_guid(uuid: &str) -> Result<String, String> {
     let digits: String = uuid.chars().filter(|c| *c != '-').collect();
     let mut bytes = [0; 16];
-    hex::decode_to_slice(&digits, &mut bytes).map_err(|_| format!("'{uuid}' is no UUID: write 32 hex digits"))?;
+    hex::decode_to_slice(&digits, &mut bytes)
+        .map_err(|_| format!("'{uuid}' is no UUID: write 32 hex digits"))?;
     bytes[0..4].reverse();
     bytes[4..6].reverse();
     bytes[6..8].reverse();

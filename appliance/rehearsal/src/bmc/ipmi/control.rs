@@ -150,7 +150,11 @@ mod tests {
         command(&chassis, "set boot pxe").await.unwrap();
         assert_eq!(command(&chassis, "get boot").await.unwrap(), "boot:pxe\n");
         command(&chassis, "set power 1").await.unwrap();
-        assert_eq!(command(&chassis, "get power boot").await.unwrap(), "power:1\nboot:none\n", "once is over at the boot");
+        assert_eq!(
+            command(&chassis, "get power boot").await.unwrap(),
+            "power:1\nboot:none\n",
+            "once is over at the boot"
+        );
         command(&chassis, "set power 0").await.unwrap();
         assert!(!chassis.is_on());
         assert!(command(&chassis, "format disk").await.is_err());

@@ -23,7 +23,8 @@ pub(super) async fn start(context: &Arc<Context>, tasks: &mut JoinSet<()>) -> Re
     std::fs::create_dir_all(spec.dir.join("state")).map_err(spec.io("make its state directory"))?;
     for file in files {
         let mode = if file.name.ends_with(".sh") { 0o700 } else { 0o600 };
-        write_file(&spec.dir.join(file.name), &file.content, mode).map_err(spec.io("write its configuration"))?;
+        write_file(&spec.dir.join(file.name), &file.content, mode)
+            .map_err(spec.io("write its configuration"))?;
     }
     let listen = |port| {
         let listener = context.netns.run("listen for ipmi_sim", || {
@@ -42,7 +43,11 @@ pub(super) async fn start(context: &Arc<Context>, tasks: &mut JoinSet<()>) -> Re
         loop {
             let ended = child.process.wait().await;
             context.processes.forget(child.id);
-            tracing::warn!(bmc = context.spec.name, ?ended, "ipmi_sim ended; it is started again, as a BMC's watchdog would");
+            tracing::warn!(
+                bmc = context.spec.name,
+                ?ended,
+                "ipmi_sim ended; it is started again, as a BMC's watchdog would"
+            );
             tokio::time::sleep(PAUSE).await;
             match simulator(&context).await {
                 Ok(next) => child = next,

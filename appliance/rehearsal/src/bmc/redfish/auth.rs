@@ -28,7 +28,8 @@ pub(super) async fn caller(service: &Service, headers: &HeaderMap) -> Result<Cal
 
 /// 401, with the way in.
 pub(super) fn refusal() -> Answer {
-    let answer = Answer::error(StatusCode::UNAUTHORIZED, "NoValidSession", "There is no valid session or credential.");
+    let answer =
+        Answer::error(StatusCode::UNAUTHORIZED, "NoValidSession", "There is no valid session or credential.");
     answer.with(header::WWW_AUTHENTICATE, "Basic realm=\"BMC\"")
 }
 

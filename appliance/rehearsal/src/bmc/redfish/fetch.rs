@@ -31,7 +31,8 @@ fn parse(url: &str) -> Option<(SocketAddrV4, &str)> {
 
 /// Downloads `url` into a new file of the BMC's directory.
 pub(super) async fn image(context: &Arc<Context>, url: &str, number: u32) -> io::Result<PathBuf> {
-    let (address, path) = parse(url).ok_or_else(|| io::Error::other("the image must be at http://ADDRESS[:PORT]/PATH"))?;
+    let (address, path) =
+        parse(url).ok_or_else(|| io::Error::other("the image must be at http://ADDRESS[:PORT]/PATH"))?;
     let file = context.spec.dir.join(format!("media-{number}.iso"));
     match tokio::time::timeout(WHOLE, download(context.clone(), address, path, &file)).await {
         Ok(Ok(())) => Ok(file),
@@ -54,10 +55,13 @@ async fn download(context: Arc<Context>, address: SocketAddrV4, path: &str, file
             Ok(stream)
         })
     };
-    let stream = tokio::task::spawn_blocking(connect).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+    let stream =
+        tokio::task::spawn_blocking(connect).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
     let stream = tokio::net::TcpStream::from_std(stream)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let request = Request::get(path).header("host", address.to_string()).header("user-agent", "dayzero-lab-bmc");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let request =
+        Request::get(path).header("host", address.to_string()).header("user-agent", "dayzero-lab-bmc");
     let request = request.body(axum::body::Body::empty()).map_err(io::Error::other)?;
     let work = async {
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
@@ -90,9 +94,19 @@ mod tests {
 
     #[test]
     fn which_urls_a_bmc_takes() {
-        assert_eq!(parse("http://10.77.9.2:8082/m/x.iso").unwrap(), ("10.77.9.2:8082".parse().unwrap(), "/m/x.iso"));
+        assert_eq!(
+            parse("http://10.77.9.2:8082/m/x.iso").unwrap(),
+            ("10.77.9.2:8082".parse().unwrap(), "/m/x.iso")
+        );
         assert_eq!(parse("http://10.77.9.2/x").unwrap().0.port(), 80);
-        for bad in ["https://10.77.9.2/x", "http://name/x", "http://10.77.9.2", "file:///x", "http://10.77.9.2/a b", ""] {
+        for bad in [
+            "https://10.77.9.2/x",
+            "http://name/x",
+            "http://10.77.9.2",
+            "file:///x",
+            "http://10.77.9.2/a b",
+            "",
+        ] {
             assert!(parse(bad).is_none(), "{bad}");
         }
     }

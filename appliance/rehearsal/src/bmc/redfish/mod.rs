@@ -45,7 +45,12 @@ impl Service {
     fn read(&self, path: &str) -> Option<Value> {
         let state = self.state();
         let chassis = &*self.context.chassis;
-        let now = tree::Now { spec: &self.context.spec, state: &state, on: chassis.is_on(), armed: chassis.pxe_armed() };
+        let now = tree::Now {
+            spec: &self.context.spec,
+            state: &state,
+            on: chassis.is_on(),
+            armed: chassis.pxe_armed(),
+        };
         tree::resource(&now, path)
     }
 }
@@ -53,16 +58,19 @@ impl Service {
 pub(super) fn start(context: &Arc<Context>, tasks: &mut JoinSet<()>) -> Result<(), BmcEmulatorError> {
     let spec = &context.spec;
     let tls = tls(context)?;
-    let state = State::new(&spec.user, spec.password.expose()).map_err(spec.io("hash its factory password"))?;
+    let state =
+        State::new(&spec.user, spec.password.expose()).map_err(spec.io("hash its factory password"))?;
     let listener = context.netns.run("listen on port 443", || {
         let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT))?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
     let listener = listener.map_err(|e| spec.netns(e))?;
-    let service = Service { context: context.clone(), state: Mutex::new(state), change: tokio::sync::Mutex::default() };
+    let service =
+        Service { context: context.clone(), state: Mutex::new(state), change: tokio::sync::Mutex::default() };
     let router = router(Arc::new(service));
-    let server = axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(tls)).map_err(spec.io("serve TLS"))?;
+    let server = axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(tls))
+        .map_err(spec.io("serve TLS"))?;
     let name = spec.name.clone();
     tasks.spawn(async move {
         if let Err(error) = server.serve(router.into_make_service()).await {
@@ -85,7 +93,8 @@ fn tls(context: &Context) -> Result<Arc<rustls::ServerConfig>, BmcEmulatorError>
     if !(cert_path.exists() && key_path.exists()) {
         let made = rcgen::generate_simple_self_signed([spec.name.clone()]);
         let made = made.map_err(|e| spec.io("make its certificate")(other(&e)))?;
-        let write = |path, content: &[u8]| write_file(path, content, 0o600).map_err(spec.io("keep its certificate"));
+        let write =
+            |path, content: &[u8]| write_file(path, content, 0o600).map_err(spec.io("keep its certificate"));
         write(&key_path, &made.signing_key.serialize_der())?;
         write(&cert_path, made.cert.der())?;
     }
@@ -124,7 +133,10 @@ impl Answer {
     fn error(status: StatusCode, id: &str, message: impl Into<String>) -> Self {
         let (id, message) = (format!("Base.1.19.{id}"), message.into());
         let info = json!([{ "@odata.type": "#Message.v1_1_2.Message", "MessageId": id, "Message": message }]);
-        Self::of(status, json!({ "error": { "code": id, "message": message, "@Message.ExtendedInfo": info } }))
+        Self::of(
+            status,
+            json!({ "error": { "code": id, "message": message, "@Message.ExtendedInfo": info } }),
+        )
     }
 }
 
@@ -134,7 +146,10 @@ impl IntoResponse for Answer {
             Some(body) => (self.status, axum::Json(body)).into_response(),
             None => self.status.into_response(),
         };
-        let fixed = [(header::CACHE_CONTROL, "no-store".to_owned()), (header::HeaderName::from_static("odata-version"), "4.0".into())];
+        let fixed = [
+            (header::CACHE_CONTROL, "no-store".to_owned()),
+            (header::HeaderName::from_static("odata-version"), "4.0".into()),
+        ];
         for (name, value) in fixed.into_iter().chain(self.headers) {
             if let Ok(value) = value.parse() {
                 response.headers_mut().insert(name, value);
@@ -173,7 +188,10 @@ async fn answer(
     let body = match serde_json::from_slice::<Value>(&body) {
         Ok(value) if value.is_object() => value,
         Err(_) if body.is_empty() => json!({}),
-        _ => return Answer::error(StatusCode::BAD_REQUEST, "MalformedJSON", "The body is no JSON object.").into_response(),
+        _ => {
+            return Answer::error(StatusCode::BAD_REQUEST, "MalformedJSON", "The body is no JSON object.")
+                .into_response();
+        }
     };
     let request = write::Request { method, path, headers, body, caller };
     write::handle(&service, request).await.into_response()
@@ -181,7 +199,11 @@ async fn answer(
 
 fn read(service: &Service, path: &str, headers: &HeaderMap) -> Answer {
     let Some(value) = service.read(path) else {
-        return Answer::error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", format!("There is no resource at {path}."));
+        return Answer::error(
+            StatusCode::NOT_FOUND,
+            "ResourceMissingAtURI",
+            format!("There is no resource at {path}."),
+        );
     };
     let etag = tree::etag(&value);
     if headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(etag.as_str()) {
@@ -189,4 +211,3 @@ fn read(service: &Service, path: &str, headers: &HeaderMap) -> Answer {
     }
     Answer::of(StatusCode::OK, value).with(header::ETAG, etag).with(header::ALLOW, tree::methods(path))
 }
-

@@ -13,7 +13,10 @@ pub(super) const MIN_PASSWORD: usize = 12;
 pub(super) const MAX_PASSWORD: usize = 24;
 /// The roles, each with its privileges (DSP0266, 13.3.6).
 pub(super) const ROLES: [(&str, &[&str]); 3] = [
-    ("Administrator", &["Login", "ConfigureManager", "ConfigureUsers", "ConfigureSelf", "ConfigureComponents"]),
+    (
+        "Administrator",
+        &["Login", "ConfigureManager", "ConfigureUsers", "ConfigureSelf", "ConfigureComponents"],
+    ),
     ("Operator", &["Login", "ConfigureComponents", "ConfigureSelf"]),
     ("ReadOnly", &["Login", "ConfigureSelf"]),
 ];
@@ -77,7 +80,8 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(user: &str, password: &str) -> io::Result<Self> {
         let password = Hashed::new(password)?;
-        let account = Account { user: user.to_owned(), password, role: "Administrator".into(), enabled: true };
+        let account =
+            Account { user: user.to_owned(), password, role: "Administrator".into(), enabled: true };
         Ok(Self {
             accounts: BTreeMap::from([(1, account)]),
             sessions: BTreeMap::new(),

@@ -19,7 +19,8 @@ pub(super) const CD: &str = "/redfish/v1/Managers/1/VirtualMedia/Cd";
 pub(super) const INSERT: &str = "/redfish/v1/Managers/1/VirtualMedia/Cd/Actions/VirtualMedia.InsertMedia";
 pub(super) const EJECT: &str = "/redfish/v1/Managers/1/VirtualMedia/Cd/Actions/VirtualMedia.EjectMedia";
 pub(super) const BOOT_TARGETS: [&str; 3] = ["None", "Pxe", "Hdd"];
-pub(super) const RESET_TYPES: [&str; 5] = ["On", "ForceOff", "GracefulShutdown", "ForceRestart", "PowerCycle"];
+pub(super) const RESET_TYPES: [&str; 5] =
+    ["On", "ForceOff", "GracefulShutdown", "ForceRestart", "PowerCycle"];
 /// The boot options: disk first, then each NIC.
 const BOOT_DISK: &str = "Boot0000";
 
@@ -83,7 +84,17 @@ pub(super) fn metadata() -> String {
     let mut out = String::from(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<edmx:Edmx xmlns:edmx=\"http://docs.oasis-open.org/odata/ns/edmx\" Version=\"4.0\">\n",
     );
-    let collections = ["ComputerSystem", "Manager", "Chassis", "Session", "ManagerAccount", "Role", "EthernetInterface", "VirtualMedia", "BootOption"];
+    let collections = [
+        "ComputerSystem",
+        "Manager",
+        "Chassis",
+        "Session",
+        "ManagerAccount",
+        "Role",
+        "EthernetInterface",
+        "VirtualMedia",
+        "BootOption",
+    ];
     let mut reference = |name: &str, versions: &[&str]| {
         let _ = writeln!(out, "  <edmx:Reference Uri=\"http://redfish.dmtf.org/schemas/v1/{name}_v1.xml\">");
         for version in versions {
@@ -148,12 +159,16 @@ pub(super) fn resource(now: &Now, path: &str) -> Option<Value> {
             let ids: Vec<String> = (0..now.spec.nic_macs.len()).map(|i| format!("NIC{i}")).collect();
             collection("EthernetInterface", path, "NICs of the host", &ids)
         }
-        "/redfish/v1/Systems/1/BootOptions" => collection("BootOption", path, "Boot options", &boot_order(now)),
+        "/redfish/v1/Systems/1/BootOptions" => {
+            collection("BootOption", path, "Boot options", &boot_order(now))
+        }
         "/redfish/v1/Managers/1" => manager(now),
         "/redfish/v1/Managers/1/EthernetInterfaces" => {
             collection("EthernetInterface", path, "NICs of the BMC", &[now.spec.interface.clone()])
         }
-        "/redfish/v1/Managers/1/VirtualMedia" => collection("VirtualMedia", path, "Virtual media", &["Cd".to_owned()]),
+        "/redfish/v1/Managers/1/VirtualMedia" => {
+            collection("VirtualMedia", path, "Virtual media", &["Cd".to_owned()])
+        }
         CD => media(now),
         "/redfish/v1/Chassis/1" => chassis(now),
         "/redfish/v1/Chassis/1/Assembly" => assembly(now),
@@ -317,11 +332,18 @@ fn assembly(now: &Now) -> Value {
         "PhysicalContext": "SystemBoard", "Vendor": now.spec.identity.manufacturer,
         "SerialNumber": now.spec.identity.board_serial, "Status": ok(),
     });
-    resource_of("Assembly", path, "Assembly", "Assembly", json!({ "Assemblies": [board], "Assemblies@odata.count": 1 }))
+    resource_of(
+        "Assembly",
+        path,
+        "Assembly",
+        "Assembly",
+        json!({ "Assemblies": [board], "Assemblies@odata.count": 1 }),
+    )
 }
 
 fn session_service() -> Value {
-    let body = json!({ "ServiceEnabled": true, "SessionTimeout": 1800, "Status": ok(), "Sessions": link(SESSIONS) });
+    let body =
+        json!({ "ServiceEnabled": true, "SessionTimeout": 1800, "Status": ok(), "Sessions": link(SESSIONS) });
     resource_of("SessionService", "/redfish/v1/SessionService", "SessionService", "Sessions", body)
 }
 

@@ -30,7 +30,9 @@ async fn route(service: &Service, request: &Request) -> Done {
     }
     let caller = request.caller.as_ref().ok_or_else(auth::refusal)?;
     let id_under = |collection: &str| {
-        path.strip_prefix(collection).and_then(|rest| rest.strip_prefix('/')).and_then(|id| id.parse::<u32>().ok())
+        path.strip_prefix(collection)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .and_then(|id| id.parse::<u32>().ok())
     };
     if request.method == Method::DELETE
         && let Some(id) = id_under(tree::SESSIONS)
@@ -58,10 +60,18 @@ async fn route(service: &Service, request: &Request) -> Done {
             }
             ("DELETE", Some(id)) => delete_account(service, caller, id),
             _ if service.read(path).is_some() => {
-                let answer = Answer::error(StatusCode::METHOD_NOT_ALLOWED, "OperationNotAllowed", "Not on this resource.");
+                let answer = Answer::error(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "OperationNotAllowed",
+                    "Not on this resource.",
+                );
                 Err(answer.with(header::ALLOW, tree::methods(path)))
             }
-            _ => Err(Answer::error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", format!("There is nothing at {path}."))),
+            _ => Err(Answer::error(
+                StatusCode::NOT_FOUND,
+                "ResourceMissingAtURI",
+                format!("There is nothing at {path}."),
+            )),
         },
     }
 }
@@ -69,11 +79,20 @@ async fn route(service: &Service, request: &Request) -> Done {
 /// A change must name the version that it changes (DSP0266, 6.5).
 fn matched(service: &Service, request: &Request) -> Result<(), Answer> {
     let value = service.read(&request.path);
-    let value = value.ok_or_else(|| Answer::error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", "There is nothing."))?;
+    let value = value
+        .ok_or_else(|| Answer::error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", "There is nothing."))?;
     match request.headers.get(header::IF_MATCH).and_then(|v| v.to_str().ok()) {
-        None => Err(Answer::error(StatusCode::PRECONDITION_REQUIRED, "PreconditionRequired", "If-Match is required.")),
+        None => Err(Answer::error(
+            StatusCode::PRECONDITION_REQUIRED,
+            "PreconditionRequired",
+            "If-Match is required.",
+        )),
         Some(tag) if tag == "*" || tag == tree::etag(&value) => Ok(()),
-        Some(_) => Err(Answer::error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", "It has changed meanwhile.")),
+        Some(_) => Err(Answer::error(
+            StatusCode::PRECONDITION_FAILED,
+            "PreconditionFailed",
+            "It has changed meanwhile.",
+        )),
     }
 }
 
@@ -82,7 +101,9 @@ fn bad(id: &str, message: impl Into<String>) -> Answer {
 }
 
 fn required<'a>(body: &'a Value, name: &str) -> Result<&'a str, Answer> {
-    body.get(name).and_then(Value::as_str).ok_or_else(|| bad("PropertyMissing", format!("{name} is required.")))
+    body.get(name)
+        .and_then(Value::as_str)
+        .ok_or_else(|| bad("PropertyMissing", format!("{name} is required.")))
 }
 
 async fn open_session(service: &Service, body: &Value) -> Done {
@@ -99,7 +120,11 @@ fn close_session(service: &Service, caller: &Caller, id: u32) -> Done {
     let mut state = service.state();
     let own = state.sessions.get(&id).is_some_and(|s| s.account == caller.account || caller.administrator);
     if !own {
-        return Err(Answer::error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", "There is no such session."));
+        return Err(Answer::error(
+            StatusCode::NOT_FOUND,
+            "ResourceMissingAtURI",
+            "There is no such session.",
+        ));
     }
     state.sessions.remove(&id);
     Ok(Answer::empty(StatusCode::NO_CONTENT))
@@ -114,24 +139,35 @@ async fn hashed(password: &str) -> Result<Hashed, Answer> {
     }
     let password = password.to_owned();
     let made = tokio::task::spawn_blocking(move || Hashed::new(&password)).await;
-    let internal = || Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "The password was not stored.");
+    let internal =
+        || Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "The password was not stored.");
     made.map_err(|_| internal())?.map_err(|_| internal())
 }
 
 fn role(name: &str) -> Result<String, Answer> {
     let known = ROLES.iter().any(|(role, _)| *role == name);
-    if known { Ok(name.to_owned()) } else { Err(bad("PropertyValueNotInList", format!("There is no role '{name}'."))) }
+    if known {
+        Ok(name.to_owned())
+    } else {
+        Err(bad("PropertyValueNotInList", format!("There is no role '{name}'.")))
+    }
 }
 
 fn user_name(service: &Service, user: &str, own: Option<u32>) -> Result<String, Answer> {
-    let plain = (1..=16).contains(&user.len()) && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let plain = (1..=16).contains(&user.len())
+        && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if !plain {
-        return Err(bad("PropertyValueFormatError", "A user name is 1 to 16 letters, digits, '-', '_' and '.'."));
+        return Err(bad(
+            "PropertyValueFormatError",
+            "A user name is 1 to 16 letters, digits, '-', '_' and '.'.",
+        ));
     }
     match service.state().account_of(user) {
-        Some((id, _)) if Some(id) != own => {
-            Err(Answer::error(StatusCode::CONFLICT, "ResourceAlreadyExists", format!("There is an account '{user}'.")))
-        }
+        Some((id, _)) if Some(id) != own => Err(Answer::error(
+            StatusCode::CONFLICT,
+            "ResourceAlreadyExists",
+            format!("There is an account '{user}'."),
+        )),
         _ => Ok(user.to_owned()),
     }
 }
@@ -164,7 +200,8 @@ async fn patch_account(service: &Service, id: u32, body: &Value) -> Done {
     let role = text("RoleId").map(role).transpose()?;
     let mut state = service.state();
     let account = state.accounts.get_mut(&id);
-    let account = account.ok_or_else(|| Answer::error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", "It is gone."))?;
+    let account =
+        account.ok_or_else(|| Answer::error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", "It is gone."))?;
     let enabled = body.get("Enabled").and_then(Value::as_bool);
     let shut_out = password.is_some() || enabled == Some(false);
     account.password = password.unwrap_or_else(|| account.password.clone());
@@ -187,7 +224,11 @@ fn delete_account(service: &Service, caller: &Caller, id: u32) -> Done {
         return Err(bad("ResourceCannotBeDeleted", "An account does not delete itself."));
     }
     if state.accounts.remove(&id).is_none() {
-        return Err(Answer::error(StatusCode::NOT_FOUND, "ResourceMissingAtURI", "There is no such account."));
+        return Err(Answer::error(
+            StatusCode::NOT_FOUND,
+            "ResourceMissingAtURI",
+            "There is no such account.",
+        ));
     }
     state.end_sessions_of(id);
     Ok(Answer::empty(StatusCode::NO_CONTENT))
@@ -211,7 +252,8 @@ async fn patch_system(service: &Service, body: &Value) -> Done {
     let chassis = &*service.context.chassis;
     let enabled = text(known[0]).unwrap_or("Once");
     let target = text(known[1]).unwrap_or("None");
-    let not_listed = |what: &str, value: &str| bad("PropertyValueNotInList", format!("'{value}' is no {what}."));
+    let not_listed =
+        |what: &str, value: &str| bad("PropertyValueNotInList", format!("'{value}' is no {what}."));
     if !tree::BOOT_TARGETS.contains(&target) {
         return Err(not_listed(known[1], target));
     }
@@ -229,7 +271,10 @@ async fn reset(service: &Service, body: &Value) -> Done {
     let kind = body.get("ResetType").and_then(Value::as_str);
     let kind = kind.ok_or_else(|| bad("ActionParameterMissing", "ResetType is required."))?;
     if !tree::RESET_TYPES.contains(&kind) {
-        return Err(bad("ActionParameterValueNotInList", format!("'{kind}' is no ResetType of this system.")));
+        return Err(bad(
+            "ActionParameterValueNotInList",
+            format!("'{kind}' is no ResetType of this system."),
+        ));
     }
     let chassis = &*service.context.chassis;
     let on = chassis.is_on();
@@ -255,7 +300,11 @@ async fn reset(service: &Service, body: &Value) -> Done {
 async fn insert(service: &Service, body: &Value) -> Done {
     let url = required(body, "Image")?.to_owned();
     if service.state().media.is_some() {
-        return Err(Answer::error(StatusCode::CONFLICT, "ResourceInUse", "There is an image in the drive: eject it first."));
+        return Err(Answer::error(
+            StatusCode::CONFLICT,
+            "ResourceInUse",
+            "There is an image in the drive: eject it first.",
+        ));
     }
     let number = service.state().fresh();
     let file = fetch::image(&service.context, &url, number).await.map_err(|e| {
