@@ -95,9 +95,18 @@ impl View {
         Ok(())
     }
 
-    /// Makes a group's writes visible, together.
-    pub(crate) fn insert(&self, writes: impl IntoIterator<Item = OwnedWrite>) {
-        self.layers.write().unwrap_or_else(PoisonError::into_inner).active.extend(writes);
+    /// Makes a group's writes visible, together. `describe` sees them first, while nobody reads or subscribes.
+    pub(crate) fn insert<T>(&self, writes: Vec<OwnedWrite>, describe: impl FnOnce(&[OwnedWrite]) -> T) -> T {
+        let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
+        let described = describe(&writes);
+        layers.active.extend(writes);
+        described
+    }
+
+    /// Runs `act` between two groups of commits.
+    pub(crate) fn between_groups<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _layers = self.layers.read().unwrap_or_else(PoisonError::into_inner);
+        act()
     }
 
     /// Takes the active layer for flushing; it stays visible until [`View::flushed`].

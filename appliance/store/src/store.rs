@@ -255,7 +255,7 @@ impl Store {
     pub fn watch(&self) -> Watch {
         let changes = self.inner.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let receiver = match changes.as_ref() {
-            Some(changes) => changes.subscribe(),
+            Some(changes) => self.inner.view.between_groups(|| changes.subscribe()),
             None => broadcast::channel(1).1,
         };
         Watch { receiver }

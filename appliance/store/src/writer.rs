@@ -54,8 +54,10 @@ pub(crate) struct Writer {
 struct Group {
     frame: Vec<u8>,
     writes: Vec<OwnedWrite>,
-    changes: Vec<Change>,
-    revisions: HashMap<Vec<u8>, Revision>,
+    /// Revision of each commit, and how many of the writes are its and earlier ones'.
+    commits: Vec<(Revision, usize)>,
+    /// The keys written in this group, if any commit in it compares revisions.
+    revisions: Option<HashMap<Vec<u8>, Revision>>,
 }
 
 impl Writer {
@@ -149,7 +151,9 @@ impl Writer {
             return;
         }
         let at = (self.clock)();
-        let mut group = Group { frame: vec![0; FRAME_HEADER], ..Group::default() };
+        let compares = batch.iter().any(|(request, _)| !request.expectations.is_empty());
+        let revisions = compares.then(HashMap::new);
+        let mut group = Group { frame: vec![0; FRAME_HEADER], revisions, ..Group::default() };
         group.frame.reserve(size);
         let mut revision = self.revision;
         let mut answers = Vec::with_capacity(batch.len());
@@ -164,7 +168,7 @@ impl Writer {
             }
             answers.push((answer, Ok(revision)));
         }
-        let commits = u32::try_from(group.changes.len()).unwrap_or(u32::MAX);
+        let commits = u32::try_from(group.commits.len()).unwrap_or(u32::MAX);
         let first = Revision(self.revision.0 + 1);
         if commits > 0
             && let Err(e) = self.active.append(first, commits, &mut group.frame)
@@ -177,9 +181,14 @@ impl Writer {
             return;
         }
         self.revision = revision;
-        self.view.insert(group.writes);
+        let (commits, watchers) = (&group.commits, &self.changes);
+        // Who subscribes later reads these writes anyway: describing them is for those who are there.
+        let changes = self.view.insert(group.writes, |writes| match watchers.receiver_count() {
+            0 => Vec::new(),
+            _ => describe(commits, writes),
+        });
         self.published.store(revision.0, Ordering::Release);
-        for change in group.changes {
+        for change in changes {
             // No receiver is no error.
             drop(self.changes.send(Arc::new(change)));
         }
@@ -190,7 +199,7 @@ impl Writer {
 
     fn check(&self, request: &Request, group: &Group) -> Result<(), StoreError> {
         for (key, expected) in &request.expectations {
-            let found = match group.revisions.get(key) {
+            let found = match group.revisions.as_ref().and_then(|known| known.get(key)) {
                 Some(revision) => *revision,
                 None => self.view.get(key)?.map_or(Revision::ABSENT, |v| envelope::revision_of(&v)),
             };
@@ -263,7 +272,6 @@ impl Writer {
 
 impl Group {
     fn add(&mut self, request: Request, revision: Revision, at: dayzero_model::Timestamp) {
-        let mut keys = Vec::with_capacity(request.writes.len());
         for write in request.writes {
             let (key, value) = match write {
                 Write::Put { key, schema, at: given, body } => {
@@ -273,11 +281,22 @@ impl Group {
                 Write::Delete { key } => (key, None),
             };
             encode_write(&mut self.frame, &key, value.as_deref());
-            keys.push(Change::key(&key, value.is_none()));
-            let now = if value.is_some() { revision } else { Revision::ABSENT };
-            self.revisions.insert(key.clone(), now);
+            if let Some(revisions) = &mut self.revisions {
+                let now = if value.is_some() { revision } else { Revision::ABSENT };
+                revisions.insert(key.clone(), now);
+            }
             self.writes.push((key, value.map(Arc::from)));
         }
-        self.changes.push(Change { revision, keys });
+        self.commits.push((revision, self.writes.len()));
     }
+}
+
+fn describe(commits: &[(Revision, usize)], writes: &[OwnedWrite]) -> Vec<Change> {
+    let mut from = 0;
+    let one = |(revision, end): &(Revision, usize)| {
+        let keys = writes[from..*end].iter().map(|(key, value)| Change::key(key, value.is_none())).collect();
+        from = *end;
+        Change { revision: *revision, keys }
+    };
+    commits.iter().map(one).collect()
 }
