@@ -67,6 +67,9 @@ pub struct HostFacts {
     pub capacity: Option<Capacity>,
     /// What the last operation failed with, until a retry clears it.
     pub failure: Option<Failure>,
+    /// Roles of the paths that a proof has pulled just now: to be plugged in again, also after a crash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pulled: Vec<crate::ids::Name>,
     /// The installed host went away: its agent is gone and its BMC says that power is off.
     #[serde(default)]
     pub lost: Option<Timestamp>,

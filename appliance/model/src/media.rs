@@ -61,7 +61,7 @@ fn both16(value: u16) -> [u8; 4] {
 
 /// A directory record (ECMA-119 9.1).
 fn record(name: &[u8], sector: usize, len: usize, directory: bool) -> Vec<u8> {
-    let size = 33 + name.len() + usize::from(name.len() % 2 == 0);
+    let size = 33 + name.len() + usize::from(name.len().is_multiple_of(2));
     let mut out = vec![0; size];
     out[0] = size as u8;
     out[2..10].copy_from_slice(&both32(sector));
