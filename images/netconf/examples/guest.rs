@@ -97,16 +97,28 @@ async fn wire(console: &mut File, mode: BondMode) -> Outcome {
     let network = wanted(mode)?;
     let name = if mode == BondMode::Lacp { "lacp" } else { "active-backup" };
     let first = converge(&network).await;
-    check(console, &format!("{name}-made"), first.converged && !first.changes.is_empty(), &format!("{first:?}"))?;
+    check(
+        console,
+        &format!("{name}-made"),
+        first.converged && !first.changes.is_empty(),
+        &format!("{first:?}"),
+    )?;
     let second = converge(&network).await;
     let quiet = second.converged && second.changes.is_empty();
+    let refused: Vec<&String> = first.changes.iter().filter(|change| change.contains("could not")).collect();
+    check(console, &format!("{name}-nothing-refused"), refused.is_empty(), &format!("{refused:?}"))?;
     check(console, &format!("{name}-second-pass-is-quiet"), quiet, &format!("{second:?}"))?;
     let (usable, seen) = both_usable(&network).await;
     check(console, &format!("{name}-both-legs-usable"), usable, &seen)?;
     let now = report(&network).await;
     let bond = now.bond.clone().ok_or("no bond")?;
     let partner_fits = bond.partner.is_some() == (mode == BondMode::Lacp);
-    check(console, &format!("{name}-mode"), bond.mode.contains(if mode == BondMode::Lacp { "802.3ad" } else { name }), &bond.mode)?;
+    check(
+        console,
+        &format!("{name}-mode"),
+        bond.mode.contains(if mode == BondMode::Lacp { "802.3ad" } else { name }),
+        &bond.mode,
+    )?;
     check(console, &format!("{name}-partner"), partner_fits, &format!("{:?}", bond.partner))?;
     let routes = now.storage_routes.join("; ");
     let wanted_routes = [
@@ -127,7 +139,12 @@ async fn meddle(console: &mut File) -> Outcome {
     let seen = report(&network).await;
     check(console, "drift-is-seen", seen.problems.len() == 2, &format!("{:?}", seen.problems))?;
     let back = converge(&network).await;
-    check(console, "drift-is-undone", back.converged && back.changes.len() == 2, &format!("{:?}", back.changes))?;
+    check(
+        console,
+        "drift-is-undone",
+        back.converged && back.changes.len() == 2,
+        &format!("{:?}", back.changes),
+    )?;
     let unknown = discovery::discovery_up(mac(99), "192.0.2.7/24".parse()?, None).await;
     check(console, "unknown-nic", matches!(unknown, Err(NetError::NoSuchNic { .. })), &format!("{unknown:?}"))
 }
@@ -144,8 +161,20 @@ async fn run(console: &mut File) -> Outcome {
     check(console, "lldp-on-bonded-legs", heard.len() == 2, &format!("{heard:?}"))?;
     lldp::announce(&[], "host1").await?;
     wire(console, BondMode::ActiveBackup).await?;
+    let mut slower = wanted(BondMode::ActiveBackup)?;
+    slower.bond.monitor = BondMonitor::Mii { interval_ms: 100 };
+    let changed = converge(&slower).await;
+    let fine = changed.converged && changed.changes == ["change the settings of bond bond0"];
+    check(console, "arp-to-mii-in-place", fine, &format!("{:?} {:?}", changed.changes, changed.problems))?;
+    let back = converge(&wanted(BondMode::ActiveBackup)?).await;
+    check(console, "mii-to-arp-in-place", back.converged && back.changes.len() == 1, &format!("{back:?}"))?;
     meddle(console).await?;
-    wire(console, BondMode::Lacp).await
+    wire(console, BondMode::Lacp).await?;
+    let mut slower = wanted(BondMode::Lacp)?;
+    slower.bond.monitor = BondMonitor::Mii { interval_ms: 250 };
+    let changed = converge(&slower).await;
+    let fine = changed.converged && changed.changes == ["change the settings of bond bond0"];
+    check(console, "timer-changed-in-place", fine, &format!("{:?} {:?}", changed.changes, changed.problems))
 }
 
 fn main() -> Outcome {

@@ -14,7 +14,8 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    BondArpValidate, BondLacpRate, BondMode, BondPrimaryReselect, BondXmitHashPolicy, BridgeStpState, InfoBond,
+    BondArpValidate, BondLacpRate, BondMode, BondPrimaryReselect, BondXmitHashPolicy, BridgeStpState,
+    InfoBond, InfoKind,
 };
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
@@ -81,7 +82,12 @@ async fn one(netlink: &Netlink, ethtool: &Ethtool, op: &Op) -> Result<(), NetErr
             settled(netlink.link().del(index).execute().await, op, libc::ENODEV)
         }
         Op::CreateBond { link, mac, settings } => {
-            let builder = bond(LinkBond::new(link), settings).address(mac.0.to_vec());
+            let mode = if settings.is_lacp() { BondMode::Ieee8023Ad } else { BondMode::ActiveBackup };
+            let mut builder = bond(LinkBond::new(link).mode(mode), settings).address(mac.0.to_vec());
+            if settings.is_lacp() {
+                // Only of a bond that is down.
+                builder = builder.ad_lacp_rate(BondLacpRate::Fast);
+            }
             add(builder.build()).await
         }
         Op::CreateVlan { link, parent, id } => {
@@ -124,18 +130,15 @@ async fn one(netlink: &Netlink, ethtool: &Ethtool, op: &Op) -> Result<(), NetErr
 /// Operations on one link that exists.
 async fn change(netlink: &Netlink, op: &Op) -> Result<(), NetError> {
     let message = match op {
-        Op::SetBond { link, settings } => {
-            bond(LinkMessageBuilder::<LinkBond>::new(link), settings).index(index(netlink, link).await?).build()
-        }
-        Op::SetBridge { link } => LinkMessageBuilder::<LinkBridge>::new(link)
+        Op::SetBond { link, settings } => bond(existing_bond(netlink, link).await?, settings).build(),
+        Op::SetBridge { link } => LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge)
             .index(index(netlink, link).await?)
             .stp_state(BridgeStpState::Disabled)
             .forward_delay(0)
             .build(),
-        Op::SetPrimary { link, leg } => LinkMessageBuilder::<LinkBond>::new(link)
-            .index(index(netlink, link).await?)
-            .primary(index(netlink, leg).await?)
-            .build(),
+        Op::SetPrimary { link, leg } => {
+            existing_bond(netlink, link).await?.primary(index(netlink, leg).await?).build()
+        }
         Op::SetMac { link, mac } => plain(netlink, link).await?.address(mac.0.to_vec()).build(),
         Op::SetMtu { link, mtu } => plain(netlink, link).await?.mtu(*mtu).build(),
         Op::Down { link } => plain(netlink, link).await?.down().build(),
@@ -154,10 +157,14 @@ async fn plain(netlink: &Netlink, link: &str) -> Result<LinkMessageBuilder<LinkU
     Ok(LinkUnspec::new_with_index(index(netlink, link).await?))
 }
 
-/// Attributes in the order that the driver's checks want: mode first, then monitoring.
-fn bond(builder: LinkMessageBuilder<LinkBond>, set: &BondSettings) -> LinkMessageBuilder<LinkBond> {
-    let lacp = set.mode == "802.3ad";
-    let mut builder = builder.mode(if lacp { BondMode::Ieee8023Ad } else { BondMode::ActiveBackup });
+/// Without its name: the kernel takes a name for a renaming, which it refuses while the link is up.
+async fn existing_bond(netlink: &Netlink, link: &str) -> Result<LinkMessageBuilder<LinkBond>, NetError> {
+    let index = index(netlink, link).await?;
+    Ok(LinkMessageBuilder::<LinkBond>::new_with_info_kind(InfoKind::Bond).index(index))
+}
+
+/// All settings but the mode, which a bond with legs does not change.
+fn bond(mut builder: LinkMessageBuilder<LinkBond>, set: &BondSettings) -> LinkMessageBuilder<LinkBond> {
     if set.arp_interval > 0 {
         builder = builder
             .arp_interval(set.arp_interval)
@@ -167,8 +174,8 @@ fn bond(builder: LinkMessageBuilder<LinkBond>, set: &BondSettings) -> LinkMessag
     } else {
         builder = builder.miimon(set.miimon);
     }
-    if lacp {
-        builder = builder.ad_lacp_rate(BondLacpRate::Fast).xmit_hash_policy(BondXmitHashPolicy::Layer34);
+    if set.is_lacp() {
+        builder = builder.xmit_hash_policy(BondXmitHashPolicy::Layer34);
     } else {
         builder = builder.primary_reselect(BondPrimaryReselect::Failure);
     }

@@ -10,7 +10,7 @@ use dayzero_model::network::{BondState, LegState};
 pub fn bond_state(observed: &Observed, name: &str) -> Option<BondState> {
     let link = observed.by_name(name)?;
     let LinkKind::Bond(bond) = &link.kind else { return None };
-    let lacp = bond.settings.mode == "802.3ad";
+    let lacp = bond.settings.is_lacp();
     let legs = observed.links.iter().filter(|leg| leg.master == Some(link.index));
     let mut states: Vec<LegState> = legs
         .filter_map(|leg| {

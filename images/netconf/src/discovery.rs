@@ -25,8 +25,7 @@ async fn run(ops: Vec<Op>) -> Result<(), NetError> {
 /// [`NetError::NoSuchNic`], or the kernel's refusal.
 pub async fn discovery_up(mac: MacAddr, address: Ipv4Net, gateway: Option<Ipv4Addr>) -> Result<(), NetError> {
     let observed = observe().await?;
-    let nic =
-        observed.nic(mac).ok_or_else(|| NetError::NoSuchNic { mac, present: observed.macs() })?;
+    let nic = observed.nic(mac).ok_or_else(|| NetError::NoSuchNic { mac, present: observed.macs() })?;
     let link = nic.name.clone();
     let mut ops = vec![Op::Up { link: "lo".to_owned() }, Op::Up { link: link.clone() }];
     ops.push(Op::AddAddress { link: link.clone(), address });

@@ -6,7 +6,10 @@ use dayzero_model::network::HostNetwork;
 use ipnet::Ipv4Net;
 
 /// Links that the plan makes or uses, and what hangs on its bridges (a VM's taps).
-pub(crate) fn our_links<'a>(observed: &'a Observed, wanted: &'a HostNetwork) -> impl Iterator<Item = &'a Link> {
+pub(crate) fn our_links<'a>(
+    observed: &'a Observed,
+    wanted: &'a HostNetwork,
+) -> impl Iterator<Item = &'a Link> {
     observed.links.iter().filter(|link| is_ours(observed, wanted, link))
 }
 
@@ -21,17 +24,15 @@ fn is_ours(observed: &Observed, wanted: &HostNetwork, link: &Link) -> bool {
         .and_then(|master| observed.by_index(master))
         .is_some_and(|master| wanted.bridges.iter().any(|bridge| bridge.name == master.name));
     let by_name = link.name == wanted.bond.name
-        || wanted.bridges.iter().any(|bridge| {
-            link.name == bridge.name || link.name == vlan_name(&wanted.bond.name, bridge.vlan)
-        });
+        || wanted
+            .bridges
+            .iter()
+            .any(|bridge| link.name == bridge.name || link.name == vlan_name(&wanted.bond.name, bridge.vlan));
     planned_nic || by_name || (on_our_bridge && link.kind != LinkKind::Physical)
 }
 
 fn foreign<'a>(observed: &'a Observed, wanted: &'a HostNetwork) -> impl Iterator<Item = &'a Link> {
-    observed
-        .links
-        .iter()
-        .filter(|link| link.kind != LinkKind::Loopback && !is_ours(observed, wanted, link))
+    observed.links.iter().filter(|link| link.kind != LinkKind::Loopback && !is_ours(observed, wanted, link))
 }
 
 /// One line a foreign link.
@@ -69,7 +70,9 @@ pub fn problems(observed: &Observed, wanted: &HostNetwork) -> Vec<String> {
                 ));
             }
         }
-        for route in observed.routes.iter().filter(|route| route.link == Some(link.index) && route.table == MAIN) {
+        for route in
+            observed.routes.iter().filter(|route| route.link == Some(link.index) && route.table == MAIN)
+        {
             if route.to == default() {
                 if wanted.gateway.is_some() {
                     problems.push(format!(

@@ -292,7 +292,8 @@ async fn links(macs: &[MacAddr]) -> Result<Vec<(MacAddr, Link)>, NetError> {
     }
     let find = |mac: &MacAddr| {
         let link = observed.nic(*mac).cloned();
-        link.map(|link| (*mac, link)).ok_or_else(|| NetError::NoSuchNic { mac: *mac, present: observed.macs() })
+        link.map(|link| (*mac, link))
+            .ok_or_else(|| NetError::NoSuchNic { mac: *mac, present: observed.macs() })
     };
     macs.iter().map(find).collect()
 }

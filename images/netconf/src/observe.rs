@@ -11,13 +11,11 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    BondAdInfo, BondArpValidate, BondLacpRate, BondPrimaryReselect, BondXmitHashPolicy, BridgeStpState, InfoBond,
-    InfoBondPort, InfoBridge, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkLayerType, LinkMessage, MiiStatus,
+    BondAdInfo, BondArpValidate, BondLacpRate, BondPrimaryReselect, BondXmitHashPolicy, BridgeStpState,
+    InfoBond, InfoBondPort, InfoBridge, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkLayerType, LinkMessage, MiiStatus,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
-};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use rtnetlink::{IpVersion, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,8 +36,13 @@ pub async fn observe() -> Result<Observed, NetError> {
     let every = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let routes: Vec<RouteMessage> =
         netlink.route().get(every).execute().try_collect().await.map_err(failed("listing the routes"))?;
-    let rules: Vec<RuleMessage> =
-        netlink.rule().get(IpVersion::V4).execute().try_collect().await.map_err(failed("listing the rules"))?;
+    let rules: Vec<RuleMessage> = netlink
+        .rule()
+        .get(IpVersion::V4)
+        .execute()
+        .try_collect()
+        .await
+        .map_err(failed("listing the rules"))?;
     let ethtool = Ethtool::open()?;
     let mut links: Vec<Link> = links.iter().map(link).collect();
     for link in links.iter_mut().filter(|link| link.kind == LinkKind::Physical) {

@@ -113,6 +113,27 @@ pub struct BondSettings {
     pub reselect_on_failure: bool,
 }
 
+impl BondSettings {
+    /// `observed` is as wanted in all that matters in this mode with this monitoring; the driver shows defaults for the rest.
+    pub fn is_met_by(&self, observed: &Self) -> bool {
+        let base = |set: &Self| (set.mode.clone(), set.miimon, set.arp_interval, set.min_links);
+        let arp = |set: &Self| (set.arp_targets.clone(), set.arp_validate_all, set.missed_max);
+        let lacp = |set: &Self| (set.lacp_fast, set.hash_layer34);
+        base(self) == base(observed)
+            && (self.arp_interval == 0 || arp(self) == arp(observed))
+            && if self.is_lacp() {
+                lacp(self) == lacp(observed)
+            } else {
+                self.reselect_on_failure == observed.reselect_on_failure
+            }
+    }
+
+    /// Mode 802.3ad.
+    pub fn is_lacp(&self) -> bool {
+        self.mode == "802.3ad"
+    }
+}
+
 /// A bond's leg as the driver shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leg {

@@ -151,7 +151,7 @@ impl<'a> Planner<'a> {
                 self.push(Op::SetMtu { link: name.clone(), mtu: spec.mtu });
             }
             Some((link, bond)) => {
-                if bond.settings != settings {
+                if !settings.is_met_by(&bond.settings) {
                     self.push(Op::SetBond { link: name.clone(), settings });
                 }
                 if link.mac != Some(mac) {
@@ -185,7 +185,7 @@ impl<'a> Planner<'a> {
             LinkKind::Bond(bond) if bond.settings.mode != settings.mode => {
                 format!("mode is {}, wanted {}", bond.settings.mode, settings.mode)
             }
-            LinkKind::Bond(bond) if bond.settings.lacp_fast != settings.lacp_fast => {
+            LinkKind::Bond(bond) if settings.is_lacp() && !bond.settings.lacp_fast => {
                 "the LACP timeout cannot be changed while it is up".to_owned()
             }
             LinkKind::Bond(bond) => return Some((link, bond)),
@@ -208,10 +208,12 @@ impl<'a> Planner<'a> {
                 )),
             }
         }
-        let strangers =
-            self.observed.links.iter().filter(|link| bond.is_some() && link.master == bond).filter(|link| {
-                !legs.iter().any(|leg| leg.index == link.index)
-            });
+        let strangers = self
+            .observed
+            .links
+            .iter()
+            .filter(|link| bond.is_some() && link.master == bond)
+            .filter(|link| !legs.iter().any(|leg| leg.index == link.index));
         let strangers: Vec<String> = strangers.map(|link| link.name.clone()).collect();
         for link in strangers {
             self.push(Op::Release { link });
@@ -410,9 +412,12 @@ impl<'a> Planner<'a> {
         let present: Vec<RouteSpec> = in_table.map(|route| self.spec_of(route)).collect();
         self.routes(present, wanted, nic.up);
         let rule = rule_of(spec);
-        if !self.observed.rules.iter().any(|r| {
-            (r.priority, r.from, r.table) == (rule.priority, rule.from, rule.table)
-        }) {
+        if !self
+            .observed
+            .rules
+            .iter()
+            .any(|r| (r.priority, r.from, r.table) == (rule.priority, rule.from, rule.table))
+        {
             self.push(Op::AddRule(rule));
         }
     }

@@ -24,7 +24,8 @@ pub async fn converge(wanted: &HostNetwork) -> NetworkReport {
             Err(error) => return broken(&error, changes),
         };
         if plan.ops.is_empty() {
-            failures.clear();
+            // Refused, and yet as wanted: the kernel took it in part, and that was enough.
+            changes.append(&mut failures);
             break;
         }
         let statuses = match apply(&plan).await {
@@ -73,13 +74,13 @@ pub fn describe(observed: &Observed, wanted: &HostNetwork) -> NetworkReport {
             None => format!("rule {}: from all lookup {}", rule.priority, rule.table),
         })
         .collect();
-    storage_routes.extend(observed.routes.iter().filter(|r| r.table != MAIN && tables.contains(&r.table)).map(
-        |route| {
+    storage_routes.extend(
+        observed.routes.iter().filter(|r| r.table != MAIN && tables.contains(&r.table)).map(|route| {
             let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
             let link = route.link.map(|index| observed.name_of(index)).unwrap_or_default();
             format!("table {}: {}{via} dev {link}", route.table, route.to)
-        },
-    ));
+        }),
+    );
     NetworkReport {
         converged: problems.is_empty(),
         problems,

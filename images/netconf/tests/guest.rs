@@ -42,7 +42,12 @@ fn initramfs(work: &Path, kernel: &Path) -> PathBuf {
     let mut order = Vec::new();
     for module in MODULES {
         let shown = output(
-            Command::new("modprobe").arg("-d").arg(&base).arg("-S").arg(&release).args(["--show-depends", module]),
+            Command::new("modprobe")
+                .arg("-d")
+                .arg(&base)
+                .arg("-S")
+                .arg(&release)
+                .args(["--show-depends", module]),
         );
         for path in shown.lines().filter_map(|line| line.strip_prefix("insmod ")) {
             let path = Path::new(path.split_whitespace().next().unwrap());
@@ -135,7 +140,8 @@ impl Port {
             match frame.get(12..14) {
                 Some([0x88, 0x09]) if frame.get(14) == Some(&1) => self.send(&self.lacp(frame)),
                 Some([0x88, 0xcc]) => {
-                    self.announced.fetch_add(usize::from(frame.windows(5).any(|w| w == b"host1")), Ordering::Relaxed);
+                    self.announced
+                        .fetch_add(usize::from(frame.windows(5).any(|w| w == b"host1")), Ordering::Relaxed);
                 }
                 Some([0x08, 0x06]) => {
                     // A backup leg sees the active leg's requests, as on a real segment; a VLAN's are not ours.
@@ -156,7 +162,9 @@ fn qemu(work: &Path, kernel: &Path, initrd: &Path) -> Command {
     let boot = std::fs::read_dir(kernel.join("boot")).unwrap().map(|entry| entry.unwrap().path());
     let vmlinuz = boot.into_iter().find(|p| p.file_name().unwrap().to_str().unwrap().starts_with("vmlinuz"));
     let mut command = Command::new("qemu-system-x86_64");
-    command.args("-nodefaults -display none -vga none -machine q35 -accel tcg -cpu max -m 512 -no-reboot".split(' '));
+    command.args(
+        "-nodefaults -display none -vga none -machine q35 -accel tcg -cpu max -m 512 -no-reboot".split(' '),
+    );
     command.args(["-serial", "stdio"]).arg("-kernel").arg(vmlinuz.unwrap()).arg("-initrd").arg(initrd);
     command.args(["-append", "console=ttyS0 quiet no_timer_check net.ifnames=0 panic=-1"]);
     for number in 1..=4 {
@@ -185,8 +193,12 @@ fn a_host_wires_itself() {
     let threads: Vec<_> = (1..=4_u8)
         .map(|number| {
             let socket = |n: u8| sockets[usize::from(n) - 1].try_clone().unwrap();
-            let port =
-                Port { socket: socket(number), guest: path("g", number), number, announced: announced.clone() };
+            let port = Port {
+                socket: socket(number),
+                guest: path("g", number),
+                number,
+                announced: announced.clone(),
+            };
             let others = match number {
                 1 => vec![(socket(2), path("g", 2))],
                 2 => vec![(socket(1), path("g", 1))],
@@ -219,6 +231,6 @@ fn a_host_wires_itself() {
     let checks: Vec<&str> = console.lines().filter_map(|line| line.strip_prefix("CHECK ")).collect();
     let bad: Vec<&&str> = checks.iter().filter(|c| c.split_whitespace().nth(1) != Some("ok")).collect();
     assert!(bad.is_empty(), "{bad:#?}");
-    assert!(console.contains("GUEST DONE") && checks.len() == 24, "{} checks", checks.len());
+    assert!(console.contains("GUEST DONE") && checks.len() == 30, "{} checks", checks.len());
     assert!(announced.load(Ordering::Relaxed) >= 2, "our LLDP frames did not reach the switch");
 }

@@ -50,11 +50,9 @@ fn bare_host() -> Observed {
 fn wanted(mode: BondMode) -> HostNetwork {
     let monitor = match mode {
         BondMode::Lacp => BondMonitor::Mii { interval_ms: 100 },
-        BondMode::ActiveBackup => BondMonitor::Arp {
-            interval_ms: 200,
-            missed_max: 2,
-            target: "10.77.0.1".parse().unwrap(),
-        },
+        BondMode::ActiveBackup => {
+            BondMonitor::Arp { interval_ms: 200, missed_max: 2, target: "10.77.0.1".parse().unwrap() }
+        }
     };
     let storage = |n: u8, net: u8| StorageLink {
         mac: mac(n),
@@ -350,6 +348,9 @@ fn a_changed_timer_changes_the_bond_in_place() {
         BondMonitor::Arp { interval_ms: 500, missed_max: 3, target: "10.77.0.1".parse().unwrap() };
     assert_eq!(texts(&Plan::new(&observed, &network)), ["change the settings of bond bond0"]);
     settle(&mut observed, &network);
+    network.bond.monitor = BondMonitor::Mii { interval_ms: 250 };
+    assert_eq!(texts(&Plan::new(&observed, &network)), ["change the settings of bond bond0"]);
+    settle(&mut observed, &network);
 }
 
 #[test]
@@ -415,8 +416,10 @@ fn foreign_links_are_named_left_alone_and_refused_where_they_overlap() {
     assert!(plan.ops.is_empty());
     assert_eq!(
         plan.problems,
-        ["docker0 is not in the plan and has the address 10.77.11.200/25, inside the planned prefix 10.77.11.0/24: \
-          remove it or plan it"]
+        [
+            "docker0 is not in the plan and has the address 10.77.11.200/25, inside the planned prefix 10.77.11.0/24: \
+          remove it or plan it"
+        ]
     );
 }
 
@@ -443,7 +446,9 @@ fn meddle(observed: &mut Observed, how: u8, which: u8) {
         2 => observed.addresses.retain(|address| address.link != index),
         3 => observed.addresses.push(Address { link: index, address: "192.0.2.7/24".parse().unwrap() }),
         4 => observed.routes.retain(|route| route.link != Some(index)),
-        5 => observed.rules.retain(|rule| rule.priority < RULES_FROM || rule.table % 2 == u32::from(which) % 2),
+        5 => {
+            observed.rules.retain(|rule| rule.priority < RULES_FROM || rule.table % 2 == u32::from(which) % 2)
+        }
         6 => observed.rules.push(Rule { priority: RULES_FROM + 77, from: None, table: 177 }),
         7 if observed.links[at].kind != LinkKind::Physical && name != "lo" => {
             observed.links.remove(at);
