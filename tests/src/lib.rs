@@ -1,0 +1,1 @@
+//! End-to-end scenarios and foreign peers live in `tests/`, the project's own tasks in `xtask/`.

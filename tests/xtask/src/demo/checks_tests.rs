@@ -252,7 +252,7 @@ fn each_check_has_something_that_makes_it_false() {
         ("bmc-credential-rotated", |seen| seen.factory[1].1 = false),
         ("bmc-credential-rotated", |seen| facts(seen, 0).credential = CredentialPhase::Works),
         ("pxe-bios", |seen| seen.hosts[1].view.timeline.clear()),
-        ("pxe-uefi", |seen| facts(seen, 0).vouch = None),
+        ("pxe-uefi", |seen| seen.hosts[0].view.timeline.clear()),
         ("unknown-mac-pending", |seen| seen.stranger.as_mut().unwrap().answered = 1),
         ("unknown-mac-pending", |seen| seen.stranger.as_mut().unwrap().asked = 0),
         ("inventory", |seen| facts(seen, 1).inventory.as_mut().unwrap().disks[0].wwn = None),

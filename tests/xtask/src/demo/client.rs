@@ -6,7 +6,6 @@ use dayzero_model::condition::ConditionRecord;
 use dayzero_model::event::Event;
 use dayzero_model::facts::HostFacts;
 use dayzero_model::proof::ProofReport;
-use dayzero_model::vm::Vm;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::process::Command;
@@ -17,7 +16,6 @@ pub struct Status {
     pub racks: Vec<Rack>,
     pub todo: Vec<Todo>,
     pub pending: Vec<Pending>,
-    pub vms: Vec<Vm>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -109,7 +109,13 @@ impl Play {
                 .todo
                 .iter()
                 .map(|todo| {
-                    format!("{}: {} ({})", todo.host.as_deref().unwrap_or("site"), todo.sentence, todo.code)
+                    format!(
+                        "{}: {} ({}): {}",
+                        todo.host.as_deref().unwrap_or("site"),
+                        todo.sentence,
+                        todo.code,
+                        todo.next_action
+                    )
                 })
                 .collect();
             let failed = failed.join("\n        ");
