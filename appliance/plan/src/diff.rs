@@ -182,8 +182,12 @@ impl fmt::Display for PlanDiff {
         }
         for change in &self.changes {
             match &change.kind {
-                ChangeKind::Added { new } => writeln!(f, "+ {}  {}", change.path, brief(new))?,
-                ChangeKind::Removed { old } => writeln!(f, "- {}  {}", change.path, brief(old))?,
+                ChangeKind::Added { new } => {
+                    writeln!(f, "{}", format!("+ {}  {}", change.path, brief(new)).trim_end())?
+                }
+                ChangeKind::Removed { old } => {
+                    writeln!(f, "{}", format!("- {}  {}", change.path, brief(old)).trim_end())?
+                }
                 ChangeKind::Changed { old, new } => {
                     writeln!(f, "~ {}  {} -> {}", change.path, brief(old), brief(new))?;
                 }
@@ -194,21 +198,34 @@ impl fmt::Display for PlanDiff {
     }
 }
 
-/// A value in one line: scalars of an object first come, first shown; nested ones by their keys.
+/// A value in one line: the keys of an object, nested ones in braces, cropped.
 fn brief(value: &Value) -> String {
     let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Object(map) => {
-            let shown = map.iter().filter(|(key, value)| *key != "name" && !value.is_null());
-            shown.map(|(key, value)| format!("{key}={}", brief(value))).collect::<Vec<_>>().join(" ")
-        }
-        Value::Array(items) => format!("[{}]", items.iter().map(brief).collect::<Vec<_>>().join(", ")),
-        other => other.to_string(),
+        Value::Object(map) => keys(map),
+        other => nested(other),
     };
     let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().count() > 200 {
-        format!("{}…", text.chars().take(199).collect::<String>())
+    if text.chars().count() > 240 {
+        format!("{}…", text.chars().take(239).collect::<String>())
     } else {
         text
+    }
+}
+
+fn keys(map: &Map<String, Value>) -> String {
+    let shown = map.iter().filter(|(key, value)| *key != "name" && !value.is_null());
+    // Plain values first: they tell more in a cropped line.
+    let (nested_ones, plain): (Vec<_>, Vec<_>) =
+        shown.partition(|(_, value)| value.is_object() || value.is_array());
+    let all = plain.into_iter().chain(nested_ones);
+    all.map(|(key, value)| format!("{key}={}", nested(value))).collect::<Vec<_>>().join(" ")
+}
+
+fn nested(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Object(map) => format!("{{{}}}", keys(map)),
+        Value::Array(items) => format!("[{}]", items.iter().map(nested).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
     }
 }

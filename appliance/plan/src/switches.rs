@@ -118,7 +118,10 @@ fn everywhere(site: &Site, text: &mut String) {
     text.push_str("  spanning tree: edge port (portfast): firmware gives up on DHCP before a port that listens and learns forwards\n");
     text.push_str("  LLDP: transmit system name and port id, as the plan spells them; without, cabling cannot be checked\n");
     let mtu = site.networks.iter().map(|net| net.mtu).max().unwrap_or(1500);
-    text.push_str(&format!("  MTU: at least {mtu} bytes of IP ({} on the wire with a VLAN tag)\n", mtu + 18));
+    text.push_str(&format!(
+        "  MTU: at least {mtu} bytes of IP (frames of {} with VLAN tag and checksum)\n",
+        mtu + 22
+    ));
     text.push_str("  port security: off, or at least 16 addresses, since VMs are behind the port\n");
     text.push_str("\nThe appliance\n");
     for net in &site.networks {
