@@ -14,16 +14,18 @@ use std::sync::Arc;
 pub async fn run() -> Result<std::convert::Infallible> {
     let text = std::fs::read_to_string("/proc/cmdline").context("/proc/cmdline")?;
     let cmdline = Cmdline::parse(&text)?;
-    dayzero_netconf::discovery_up(cmdline.mac, cmdline.address, cmdline.gateway)
+    dayzero_netconf::discovery::discovery_up(cmdline.mac, cmdline.address, cmdline.gateway)
         .await
         .with_context(|| format!("boot NIC {}", cmdline.mac))?;
     // LLDP is heard on every linked NIC, so all of them are brought up.
-    let macs: Vec<_> = crate::inventory::nics().iter().map(|nic| nic.mac).collect();
-    dayzero_netconf::all_up(&macs).await.context("bringing the NICs up")?;
+    dayzero_netconf::discovery::all_up(&[]).await.context("bringing the NICs up")?;
 
     let key = HostKey::generate()?;
     console::print(&format!("dayzero-agent: key {}", key.fingerprint()));
-    let vouched = vouch::wait(cmdline.boot, key.fingerprint()).await;
+    let vouched = tokio::select! {
+        vouched = vouch::wait(cmdline.boot, key.fingerprint()) => vouched,
+        failed = enrol::announce(&cmdline, &key) => match failed? {},
+    };
     let credentials = enrol::enrol(&cmdline, &key, &vouched).await?;
     console::print(&format!("dayzero-agent: enrolled as {}", credentials.host));
     let host = Arc::new(Host::discovered(credentials.clone()));

@@ -20,8 +20,8 @@ pub async fn collect(lldp: Duration) -> Inventory {
             Vec::new()
         }
     };
-    let disks = match tokio::task::spawn_blocking(dayzero_storage::disks::inventory).await {
-        Ok(Ok(disks)) => disks,
+    let disks = match tokio::task::spawn_blocking(dayzero_storage::disks::enumerate).await {
+        Ok(Ok(found)) => found.into_iter().map(|found| found.disk).collect(),
         Ok(Err(error)) => {
             partial_errors.push(format!("disks: {error}"));
             Vec::new()

@@ -77,7 +77,8 @@ impl Modules {
             if fresh.is_empty() {
                 break;
             }
-            for name in fresh.iter().flat_map(|alias| self.matching(alias)) {
+            let wanted: Vec<String> = fresh.iter().flat_map(|alias| self.matching(alias)).collect();
+            for name in wanted {
                 problems.extend(self.load(&name));
             }
         }

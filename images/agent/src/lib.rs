@@ -7,7 +7,6 @@
 
 pub mod channel;
 pub mod cmdline;
-pub mod command;
 pub mod console;
 pub mod credentials;
 pub mod discovery;

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // reqwest asks the process for one TLS provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     if std::process::id() == 1 {
         return dayzero_agent::init::run();
     }

@@ -212,7 +212,9 @@ async fn reboot(host: &Arc<Host>) -> Result<Report, AgentError> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         if installed {
             let limit = Duration::from_secs(30);
-            if let Err(error) = crate::command::run("systemctl", &["--no-block", "reboot"], limit).await {
+            if let Err(error) =
+                dayzero_storage::tool::run("systemctl", &["--no-block", "reboot"], limit).await
+            {
                 tracing::error!("restart: {error}");
             }
         } else {

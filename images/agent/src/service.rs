@@ -49,14 +49,12 @@ async fn serve() -> Result<std::convert::Infallible> {
 /// Network before anything else; a NIC may appear late, so it is tried until it is as wanted.
 async fn bring_up(network: &HostNetwork) {
     for attempt in 1..=30 {
-        match dayzero_netconf::converge(network).await {
-            Ok(report) if report.converged => {
-                tracing::info!("network is as wanted after {attempt} passes: {:?}", report.changes);
-                return;
-            }
-            Ok(report) => tracing::warn!("network, pass {attempt}: {}", report.problems.join("; ")),
-            Err(error) => tracing::warn!("network, pass {attempt}: {error}"),
+        let report = dayzero_netconf::converge(network).await;
+        if report.converged {
+            tracing::info!("network is as wanted after {attempt} passes: {:?}", report.changes);
+            return;
         }
+        tracing::warn!("network, pass {attempt}: {}", report.problems.join("; "));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -1,10 +1,10 @@
 //! Virtual machines through libvirt's `virsh`: fixed arguments, definitions by file, no shell.
 
-use crate::command;
 use dayzero_hypervisor::kvm::{VmDomain, domain_xml};
 use dayzero_model::Name;
 use dayzero_model::vm::{VmReport, VmSpec};
 use dayzero_model::wire::AgentError;
+use dayzero_storage::tool;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn failed(sentence: String, observed: String) -> AgentError {
 
 async fn virsh(args: &[&str]) -> Result<String, AgentError> {
     let full: Vec<&str> = ["--connect", "qemu:///system"].iter().chain(args).copied().collect();
-    command::run("virsh", &full, LIMIT)
+    tool::run("virsh", &full, LIMIT)
         .await
         .map_err(|e| failed(format!("virsh {}: {e}", args.join(" ")), e.to_string()))
 }
