@@ -22,6 +22,8 @@ pub(crate) const HOST_OVERLAY: &[(&str, u32, &str)] = &[
     ("etc/systemd/timesyncd.conf.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/timesyncd.conf.d/dayzero.conf")),
     ("usr/lib/systemd/system/dayzero-agent.service", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-agent.service")),
     ("usr/lib/systemd/system/dayzero-growfs.service", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-growfs.service")),
+    ("usr/lib/systemd/system/dayzero-libvirt-probe.service", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-libvirt-probe.service")),
+    ("usr/lib/systemd/system/dayzero-libvirt-probe.timer", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-libvirt-probe.timer")),
 ];
 
 /// Debian packages of a KVM host.

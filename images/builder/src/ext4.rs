@@ -11,11 +11,11 @@ use std::path::Path;
 /// The UUID of every image, until an installer changes it: of no host.
 const UUID: &str = "da7ae000-0000-4000-8000-000000000000";
 
-/// Makes a file system of `bytes` from `tree`.
-pub(crate) fn build(image: &Path, bytes: u64, label: &str, tree: &Path) -> Result<()> {
+/// Makes a file system of `bytes` from `tree`, with a journal of `journal` MiB.
+pub(crate) fn build(image: &Path, bytes: u64, journal: u32, label: &str, tree: &Path) -> Result<()> {
     Tool::new("mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-L", label, "-U", UUID])
-        .args(["-O", "metadata_csum,metadata_csum_seed,64bit,^orphan_file", "-J", "size=32"])
+        .args(["-O", "metadata_csum,metadata_csum_seed,64bit,^orphan_file", "-J", &format!("size={journal}")])
         .arg("-E")
         .arg(format!("hash_seed={UUID},lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0"))
         .arg("-d")
@@ -66,7 +66,7 @@ mod tests {
         std::fs::create_dir_all(tree.join("usr/lib")).unwrap();
         std::fs::write(tree.join("usr/lib/a"), "a").unwrap();
         let image = directory.path().join("image");
-        build(&image, 64 << 20, "test", &tree).unwrap();
+        build(&image, 64 << 20, 4, "test", &tree).unwrap();
         let program = directory.path().join("program");
         std::fs::write(&program, vec![1; 300_000]).unwrap();
         add_program(&image, &program, "/usr/lib/program", directory.path()).unwrap();
@@ -92,8 +92,7 @@ mod tests {
         let tree = directory.path().join("tree");
         std::fs::create_dir_all(&tree).unwrap();
         let image = directory.path().join("image");
-        // The journal takes most of it.
-        build(&image, 40 << 20, "test", &tree).unwrap();
+        build(&image, 16 << 20, 4, "test", &tree).unwrap();
         let program = directory.path().join("program");
         std::fs::write(&program, vec![1; 20 << 20]).unwrap();
         assert!(add_program(&image, &program, "/program", directory.path()).is_err());

@@ -11,13 +11,16 @@ pub(crate) enum Item<'a> {
     File(&'a str, &'a Path),
 }
 
-/// Makes a FAT file system of `bytes` in a new file. `bits` is 16 or 32.
-pub(crate) fn build(path: &Path, bytes: u64, bits: u32, label: &str, items: &[Item]) -> Result<()> {
+/// The least size of [`build`]: FAT32 has at least 65525 clusters, here of 4 KiB, since GRUB reads cluster by cluster.
+pub(crate) const LEAST: u64 = 260 << 20;
+
+/// Makes a FAT32 file system of `bytes` in a new file.
+pub(crate) fn build(path: &Path, bytes: u64, label: &str, items: &[Item]) -> Result<()> {
     let file = std::fs::File::create(path).map_err(Error::io("cannot make", path))?;
     file.set_len(bytes).map_err(Error::io("cannot make", path))?;
     drop(file);
     Tool::new("mkfs.vfat")
-        .args(["--invariant", "-s", "1", "-F", &bits.to_string(), "-n", label])
+        .args(["--invariant", "-s", "8", "-F", "32", "-n", label])
         .arg(path)
         .run("making a FAT file system")?;
     for item in items {
@@ -49,7 +52,7 @@ mod tests {
         let image = |name: &str| {
             let path = directory.path().join(name);
             let items = [Item::Directory("/dayzero"), Item::File("/dayzero/vmlinuz", &source)];
-            build(&path, 8 << 20, 16, "TEST", &items).unwrap();
+            build(&path, LEAST, "TEST", &items).unwrap();
             std::fs::read(path).unwrap()
         };
         let first = image("a");

@@ -31,7 +31,7 @@ pub(crate) fn bios(scratch: &Path, prefix: &str, script: Option<&str>) -> Result
     if let Some(script) = script {
         let path = scratch.join("early.cfg");
         error::write(&path, script)?;
-        tool = tool.arg("-c").arg(&path).args(["biosdisk", "part_msdos", "fat", "linux", "boot"]);
+        tool = tool.arg("-c").arg(&path).args(["biosdisk", "part_msdos", "linux", "boot"]);
     } else {
         tool = tool.arg("biosdisk").args(MODULES);
     }

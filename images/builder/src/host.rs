@@ -22,7 +22,7 @@ const ROOT_BYTES: u64 = 1280 * MIB;
 /// The least root partition: room for logs, updates and the agent's state.
 const ROOT_LEAST: u64 = 2048 * MIB;
 /// Kernel and initial RAM disk twice, and room.
-const ESP_BYTES: u64 = 96 * MIB;
+const ESP_BYTES: u64 = fat::LEAST;
 /// Where the agent lies.
 const AGENT: &str = "/usr/lib/dayzero/dayzero-agent";
 
@@ -152,7 +152,7 @@ fn make_base(directory: &Path, installed: &Path) -> Result<()> {
     error::write(&initrd, initial_ramdisk(&tree, &release, &directory.join("modules"))?)?;
     make_esp(directory, &kernel, &initrd)?;
     let root = directory.join("root.ext4");
-    ext4::build(&root, ROOT_BYTES, "dayzero-root", &tree)?;
+    ext4::build(&root, ROOT_BYTES, 32, "dayzero-root", &tree)?;
     error::write(&directory.join("kernel-release"), &release)?;
     for name in ["root.ext4", "esp.fat"] {
         chunks::cut(&directory.join(name), &directory.join("chunks"), None)?;
@@ -208,7 +208,7 @@ fn make_esp(directory: &Path, kernel: &Path, initrd: &Path) -> Result<()> {
         fat::Item::File("/dayzero/vmlinuz", kernel),
         fat::Item::File("/dayzero/initrd.img", initrd),
     ];
-    fat::build(&directory.join("esp.fat"), ESP_BYTES, 32, "DAYZEROESP", &items)
+    fat::build(&directory.join("esp.fat"), ESP_BYTES, "DAYZEROESP", &items)
 }
 
 impl Base {

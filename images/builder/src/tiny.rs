@@ -12,7 +12,7 @@ use crate::discovery::{Packing, pack};
 use crate::error::{self, Error, Result};
 use crate::kernel::{Flavour, Kernel, build_kernel};
 use crate::modules::Index;
-use crate::{fat, grub};
+use crate::grub;
 use dayzero_model::Sha256;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
@@ -51,7 +51,7 @@ pub fn build_template_tiny(cache: &Cache) -> Result<Template> {
     let kernel = build_kernel(cache, Flavour::Cloud)?;
     let apt = Apt::new(cache)?;
     let busybox = apt.candidate("busybox-static")?;
-    let key = Key::new("tiny", 1)
+    let key = Key::new("tiny", 2)
         .with("kernel", &kernel.key)
         .with("busybox", &busybox)
         .with("init", assets::TINY_INIT)
@@ -98,34 +98,56 @@ fn initial_ramdisk(kernel: &Kernel, busybox: &Path) -> Result<Vec<u8>> {
     pack(&archive.bytes(), Packing::Small)
 }
 
-/// An MBR, GRUB's core image behind it, and one FAT partition with kernel and initial RAM disk.
+/// An MBR, GRUB's core image behind it, and one partition with nothing but kernel and initial RAM disk, end to end:
+/// GRUB reads them by block numbers, in few large reads, which is what counts where each BIOS call is emulated.
 fn write_disk(path: &Path, kernel: &Path, initrd: &Path, scratch: &Path) -> Result<()> {
-    let partition = scratch.join("partition");
-    let kernel_copy = scratch.join("vmlinuz");
-    error::copy(kernel, &kernel_copy)?;
-    let items = [fat::Item::File("/vmlinuz", &kernel_copy), fat::Item::File("/initrd", initrd)];
-    fat::build(&partition, DISK_BYTES - PARTITION_START, 16, "TINY", &items)?;
-    // GRUB without its shell: three commands, half a second.
-    let script = format!("linux /vmlinuz {CMDLINE}\ninitrd /initrd\nboot\n");
+    let (kernel, initrd) = (error::read(kernel)?, error::read(initrd)?);
+    let sectors = |bytes: &[u8]| (bytes.len() as u64).div_ceil(SECTOR);
+    let (first, second) = (sectors(&kernel), sectors(&initrd));
+    if PARTITION_START + (first + second) * SECTOR > DISK_BYTES {
+        return Err(Error::malformed(path, "kernel and initial RAM disk do not fit into the template's disk"));
+    }
+    // GRUB without its shell: three commands.
+    let script =
+        format!("linux ($root)0+{first} {CMDLINE}\ninitrd ($root){first}+{second}\nboot\n");
     let bios = grub::bios(scratch, "(,msdos1)/", Some(&script))?;
     let (boot, core) = bios.placed_at(1);
     if core.len() as u64 > PARTITION_START - SECTOR {
         return Err(Error::malformed(path, "GRUB's core image reaches into the first partition"));
     }
+    let failed = || Error::io("cannot write", path);
+    error::write(path, mbr(&boot))?;
+    let disk = OpenOptions::new().write(true).open(path).map_err(failed())?;
+    disk.set_len(DISK_BYTES).map_err(failed())?;
+    disk.write_all_at(&core, SECTOR).map_err(failed())?;
+    disk.write_all_at(&kernel, PARTITION_START).map_err(failed())?;
+    disk.write_all_at(&initrd, PARTITION_START + first * SECTOR).map_err(failed())
+}
+
+/// The first sector: boot code, and one active partition of the type "no file system" from [`PARTITION_START`] on.
+fn mbr(boot: &[u8]) -> Vec<u8> {
     let mut mbr = vec![0; SECTOR as usize];
-    mbr[..440].copy_from_slice(&boot);
+    mbr[..440].copy_from_slice(&boot[..440]);
     let entry = |value: u64| u32::try_from(value / SECTOR).unwrap_or(u32::MAX).to_le_bytes();
-    mbr[446] = 0x80; // active: some BIOSes start no disk without it
+    mbr[446] = 0x80; // some BIOSes start no disk without an active partition
     mbr[447..450].copy_from_slice(&[0xfe, 0xff, 0xff]);
-    mbr[450] = 0x0e; // FAT16, by LBA
+    mbr[450] = 0xda;
     mbr[451..454].copy_from_slice(&[0xfe, 0xff, 0xff]);
     mbr[454..458].copy_from_slice(&entry(PARTITION_START));
     mbr[458..462].copy_from_slice(&entry(DISK_BYTES - PARTITION_START));
     mbr[510..].copy_from_slice(&[0x55, 0xaa]);
-    let failed = || Error::io("cannot write", path);
-    error::write(path, &mbr)?;
-    let disk = OpenOptions::new().write(true).open(path).map_err(failed())?;
-    disk.set_len(DISK_BYTES).map_err(failed())?;
-    disk.write_all_at(&core, SECTOR).map_err(failed())?;
-    crate::disk::copy_sparse(&partition, &disk, path, PARTITION_START, DISK_BYTES - PARTITION_START)
+    mbr
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_partition_covers_the_rest_of_the_disk() {
+        let mbr = mbr(&[0x90; 440]);
+        assert_eq!(mbr.len(), 512);
+        assert_eq!(hex::encode(&mbr[446..462]), "80feffffdafeffff0008000000780000");
+        assert_eq!(&mbr[510..], [0x55, 0xaa]);
+    }
 }

@@ -26,6 +26,8 @@ while read -r unit; do
     rm -f "$units"/*.wants/"$unit"
     ln -sf /dev/null "$units/$unit"
 done < "$masked"
+mkdir -p "$units/timers.target.wants"
+ln -sf /usr/lib/systemd/system/dayzero-libvirt-probe.timer "$units/timers.target.wants/dayzero-libvirt-probe.timer"
 for unit in dayzero-agent.service dayzero-growfs.service; do
     ln -sf "/usr/lib/systemd/system/$unit" "$units/multi-user.target.wants/$unit"
 done
