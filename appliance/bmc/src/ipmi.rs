@@ -1,7 +1,7 @@
 //! The IPMI driver.
 
 use crate::lane::Lane;
-use crate::quirks::{Effect, Quirks};
+use crate::quirks::{self, Effect, Quirks};
 use crate::{
     AccountPolicy, Alphabet, Bmc, BmcError, BmcIdentity, BootOverride, BootTarget, Console, Credential,
     Lasting, PowerAction, PowerState, VouchChannel, guid_text,
@@ -39,7 +39,7 @@ impl IpmiBmc {
         let mc = ipmi.mc_info().await?;
         let firmware = mc.firmware.clone();
         let manufacturer = mc.manufacturer.unwrap_or_default();
-        let quirks = Quirks::of(&manufacturer, "", firmware.as_deref().unwrap_or_default());
+        let quirks = quirks::of(&manufacturer, "", firmware.as_deref().unwrap_or_default());
         Ok(Self { ipmi, quirks, firmware, lane: lane.clone() })
     }
 
@@ -112,7 +112,7 @@ impl Bmc for IpmiBmc {
             model: fru.product.or(fru.part),
             serial: fru.serial.or(fru.chassis_serial),
             board_serial: fru.board_serial,
-            uuid: guid.and_then(|bytes| guid_text(bytes, self.quirks.guid_order())),
+            uuid: guid.and_then(|bytes| guid_text(bytes, crate::GuidOrder::Smbios)),
             bmc_mac,
             nic_macs: Vec::new(),
             bmc_firmware: self.firmware.clone(),

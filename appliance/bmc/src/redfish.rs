@@ -1,7 +1,7 @@
 //! The Redfish driver.
 
 use crate::lane::Lane;
-use crate::quirks::{Effect, Quirks};
+use crate::quirks::{self, Effect, Quirks};
 use crate::{
     AccountPolicy, Alphabet, Bmc, BmcError, BmcIdentity, BootOverride, BootTarget, Console, Credential,
     Lasting, PowerAction, PowerState, VouchChannel,
@@ -55,7 +55,7 @@ impl RedfishBmc {
         let system = client.system().await?;
         let firmware = client.manager().await.ok().and_then(|m| m.firmware).unwrap_or_default();
         let manufacturer = system.manufacturer.or(root.vendor).unwrap_or_default();
-        let quirks = Quirks::of(&manufacturer, system.model.as_deref().unwrap_or_default(), &firmware);
+        let quirks = quirks::of(&manufacturer, system.model.as_deref().unwrap_or_default(), &firmware);
         Ok(Self { client, address, quirks, lane: lane.clone() })
     }
 
@@ -72,6 +72,20 @@ impl RedfishBmc {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// The boot mode to write beside the target: as asked for; the present one where the BMC forgets it otherwise; none where it
+    /// refuses to be told.
+    async fn mode_word(&self, mode: Option<BootMode>) -> Result<Option<String>, BmcError> {
+        if self.quirks.has(Effect::BootModeRefused) {
+            return Ok(None);
+        }
+        Ok(match mode {
+            Some(BootMode::Uefi) => Some("UEFI".into()),
+            Some(BootMode::Bios) => Some("Legacy".into()),
+            None if self.quirks.has(Effect::BootModeNeeded) => self.client.boot().await?.mode,
+            None => None,
+        })
     }
 
     /// The first of the reset types that the service allows; the first at all where it lists none.
@@ -207,11 +221,8 @@ impl Bmc for RedfishBmc {
         if target == BootTarget::None {
             return Ok(boot_override(&self.client.set_boot("Disabled", "None", None).await?));
         }
-        let mode = mode.map(|m| match m {
-            BootMode::Uefi => "UEFI",
-            BootMode::Bios => "Legacy",
-        });
-        match self.client.set_boot("Once", target_word(target)?, mode).await {
+        let mode = self.mode_word(mode).await?;
+        match self.client.set_boot("Once", target_word(target)?, mode.as_deref()).await {
             Ok(boot) => Ok(boot_override(&boot)),
             Err(RedfishError::ReadBack { .. }) if self.quirks.has(Effect::OnceReadsContinuous) => {
                 let observed = boot_override(&self.client.boot().await?);

@@ -163,9 +163,12 @@ pub(super) fn resource(now: &Now, path: &str) -> Option<Value> {
             collection("BootOption", path, "Boot options", &boot_order(now))
         }
         "/redfish/v1/Managers/1" => manager(now),
-        "/redfish/v1/Managers/1/EthernetInterfaces" => {
-            collection("EthernetInterface", path, "NICs of the BMC", &[now.spec.interface.clone()])
-        }
+        "/redfish/v1/Managers/1/EthernetInterfaces" => collection(
+            "EthernetInterface",
+            path,
+            "NICs of the BMC",
+            std::slice::from_ref(&now.spec.interface),
+        ),
         "/redfish/v1/Managers/1/VirtualMedia" => {
             collection("VirtualMedia", path, "Virtual media", &["Cd".to_owned()])
         }
