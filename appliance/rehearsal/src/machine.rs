@@ -255,6 +255,12 @@ impl Machine {
         Ok(())
     }
 
+    /// Holds the machine still, as if it hung, or lets it go on; its power stays on.
+    pub async fn set_paused(&self, paused: bool) -> Result<(), MachineError> {
+        let _one_at_a_time = self.inner.operation.lock().await;
+        self.command(if paused { "stop" } else { "cont" }, Value::Null).await
+    }
+
     /// Presses the power button: the guest may shut down, in its own time.
     pub async fn graceful(&self) -> Result<(), MachineError> {
         let _one_at_a_time = self.inner.operation.lock().await;

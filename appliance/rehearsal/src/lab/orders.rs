@@ -41,6 +41,8 @@ impl Lab {
             Request::MutePort { host, nic } => self.set_port(&host, nic, false)?,
             Request::UnmutePort { host, nic } => self.set_port(&host, nic, true)?,
             Request::Power { host, action } => self.power(&host, action).await?,
+            Request::Pause { host } => self.rig(&host)?.machine.set_paused(true).await.map_err(told)?,
+            Request::Resume { host } => self.rig(&host)?.machine.set_paused(false).await.map_err(told)?,
             Request::WrongPassword { host, wrong } => self.wrong_password(self.rig(&host)?, wrong).await?,
             Request::SpawnStranger { mac } => return self.spawn_stranger(mac).await,
             Request::SpawnClone { of } => return self.spawn_clone(of.as_str()).await,
