@@ -101,6 +101,17 @@ pub fn storage_word(kind: StorageKind) -> &'static str {
     }
 }
 
+/// The plan's word of a storage kind, which people read.
+pub fn plan_word(kind: StorageKind) -> &'static str {
+    match kind {
+        StorageKind::Iscsi => "iscsi",
+        StorageKind::FibreChannel => "fibre-channel",
+        StorageKind::Nfs => "nfs",
+        StorageKind::Local => "local",
+        StorageKind::Smb => "smb",
+    }
+}
+
 /// The plan's word of a layout.
 pub fn layout_word(layout: VolumeLayout) -> &'static str {
     match layout {
@@ -123,13 +134,13 @@ fn layouts(answer: &Answer) -> &'static [VolumeLayout] {
 
 /// Whether `hypervisor` may use a storage of `kind` with this volume layout (`None` = the plan says none).
 pub fn primary_storage(hypervisor: Hypervisor, kind: StorageKind, layout: Option<VolumeLayout>) -> Verdict {
-    let (word, label) = (storage_word(kind), facts(hypervisor).label);
+    let (word, label, shown) = (storage_word(kind), facts(hypervisor).label, plan_word(kind));
     let wanted = layout.map_or("", layout_word);
     let own =
         OWN_ROWS.iter().filter(|row| row.hypervisor == facts(hypervisor).own_column && row.storage == word);
     if let Some(row) = own.clone().find(|row| row.layout == wanted) {
         let answer = Answer::of(&row.answer);
-        let why = format!("Dayzero's own row {label} × {word} says {answer}: {}", row.why);
+        let why = format!("Dayzero's own row {label} × {shown} says {answer}: {}", row.why);
         return Verdict { accepted: answer.is_yes(), source: Source::OwnRow, answer, why };
     }
     let answer = storage_cell(hypervisor, word).map_or(Answer::Unknown, |cell| cell.document);
@@ -140,7 +151,7 @@ pub fn primary_storage(hypervisor: Hypervisor, kind: StorageKind, layout: Option
     possible.extend(
         own.filter(|row| row.answer == "Yes" && !row.layout.is_empty()).map(|row| row.layout.as_str()),
     );
-    let mut why = format!("the document's table says {label} × {word}: {answer}");
+    let mut why = format!("the document's table says {label} × {shown}: {answer}");
     if !accepted && !possible.is_empty() {
         why.push_str(&format!("; with this hypervisor write `layout: {}`", possible.join("` or `layout: ")));
     } else if !accepted && answer.is_yes() {

@@ -183,13 +183,19 @@ impl fmt::Display for PlanDiff {
         for change in &self.changes {
             match &change.kind {
                 ChangeKind::Added { new } => {
-                    writeln!(f, "{}", format!("+ {}  {}", change.path, brief(new)).trim_end())?
+                    writeln!(f, "{}", format!("+ {}  {}", change.path, brief(&change.path, new)).trim_end())?
                 }
                 ChangeKind::Removed { old } => {
-                    writeln!(f, "{}", format!("- {}  {}", change.path, brief(old)).trim_end())?
+                    writeln!(f, "{}", format!("- {}  {}", change.path, brief(&change.path, old)).trim_end())?
                 }
                 ChangeKind::Changed { old, new } => {
-                    writeln!(f, "~ {}  {} -> {}", change.path, brief(old), brief(new))?;
+                    writeln!(
+                        f,
+                        "~ {}  {} -> {}",
+                        change.path,
+                        brief(&change.path, old),
+                        brief(&change.path, new)
+                    )?;
                 }
             }
         }
@@ -199,10 +205,10 @@ impl fmt::Display for PlanDiff {
 }
 
 /// A value in one line: the keys of an object, nested ones in braces, cropped.
-fn brief(value: &Value) -> String {
+fn brief(path: &str, value: &Value) -> String {
     let text = match value {
         Value::Object(map) => keys(map),
-        other => nested(other),
+        other => under(path.rsplit('/').next().unwrap_or(path), other),
     };
     let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().count() > 240 {
@@ -212,13 +218,21 @@ fn brief(value: &Value) -> String {
     }
 }
 
+/// A value under its key: sizes with their unit.
+fn under(key: &str, value: &Value) -> String {
+    match value.as_u64().filter(|_| matches!(key, "size" | "disk")) {
+        Some(bytes) => dayzero_model::Bytes(bytes).to_string(),
+        None => nested(value),
+    }
+}
+
 fn keys(map: &Map<String, Value>) -> String {
     let shown = map.iter().filter(|(key, value)| *key != "name" && !value.is_null());
     // Plain values first: they tell more in a cropped line.
     let (nested_ones, plain): (Vec<_>, Vec<_>) =
         shown.partition(|(_, value)| value.is_object() || value.is_array());
     let all = plain.into_iter().chain(nested_ones);
-    all.map(|(key, value)| format!("{key}={}", nested(value))).collect::<Vec<_>>().join(" ")
+    all.map(|(key, value)| format!("{key}={}", under(key, value))).collect::<Vec<_>>().join(" ")
 }
 
 fn nested(value: &Value) -> String {

@@ -45,7 +45,7 @@ fn object(node: &Node, shape: &'static Object, path: &Path, blame: Span, out: &m
         let is_are = if missing.len() == 1 { "is" } else { "are" };
         out.push(
             Finding::error("DZ005", format!("{} has no {names}", article(shape.name)))
-                .help(format!("{names} {is_are} required; {}: {}", first.key, first.doc))
+                .help(format!("{names} {is_are} required. `{}`: {}", first.key, first.doc))
                 .at_span(named(node, blame), format!("this {}", shape.name)),
         );
     }

@@ -137,6 +137,9 @@ fn syntax(fault: tree::Fault) -> Finding {
                 .help("look at the indentation, and at a quote, bracket or colon before this place")
                 .at_span(span, "reading stopped here")
         }
+        tree::Fault::Refused(span, what) => Finding::error("DZ001", format!("{what} is not used in plans"))
+            .help("write each thing where it stands; for many hosts alike, `plan init` takes a CSV")
+            .at_span(span, ""),
         tree::Fault::DuplicateKey(again, first, key) => {
             Finding::error("DZ003", format!("`{key}` stands twice"))
                 .help("remove one of them")

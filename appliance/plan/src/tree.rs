@@ -54,6 +54,8 @@ pub(crate) struct Entry {
 pub(crate) enum Fault {
     /// No YAML, or more of YAML than a plan may use.
     Syntax(Span, String),
+    /// A feature of YAML that plans do not have.
+    Refused(Span, &'static str),
     /// A key that stands twice in one mapping: again, first, key.
     DuplicateKey(Span, Span, String),
 }
@@ -140,8 +142,7 @@ impl<'t> Reader<'t> {
                 format!("deeper than {MAX_DEPTH} levels or more than {MAX_NODES} values"),
             ));
         }
-        let refuse =
-            |what: &str| Err(Fault::Syntax(here, format!("{what}: a plan says each thing where it stands")));
+        let refuse = |what: &'static str| Err(Fault::Refused(here, what));
         match event {
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, _, Some(_))

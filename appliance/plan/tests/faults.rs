@@ -1,5 +1,6 @@
 //! Golden diagnostics: each file of `faults/` is the lab's plan with one fault, as a list of edits; its diagnostic, with
 //! the line underlined, is the snapshot of its name. A lint without a fault fails `every_code_has_a_fault`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use dayzero_plan::{Diagnostics, Known, load_str};
 use std::collections::BTreeSet;

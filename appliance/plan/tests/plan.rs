@@ -1,4 +1,5 @@
 //! The plan as a whole: schema against types, diff and hash, switch settings, and hostile or large input.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use dayzero_model::site::Site;
 use dayzero_plan::{Known, diff, json_schema, load_str, plan_hash, switch_settings};
@@ -188,6 +189,59 @@ fn hostile_yaml_is_refused_in_bounds() {
 fn a_plan_with_byte_order_mark_and_crlf_reads() {
     let windows = format!("\u{feff}{}", LAB.replace('\n', "\r\n"));
     assert_eq!(load_str("site.yaml", &windows, &Known::default()).unwrap().0, lab());
+}
+
+#[test]
+fn texts_that_look_like_numbers_stay_texts() {
+    let plain = LAB
+        .replace("serial: DZ-LAB-0001", "serial: 0012")
+        .replace("serial: DZ-LAB-0002", "serial: 1e5")
+        .replace("port: \"1\"", "port: 01")
+        .replace("\"52:54:00:77:09:01\"", "525400770901")
+        .replace("\"52:54:00:77:09:02\"", "52:54:00:77:09:02")
+        .replace("domain: lab.dayzero.example", "domain: no");
+    let (site, _) =
+        load_str("site.yaml", &plain, &Known::default()).unwrap_or_else(|found| panic!("{found}"));
+    let hosts: Vec<_> = site.hosts().map(|at| at.host).collect();
+    assert_eq!(
+        (hosts[0].serial.as_str(), hosts[1].serial.as_str(), site.domain.as_str()),
+        ("0012", "1e5", "no")
+    );
+    assert_eq!(hosts[0].bond.nics[0].port.port, "01");
+    assert_eq!(
+        hosts.iter().map(|host| host.bmc.mac).collect::<Vec<_>>(),
+        lab().hosts().map(|at| at.host.bmc.mac).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_plan_of_3000_hosts_is_checked_whole() {
+    let row = |i: usize| {
+        let (rack, u, cluster) = (i / 40, i % 40 + 1, i / 16);
+        let mac = |kind: usize| format!("52:54:{kind:02x}:00:{:02x}:{:02x}", i >> 8, i & 255);
+        format!(
+            "r{rack},{u},S{i},{},R650,c{cluster},{} {} {} {},D{i}\n",
+            mac(0),
+            mac(1),
+            mac(2),
+            mac(3),
+            mac(4)
+        )
+    };
+    let rows: String = (0..3000).map(row).collect();
+    let csv = format!("rack,u,serial,bmc_mac,model,cluster,nics,disk_serial\n{rows}");
+    let hosts = dayzero_plan::hosts_csv::read("hosts.csv", csv.as_bytes()).unwrap();
+    let wide =
+        [("management", "10.1.0.0/16"), ("bmc", "10.2.0.0/16"), ("storage", "10.3.0.0/16 10.4.0.0/16")];
+    let answers = wide.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
+    let text = dayzero_plan::init::write(&answers, Some(&hosts)).unwrap();
+    let text = text.replace("CHANGE-ME", "lun0").replace("0x6000000000000000", "0x6000000000000001");
+    let (site, source) =
+        load_str("site.yaml", &text, &Known::default()).unwrap_or_else(|found| panic!("{found}"));
+    assert_eq!((site.hosts().count(), source.warnings().list().len()), (3000, 0), "{}", source.warnings());
+    assert!(diff(Some(&site), &site).is_empty());
+    let doubled = text.replacen("serial: \"S2999\"", "serial: \"S7\"", 1);
+    assert_eq!(load_str("site.yaml", &doubled, &Known::default()).unwrap_err().errors(), 1);
 }
 
 proptest! {

@@ -41,7 +41,7 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
                 Finding::warning(
                     LINT.code,
                     format!(
-                        "cluster {}: {} VMs a host; the anchor's limit for {} is {most}",
+                        "cluster {}: {} VMs a host; CloudStack's table of limits for {} says {most}",
                         at.cluster.name, at.cluster.vms_per_host, facts.label
                     ),
                 )

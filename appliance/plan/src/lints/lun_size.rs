@@ -24,7 +24,7 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
                 Finding::error(
                     LINT.code,
                     format!(
-                        "primary storage {} is {} = {} bytes; the limit is {MOST} = {} bytes",
+                        "primary storage {} is {}, {} bytes; the limit is {MOST}, {} bytes",
                         storage.name, storage.size, storage.size.0, MOST.0
                     ),
                 )
@@ -32,17 +32,14 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
                     "make {} smaller ones of it: a cluster may have several",
                     storage.size.0.div_ceil(MOST.0)
                 ))
-                .at(&path.key("size"), format!("{} bytes too large", storage.size.0 - MOST.0)),
+                .at(&path.key("size"), format!("{} B above the limit", storage.size.0 - MOST.0)),
             );
         }
         if storage.size < LEAST {
             out.push(
                 Finding::error(
                     LINT.code,
-                    format!(
-                        "primary storage {} is {} = {} bytes",
-                        storage.name, storage.size, storage.size.0
-                    ),
+                    format!("primary storage {} is {}, {} bytes", storage.name, storage.size, storage.size.0),
                 )
                 .help("write its size with a unit, such as 4 GiB")
                 .at(&path.key("size"), "too small for any volume"),

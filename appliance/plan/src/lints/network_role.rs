@@ -31,7 +31,7 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
             out.push(
                 Finding::error(
                     LINT.code,
-                    format!("{user} uses network {name}, whose role is {role}, not {wanted}"),
+                    format!("network {name} is used for {user}, but its role is {role}, not {wanted}"),
                 )
                 .help(format!("name a network of role {wanted}"))
                 .at(&path, format!("a {role} network"))
@@ -40,7 +40,12 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
         }
     };
     for at in plan.pods() {
-        need(&at.pod.network, &[Management], format!("pod {}", at.pod.name), at.path.key("network"));
+        need(
+            &at.pod.network,
+            &[Management],
+            format!("the hosts of pod {}", at.pod.name),
+            at.path.key("network"),
+        );
         need(
             &at.pod.bmc_network,
             &[Bmc],

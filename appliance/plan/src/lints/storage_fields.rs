@@ -13,7 +13,7 @@ pub(super) const LINT: Lint = Lint {
 
 fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
     for (storage, path) in plan.storages() {
-        let kind = dayzero_hypervisor::matrix::storage_word(storage.kind).replace('_', "-");
+        let kind = dayzero_hypervisor::matrix::plan_word(storage.kind);
         for (key, given, wanted) in keys(storage) {
             let (problem, help) = match (given, wanted) {
                 (false, Some(true)) => (format!("needs `{key}`"), format!("add `{key}`: {}", about(key))),

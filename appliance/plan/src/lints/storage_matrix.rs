@@ -21,13 +21,13 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
                 continue;
             }
             let kinds: Vec<_> =
-                matrix::usable_storage(hypervisor).into_iter().map(matrix::storage_word).collect();
+                matrix::usable_storage(hypervisor).into_iter().map(matrix::plan_word).collect();
             let label = facts(hypervisor).label;
             let help = match kinds.as_slice() {
                 [] => format!("no primary storage is known to work with {label}"),
-                kinds => format!("{label} takes: {}", kinds.join(", ").replace('_', "-")),
+                kinds => format!("{label} takes: {}", kinds.join(", ")),
             };
-            let place = if storage.layout.is_some() { "layout" } else { "kind" };
+            let place = if storage.layout.is_some() && verdict.answer.is_yes() { "layout" } else { "kind" };
             out.push(
                 Finding::error(
                     LINT.code,
