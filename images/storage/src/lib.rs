@@ -6,7 +6,7 @@
 //! - `disks::select(&[FoundDisk], &DiskSelector) -> Result<&FoundDisk, StorageError>`: exactly one, local, not multipath;
 //! - `finding::inspect(&FoundDisk) -> Result<Inspection, StorageError>`: `Inspection { finding: DiskFinding, ours: bool }`;
 //! - `install::install(&InstallOrder, &Credentials, &dyn Fn(Progress)) -> Result<InstallReport, StorageError>`: consent, manifest, writing,
-//!   personality, boot entry; all of it. `Credentials { key_pem, certificate_pem, ca_pem }` are what the installed agent starts with.
+//!   personality, boot entry; all of it. `Credentials { key_pem: Secret<String>, certificate_pem, ca_pem }` are what the installed agent starts with.
 //!
 //! On an installed host (`iscsiadm`, `multipathd`, `lvm` by fixed argument lists, never a shell):
 //! - `luns::connect(&[LunSpec]) -> Vec<LunReport>` (idempotent; run at each boot) and `luns::report(&[LunSpec]) -> Vec<LunReport>`;
@@ -18,14 +18,27 @@
 //!
 //! `AgentError` is made from a [`StorageError`] by `From`, with its stable code.
 
-// Shared storage (iscsi, multipath, luns, lvm, fill, proof, tool): written by the lead, done; to be extended only.
+pub mod block;
+pub mod disks;
+pub mod efi;
 pub mod error;
 pub mod fill;
+pub mod finding;
+pub mod gpt;
+pub mod install;
 pub mod iscsi;
 pub mod luns;
 pub mod lvm;
+pub mod manifest;
+pub mod marker;
 pub mod multipath;
+pub mod personalise;
 pub mod proof;
+pub mod source;
+pub mod sshkey;
+#[cfg(test)]
+mod testing;
 pub mod tool;
+pub mod writer;
 
 pub use error::StorageError;

@@ -1,0 +1,176 @@
+//! Where chunks come from: plain HTTP on the boot network. Nothing in it is secret, and each chunk is checked by its
+//! hash, so the transport need not be trusted; it need not be there all the time either: the appliance may be restarting.
+
+use crate::error::StorageError;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::time::{Duration, Instant};
+
+/// How long a server may be away before a download fails.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Longest pause between two tries.
+const PAUSE: Duration = Duration::from_secs(3);
+/// A server that sends nothing for so long is tried anew.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Something that has chunks.
+pub trait ChunkSource: Send + Sync {
+    /// The packed bytes of the chunk of this name, at most `limit`.
+    fn fetch<'a>(&'a self, blake3: &'a str, limit: usize) -> BoxFuture<'a, Result<Bytes, StorageError>>;
+}
+
+/// Files by HTTP.
+#[derive(Clone, Debug)]
+pub struct Http {
+    client: reqwest::Client,
+    patience: Duration,
+}
+
+/// Chunks below a URL, in `chunks/<first two digits>/<hash>`.
+#[derive(Clone, Debug)]
+pub struct HttpChunks {
+    http: Http,
+    base: String,
+}
+
+impl Http {
+    /// A client without proxy and with bounded silences.
+    ///
+    /// # Errors
+    /// If it cannot be made (no TLS provider is installed).
+    pub fn new() -> Result<Self, StorageError> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(5))
+            .read_timeout(SILENCE)
+            .build()
+            .map_err(|e| StorageError::Fetch { url: "any".to_owned(), reason: chain(&e) })?;
+        Ok(Self { client, patience: PATIENCE })
+    }
+
+    /// With less patience, for tests.
+    #[cfg(test)]
+    pub(crate) fn impatient(mut self) -> Self {
+        self.patience = Duration::from_millis(10);
+        self
+    }
+
+    /// A whole file of at most `limit` bytes. Tries again while the server is away (minutes); an answer that will not
+    /// change (404 and the like) fails after a few tries.
+    ///
+    /// # Errors
+    /// [`StorageError::Fetch`].
+    pub async fn get(&self, url: &str, limit: usize) -> Result<Bytes, StorageError> {
+        let start = Instant::now();
+        let mut refusals = 0;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let failure = match self.once(url, limit).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(failure) => failure,
+            };
+            if failure.lasting {
+                refusals += 1;
+            }
+            if start.elapsed() >= self.patience || refusals >= 5 {
+                return Err(StorageError::Fetch { url: url.to_owned(), reason: failure.reason });
+            }
+            tracing::warn!(url, reason = failure.reason, "download is tried again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE);
+        }
+    }
+
+    async fn once(&self, url: &str, limit: usize) -> Result<Bytes, Failure> {
+        let passing = |e: reqwest::Error| Failure { reason: chain(&e), lasting: false };
+        let lasting = |reason: String| Failure { reason, lasting: true };
+        let mut response = self.client.get(url).send().await.map_err(passing)?;
+        let status = response.status();
+        if !status.is_success() {
+            let reason = format!("the server answered {status}");
+            return Err(Failure { reason, lasting: status.is_client_error() });
+        }
+        let mut bytes = bytes::BytesMut::new();
+        while let Some(part) = response.chunk().await.map_err(passing)? {
+            if bytes.len() + part.len() > limit {
+                return Err(lasting(format!("it is longer than {limit} bytes")));
+            }
+            bytes.extend_from_slice(&part);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+struct Failure {
+    reason: String,
+    lasting: bool,
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+impl HttpChunks {
+    /// Chunks below `base`.
+    pub fn new(http: Http, base: &str) -> Self {
+        Self { http, base: base.trim_end_matches('/').to_owned() }
+    }
+}
+
+impl ChunkSource for HttpChunks {
+    fn fetch<'a>(&'a self, blake3: &'a str, limit: usize) -> BoxFuture<'a, Result<Bytes, StorageError>> {
+        Box::pin(async move {
+            let folder = blake3.get(..2).unwrap_or_default();
+            self.http.get(&format!("{}/chunks/{folder}/{blake3}", self.base), limit).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    /// A server that gives these answers, one a connection.
+    fn server(answers: Vec<&'static [u8]>) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 2048];
+                let _ = stream.read(&mut request).unwrap();
+                let _ = stream.write_all(answer);
+            }
+        });
+        format!("http://{address}/x")
+    }
+
+    const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+
+    #[tokio::test]
+    async fn a_server_that_goes_away_in_between_is_asked_again() {
+        crate::testing::provider();
+        let url = server(vec![b"", &GOOD[..GOOD.len() - 2], b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", GOOD]);
+        let bytes = Http::new().unwrap().get(&url, 100).await.unwrap();
+        assert_eq!(&bytes[..], b"hello");
+    }
+
+    #[tokio::test]
+    async fn what_will_not_change_fails_with_url_and_reason() {
+        crate::testing::provider();
+        let url = server(vec![GOOD; 5]);
+        let error = Http::new().unwrap().get(&url, 4).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot fetch {url}: it is longer than 4 bytes"));
+        let url = server(vec![b"HTTP/1.1 404 None\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"]);
+        let error = Http::new().unwrap().impatient().get(&url, 4).await;
+        assert!(matches!(error, Err(StorageError::Fetch { .. })), "{error:?}");
+    }
+}
