@@ -190,7 +190,8 @@ impl Blueprint {
             what: "a network of role management".into(),
             remedy: "add it under 'networks'",
         })?;
-        let draft = Draft { site, switches: switches_of(site), management, guest: network(NetworkRole::Guest) };
+        let draft =
+            Draft { site, switches: switches_of(site), management, guest: network(NetworkRole::Guest) };
         let access = draft.find_role(SwitchRole::Access)?;
         let hosts = draft.hosts()?;
         let san = draft.san()?;
@@ -233,7 +234,13 @@ fn switches_of(site: &Site) -> Vec<SwitchPlan> {
     stacks.into_iter().map(|(_, plan)| plan).collect()
 }
 
-fn interface(name: &str, mac: Option<MacAddr>, addresses: Vec<Ipv4Net>, mtu: u32, port: PortPlan) -> InterfacePlan {
+fn interface(
+    name: &str,
+    mac: Option<MacAddr>,
+    addresses: Vec<Ipv4Net>,
+    mtu: u32,
+    port: PortPlan,
+) -> InterfacePlan {
     InterfacePlan { name: name.into(), mac, addresses, mtu, port }
 }
 
@@ -251,8 +258,15 @@ impl Draft<'_> {
     }
 
     fn find_switch(&self, name: &Name, place: &str) -> Result<usize, BlueprintError> {
-        let at = self.switches.iter().position(|switch| switch.members.iter().any(|member| member == name.as_str()));
-        at.ok_or_else(|| BlueprintError::Dangling { place: place.into(), kind: "switch", name: name.to_string() })
+        let at = self
+            .switches
+            .iter()
+            .position(|switch| switch.members.iter().any(|member| member == name.as_str()));
+        at.ok_or_else(|| BlueprintError::Dangling {
+            place: place.into(),
+            kind: "switch",
+            name: name.to_string(),
+        })
     }
 
     fn trunk(&self) -> Mode {
@@ -265,14 +279,21 @@ impl Draft<'_> {
     }
 
     /// An interface on a network of the access stack.
-    fn access_interface(&self, access: usize, name: &str, network: &Network, addresses: Vec<Ipv4Net>) -> InterfacePlan {
+    fn access_interface(
+        &self,
+        access: usize,
+        name: &str,
+        network: &Network,
+        addresses: Vec<Ipv4Net>,
+    ) -> InterfacePlan {
         let port = self.infra_port(access, network.vlan.unwrap_or(NATIVE));
         interface(name, None, addresses, network.mtu, port)
     }
 
     fn control(&self, access: usize) -> Result<NamespacePlan, BlueprintError> {
         let own = |network: &Network| within(network, network.appliance).into_iter().collect::<Vec<_>>();
-        let mut interfaces = vec![self.access_interface(access, "mgmt0", self.management, own(self.management))];
+        let mut interfaces =
+            vec![self.access_interface(access, "mgmt0", self.management, own(self.management))];
         if let Some(guest) = self.guest {
             interfaces.push(self.access_interface(access, "guest0", guest, own(guest)));
         }
@@ -341,12 +362,17 @@ impl Draft<'_> {
                 example: wwn_of(1),
             })?,
         };
-        let hosts = self.site.hosts().flat_map(|placed| placed.host.storage_nics.iter().map(|nic| nic.address));
+        let hosts =
+            self.site.hosts().flat_map(|placed| placed.host.storage_nics.iter().map(|nic| nic.address));
         Ok(Some(SanPlan {
             target: storage.target.clone().unwrap_or_default(),
             tid,
             size: storage.size.0,
-            portals: storage.portals.iter().map(|portal| SocketAddrV4::new(portal.address, portal.port)).collect(),
+            portals: storage
+                .portals
+                .iter()
+                .map(|portal| SocketAddrV4::new(portal.address, portal.port))
+                .collect(),
             initiators: hosts.collect(),
         }))
     }
@@ -354,7 +380,11 @@ impl Draft<'_> {
     fn san_namespace(&self) -> Result<NamespacePlan, BlueprintError> {
         let storage = self.site.networks.iter().filter(|network| network.role == NetworkRole::Storage);
         let interfaces = storage.zip('a'..='z').map(|(network, letter)| {
-            let cable = self.site.hosts().flat_map(|placed| &placed.host.storage_nics).find(|nic| nic.network == network.name);
+            let cable = self
+                .site
+                .hosts()
+                .flat_map(|placed| &placed.host.storage_nics)
+                .find(|nic| nic.network == network.name);
             let cable = cable.ok_or_else(|| BlueprintError::Missing {
                 what: format!("a storage NIC on network '{}'", network.name),
                 remedy: "the SAN is plugged into the switch that the hosts' storage NICs are cabled to",
@@ -367,7 +397,11 @@ impl Draft<'_> {
             let port = self.infra_port(switch, NATIVE);
             Ok(interface(&format!("st{letter}0"), None, addresses, network.mtu, port))
         });
-        Ok(NamespacePlan { name: NS_SAN.into(), forwards: false, interfaces: interfaces.collect::<Result<_, _>>()? })
+        Ok(NamespacePlan {
+            name: NS_SAN.into(),
+            forwards: false,
+            interfaces: interfaces.collect::<Result<_, _>>()?,
+        })
     }
 
     fn store(&self) -> Result<Option<SocketAddrV4>, BlueprintError> {
@@ -399,7 +433,8 @@ mod tests {
     use super::*;
 
     pub(crate) fn lab_plan() -> Site {
-        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../plan/examples/lab.yaml")).unwrap();
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../plan/examples/lab.yaml"))
+            .unwrap();
         serde_saphyr::from_str(&text).unwrap()
     }
 

@@ -120,7 +120,8 @@ mod tests {
         let (mut reused, reused_id) = sleeper();
         leave(dir.path(), |state| {
             let entry = |process| ChildEntry { what: "sleeper".into(), process };
-            state.children = vec![entry(ours_id), entry(ProcessId { start: reused_id.start + 1, ..reused_id })];
+            state.children =
+                vec![entry(ours_id), entry(ProcessId { start: reused_id.start + 1, ..reused_id })];
         });
         former(dir.path()).unwrap();
         assert!(!ours_id.alive());

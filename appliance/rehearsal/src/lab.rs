@@ -219,6 +219,22 @@ impl Lab {
     }
 }
 
+impl Drop for Lab {
+    /// A lab that nobody stopped (its task was dropped, a test failed) is taken down all the same.
+    fn drop(&mut self) {
+        if !self.options.dir.join(crate::state::STATE_FILE).exists() {
+            return;
+        }
+        let left = self.state.read().map_err(CleanupError::State);
+        match left.and_then(|state| cleanup::everything(&state)) {
+            Ok(()) => drop(self.state.remove()),
+            Err(error) => {
+                tracing::error!(%error, "the lab is not wholly taken down; the next start will try")
+            }
+        }
+    }
+}
+
 /// Gives the ports at the far ends of a machine's cables carrier while it is on and they are plugged in.
 pub(crate) async fn follow_power(machine: Machine, fabric: Fabric, cables: Vec<EndpointId>) {
     let mut events = machine.events();

@@ -5,7 +5,9 @@
 
 mod spec;
 
-pub use spec::{DirectBoot, DiskSpec, Firmware, Identity, MachineSpec, NicSpec, OVMF_CODE, OVMF_VARS, nic_slot};
+pub use spec::{
+    DirectBoot, DiskSpec, Firmware, Identity, MachineSpec, NicSpec, OVMF_CODE, OVMF_VARS, nic_slot,
+};
 
 use crate::netns::Netns;
 use crate::process::{ProcessError, ProcessId, Processes, logged};

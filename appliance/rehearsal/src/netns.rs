@@ -14,7 +14,9 @@ use std::process::{Command, Stdio};
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
     /// The name is taken.
-    #[error("network namespace '{0}' exists and is not this lab's: remove it with 'ip netns delete {0}' if nobody uses it")]
+    #[error(
+        "network namespace '{0}' exists and is not this lab's: remove it with 'ip netns delete {0}' if nobody uses it"
+    )]
     Exists(String),
     /// `ip` said no.
     #[error("'ip {command}' failed: {said}")]
@@ -61,7 +63,8 @@ pub fn ip(arguments: &[&str]) -> Result<(), NetnsError> {
 
 fn run_ip(arguments: &[&str], batch: Option<&str>) -> Result<(), NetnsError> {
     use std::io::Write;
-    let fail = |said: String| NetnsError::Ip { command: batch.unwrap_or(&arguments.join(" ")).to_owned(), said };
+    let fail =
+        |said: String| NetnsError::Ip { command: batch.unwrap_or(&arguments.join(" ")).to_owned(), said };
     let input = if batch.is_some() { Stdio::piped() } else { Stdio::null() };
     let mut child = Command::new("ip")
         .args(arguments)

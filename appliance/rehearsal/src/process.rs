@@ -157,14 +157,9 @@ impl Processes {
             .await
             .map_err(|_| ProcessError::Closed(what.into()))?
             .map_err(|source| ProcessError::Start { what: what.into(), program: program.clone(), source })?;
-        let id = process
-            .id()
-            .and_then(|pid| ProcessId::of(i32::try_from(pid).ok()?))
-            .ok_or_else(|| ProcessError::Start {
-                what: what.into(),
-                program,
-                source: io::Error::other("it ended at once"),
-            })?;
+        let id = process.id().and_then(|pid| ProcessId::of(i32::try_from(pid).ok()?)).ok_or_else(|| {
+            ProcessError::Start { what: what.into(), program, source: io::Error::other("it ended at once") }
+        })?;
         self.state
             .add_child(what, id)
             .map_err(|source| ProcessError::Record { what: what.into(), source })?;

@@ -73,6 +73,16 @@ pub enum Request {
         /// What to do.
         action: PowerAction,
     },
+    /// Hold a host's machine still, as if it hung; its power stays on.
+    Pause {
+        /// The host.
+        host: HostName,
+    },
+    /// It goes on.
+    Resume {
+        /// The host.
+        host: HostName,
+    },
     /// The BMC is exchanged for one whose factory password is not what the plan's secret file says; or the planned one
     /// comes back, with the accounts that it had.
     WrongPassword {
@@ -284,7 +294,11 @@ mod tests {
         for (line, request) in lines.iter().zip(requests) {
             assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
         }
-        for bad in [r#"{"pull-cable":{"host":"host1","nic":1,"x":2}}"#, r#""reboot""#, r#"{"plug":{"host":"host1"}}"#] {
+        for bad in [
+            r#"{"pull-cable":{"host":"host1","nic":1,"x":2}}"#,
+            r#""reboot""#,
+            r#"{"plug":{"host":"host1"}}"#,
+        ] {
             assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
         }
     }

@@ -134,7 +134,11 @@ async fn next_line(read: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Option<V
     Ok(Some(serde_json::from_slice(&line)?))
 }
 
-async fn read_all(mut read: impl AsyncBufReadExt + Unpin, waiting: Waiting, events: broadcast::Sender<Event>) {
+async fn read_all(
+    mut read: impl AsyncBufReadExt + Unpin,
+    waiting: Waiting,
+    events: broadcast::Sender<Event>,
+) {
     loop {
         let message = match next_line(&mut read).await {
             Ok(Some(message)) => message,
@@ -183,7 +187,10 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let script = vec![
             ("qmp_capabilities", "{\"return\":{},\"id\":ID}\n".to_owned()),
-            ("stop", "{\"event\":\"STOP\",\"data\":{\"a\":1}}\n{\"return\":{\"x\":2},\"id\":ID}\n".to_owned()),
+            (
+                "stop",
+                "{\"event\":\"STOP\",\"data\":{\"a\":1}}\n{\"return\":{\"x\":2},\"id\":ID}\n".to_owned(),
+            ),
             ("bad", "{\"error\":{\"class\":\"G\",\"desc\":\"no such thing\"},\"id\":ID}\n".to_owned()),
             ("quit", String::new()),
         ];

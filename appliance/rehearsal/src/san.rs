@@ -44,7 +44,12 @@ pub enum SanError {
 }
 
 /// Starts the SAN; the files lie in `dir`. Ready when this returns.
-pub async fn start(plan: &SanPlan, dir: &Path, processes: &Processes, netns: &Netns) -> Result<Child, SanError> {
+pub async fn start(
+    plan: &SanPlan,
+    dir: &Path,
+    processes: &Processes,
+    netns: &Netns,
+) -> Result<Child, SanError> {
     let io = |doing| move |source| SanError::Io { doing, source };
     let lun = lun(dir);
     let file = std::fs::File::options().create(true).truncate(false).write(true).open(&lun);

@@ -64,7 +64,8 @@ pub fn boot_id() -> io::Result<String> {
 impl StateFile {
     /// Begins a new state in `dir`, with this process as the daemon.
     pub fn create(dir: &Path) -> io::Result<Self> {
-        let state = LabState { schema: 1, boot_id: boot_id()?, daemon: ProcessId::own(), ..Default::default() };
+        let state =
+            LabState { schema: 1, boot_id: boot_id()?, daemon: ProcessId::own(), ..Default::default() };
         let file = Self { path: dir.join(STATE_FILE), state: Mutex::new(state) };
         file.change(|_| ())?;
         Ok(file)

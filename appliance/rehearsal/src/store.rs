@@ -20,7 +20,11 @@ pub fn routes(dir: PathBuf) -> Router {
     Router::new().route("/{file}", get(file)).with_state(Arc::new(dir))
 }
 
-async fn file(State(dir): State<Arc<PathBuf>>, UrlPath(name): UrlPath<String>, headers: HeaderMap) -> Response {
+async fn file(
+    State(dir): State<Arc<PathBuf>>,
+    UrlPath(name): UrlPath<String>,
+    headers: HeaderMap,
+) -> Response {
     if name.starts_with('.') || name.contains(['/', '\\', '\0']) {
         return StatusCode::NOT_FOUND.into_response();
     }

@@ -3,7 +3,11 @@
 //!
 //! `cargo test -p dayzero-rehearsal --test rack -- --ignored --test-threads 1`
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use dayzero_model::Secret;
 use dayzero_model::site::Site;
+use dayzero_rehearsal::lab::FactoryAccount;
 use dayzero_rehearsal::machine::DirectBoot;
 use dayzero_rehearsal::protocol::{Forwarding, LabStatus, PowerAction, Request, Response};
 use dayzero_rehearsal::{Lab, LabClient, LabOptions};
@@ -16,8 +20,11 @@ const PREFIX: &str = "dzt-rack";
 const PATIENCE: Duration = Duration::from_secs(180);
 
 fn plan() -> Site {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../plan/examples/lab.yaml")).unwrap();
-    serde_saphyr::from_str(&text).unwrap()
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../plan/examples/lab.yaml")).unwrap();
+    let mut site: Site = serde_saphyr::from_str(&text).unwrap();
+    site.primary_storage[0].wwn = Some(dayzero_rehearsal::blueprint::wwn_of(1).parse().unwrap());
+    site
 }
 
 fn options(dir: &Path) -> LabOptions {
@@ -33,7 +40,11 @@ fn options(dir: &Path) -> LabOptions {
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program} {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     text
 }
 
@@ -52,7 +63,9 @@ async fn until<T>(what: &str, mut observe: impl AsyncFnMut() -> Result<T, String
                 println!("{what}: after {:.2} s", start.elapsed().as_secs_f64());
                 return seen;
             }
-            Err(last) if start.elapsed() > PATIENCE => panic!("{what}: not within {PATIENCE:?}; last seen: {last}"),
+            Err(last) if start.elapsed() > PATIENCE => {
+                panic!("{what}: not within {PATIENCE:?}; last seen: {last}")
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
@@ -68,7 +81,11 @@ async fn console(lab: &Arc<Lab>, host: &str) -> String {
 async fn says(lab: &Arc<Lab>, host: &str, line: &str) {
     until(&format!("{host} says '{line}'"), async || {
         let text = console(lab, host).await;
-        if text.contains(line) { Ok(()) } else { Err(text.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect()) }
+        if text.contains(line) {
+            Ok(())
+        } else {
+            Err(text.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect())
+        }
     })
     .await;
 }
@@ -88,18 +105,24 @@ async fn status(lab: &Arc<Lab>) -> LabStatus {
 async fn pings(what: &str, from: &str, to: &str) {
     until(what, async || {
         let output = in_netns(from, &["ping", "-c", "1", "-W", "1", to]).output().unwrap();
-        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
     })
     .await;
 }
 
 /// The longest silence of a ping every 10 ms, in ms, while `fault` happens and for `span` after it.
 async fn longest_gap(to: &str, span: Duration, fault: impl Future<Output = ()>) -> u64 {
-    let child = in_netns("ctl", &["ping", "-D", "-n", "-i", "0.01", to]).stdout(Stdio::piped()).spawn().unwrap();
+    let child =
+        in_netns("ctl", &["ping", "-D", "-n", "-i", "0.01", to]).stdout(Stdio::piped()).spawn().unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     fault.await;
     tokio::time::sleep(span).await;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGINT)
+        .unwrap();
     let text = String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).into_owned();
     let times: Vec<f64> = text
         .lines()
@@ -112,7 +135,9 @@ async fn longest_gap(to: &str, span: Duration, fault: impl Future<Output = ()>) 
 }
 
 fn kernel_dir() -> PathBuf {
-    PathBuf::from(std::env::var("DAYZERO_TEST_KERNEL").expect("set DAYZERO_TEST_KERNEL to an unpacked kernel package"))
+    PathBuf::from(
+        std::env::var("DAYZERO_TEST_KERNEL").expect("set DAYZERO_TEST_KERNEL to an unpacked kernel package"),
+    )
 }
 
 fn kernel() -> (PathBuf, String) {
@@ -139,14 +164,16 @@ for d in /sys/class/scsi_device/*/device; do
 done
 for n in /sys/class/net/eth*; do echo "TEST nic $(cat $n/address) $(basename $(readlink -f $n/device/..))"; done
 b=/sys/class/net/bond0/bonding
-ifconfig bond0 "$ip" netmask 255.255.255.0 up
+# Legs first: enslaving into a bond that is up starts Linux's aggregator selection timer of 8 s, during which no data
+# passes; bringing up a bond that has its legs costs 1 s.
 echo +eth0 > $b/slaves; echo +eth1 > $b/slaves
+ifconfig bond0 "$ip" netmask 255.255.255.0 up
 ip link add link bond0 name bond0.100 type vlan id 100; ip addr add "$guest/24" dev bond0.100; ip link set bond0.100 up
 ip addr add "$sa/24" dev eth2; ip link set eth2 up; ip addr add "$sb/24" dev eth3; ip link set eth3 up
 echo "TEST ready"
 while :; do
-  s="$(sed -n 's/^MII Status: /mii=/p; s/^Currently Active Slave: /active=/p; s/^\tNumber of ports: /ports=/p; s/^\tPartner Mac Address: /partner=/p' /proc/net/bonding/bond0 | tr '\n' ' ')"
-  [ "$s" = "$last" ] || echo "TEST bond $s"
+  s="$(sed -n 's/^MII Status: /mii=/p; s/^Currently Active Slave: /active=/p; s/^\tNumber of ports: /ports=/p; s/^\tPartner Mac Address: /partner=/p; s/^ *port state: /state=/p' /proc/net/bonding/bond0 | tr '\n' ' ')"
+  [ "$s" = "$last" ] || echo "TEST bond $(cut -d' ' -f1 /proc/uptime) $s"
   last="$s"; usleep 100000
 done
 "#;
@@ -171,7 +198,9 @@ fn initramfs(dir: &Path) -> PathBuf {
             .output()
             .unwrap();
         for line in String::from_utf8_lossy(&output.stdout).lines() {
-            let Some(path) = line.strip_prefix("insmod ").and_then(|rest| rest.split(' ').next()) else { continue };
+            let Some(path) = line.strip_prefix("insmod ").and_then(|rest| rest.split(' ').next()) else {
+                continue;
+            };
             let name = Path::new(path).file_name().unwrap().to_string_lossy().into_owned();
             if !order.contains(&name) {
                 std::fs::copy(path, root.join("modules").join(&name)).unwrap();
@@ -191,14 +220,20 @@ fn direct(dir: &Path, options: &mut LabOptions) {
     let (kernel, _) = kernel();
     for (host, number, bond) in [
         ("host1", 1, "bonding.mode=4 bonding.miimon=100 bonding.lacp_rate=1 bonding.max_bonds=1"),
-        ("host2", 2, "bonding.mode=1 bonding.arp_interval=200 bonding.arp_missed_max=2 bonding.arp_validate=3 bonding.arp_ip_target=10.77.0.1"),
+        (
+            "host2",
+            2,
+            "bonding.mode=1 bonding.arp_interval=200 bonding.arp_missed_max=2 bonding.arp_validate=3 bonding.arp_ip_target=10.77.0.1",
+        ),
     ] {
         // Module parameters on the command line reach only built-in code: the script passes them on.
         let cmdline = format!(
             "console=ttyS0 quiet no_timer_check t.ip=10.77.0.1{number} t.guest=10.77.100.1{number} t.sa=10.77.11.2{number} t.sb=10.77.12.2{number} t.bond={}",
             bond.replace("bonding.", "").replace(' ', ",")
         );
-        options.direct.insert(host.into(), DirectBoot { kernel: kernel.clone(), initrd: initrd.clone(), cmdline });
+        options
+            .direct
+            .insert(host.into(), DirectBoot { kernel: kernel.clone(), initrd: initrd.clone(), cmdline });
     }
 }
 
@@ -239,7 +274,11 @@ async fn bonds_vlans_cables_and_dead_switches() {
     }
     until("host1's LAG is up on both members", async || {
         let nics = status(&lab).await.hosts[0].nics.clone();
-        if nics[..2].iter().all(|nic| nic.forwarding == Forwarding::Lag) { Ok(()) } else { Err(format!("{nics:?}")) }
+        if nics[..2].iter().all(|nic| nic.forwarding == Forwarding::Lag) {
+            Ok(())
+        } else {
+            Err(format!("{nics:?}"))
+        }
     })
     .await;
     for to in ["10.77.0.11", "10.77.100.11", "10.77.0.12", "10.77.100.12"] {
@@ -292,7 +331,8 @@ async fn settle(lab: &Arc<Lab>, host: &dayzero_model::HostName, nic: usize) {
     until("both legs are up in the guest", async || {
         let text = console(lab, host.as_str()).await;
         let last = text.lines().rev().find(|line| line.contains("TEST bond")).unwrap_or_default().to_owned();
-        let up = last.matches("mii=up").count() == 3 && (host.as_str() != "host1" || last.contains("ports=2"));
+        let up =
+            last.matches("mii=up").count() == 3 && (host.as_str() != "host1" || last.contains("ports=2"));
         if up { Ok(()) } else { Err(last) }
     })
     .await;
@@ -307,9 +347,20 @@ async fn firmware_pxe_boots_once_and_asks_dhcp() {
     let mut dnsmasq = in_netns(
         "ctl",
         &[
-            "dnsmasq", "--keep-in-foreground", "--port=0", "--interface=mgmt0", "--bind-interfaces", "--log-dhcp",
-            "--dhcp-range=10.77.0.200,10.77.0.220,10m", "--no-ping", "--dhcp-boot=nothing.efi", "--conf-file=/dev/null",
-            "--user=root", "--pid-file=", "--leasefile-ro", &format!("--log-facility={}", log.display()),
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--port=0",
+            "--interface=mgmt0",
+            "--bind-interfaces",
+            "--log-dhcp",
+            "--dhcp-range=10.77.0.200,10.77.0.220,10m",
+            "--no-ping",
+            "--dhcp-boot=nothing.efi",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--pid-file=",
+            "--leasefile-ro",
+            &format!("--log-facility={}", log.display()),
         ],
     )
     .spawn()
@@ -322,7 +373,8 @@ async fn firmware_pxe_boots_once_and_asks_dhcp() {
         lab.carry_out(Request::SpawnStranger { mac: "52:54:00:77:ee:01".parse().unwrap() }).await,
         Response::Spawned { name: "stranger-1".into(), mac: "52:54:00:77:ee:01".parse().unwrap() }
     );
-    let Response::Spawned { name: clone, mac } = lab.carry_out(Request::SpawnClone { of: "host2".parse().unwrap() }).await
+    let Response::Spawned { name: clone, mac } =
+        lab.carry_out(Request::SpawnClone { of: "host2".parse().unwrap() }).await
     else {
         panic!("no clone")
     };
@@ -334,9 +386,15 @@ async fn firmware_pxe_boots_once_and_asks_dhcp() {
     ] {
         until(&format!("DHCP from {mac} as {class}"), async || {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
-            let asked = text.lines().find(|line| line.contains("DHCPDISCOVER") && line.contains(mac));
-            let id = asked.and_then(|line| line.split("dnsmasq-dhcp[").nth(1)?.split(": ").nth(1).map(str::to_owned));
-            let seen = id.is_some_and(|id| text.lines().any(|line| line.contains(&format!(": {id} vendor class: {class}"))));
+            // dnsmasq writes the transaction id before each line of one request.
+            let id = |line: &str| line.split("]: ").nth(1)?.split(' ').next().map(str::to_owned);
+            let asked = text
+                .lines()
+                .filter(|line| line.contains("DHCPDISCOVER") && line.contains(mac))
+                .filter_map(id);
+            let seen = asked
+                .into_iter()
+                .any(|id| text.lines().any(|line| line.contains(&format!(" {id} vendor class: {class}"))));
             if seen { Ok(()) } else { Err(text) }
         })
         .await;
@@ -350,7 +408,8 @@ async fn firmware_pxe_boots_once_and_asks_dhcp() {
     let Response::Status(seen) = client.ask(&Request::Status).await.unwrap() else { panic!("no status") };
     assert_eq!((seen.extras.len(), seen.services.len()), (1, 1));
     assert!(seen.services.iter().all(|service| service.running), "{seen:?}");
-    let refused = client.ask(&Request::PullCable { host: "host9".parse().unwrap(), nic: 0 }).await.unwrap_err();
+    let refused =
+        client.ask(&Request::PullCable { host: "host9".parse().unwrap(), nic: 0 }).await.unwrap_err();
     assert!(refused.to_string().contains("the lab has host1, host2"), "{refused}");
     dnsmasq.kill().unwrap();
     dnsmasq.wait().unwrap();
@@ -377,10 +436,109 @@ async fn what_a_killed_lab_leaves_is_cleaned_up_by_the_next() {
     let second = Lab::start(&plan(), options(dir.path())).await.unwrap();
     second.stop().await.unwrap();
     nothing_left(dir.path());
+    // A lab that is dropped without being stopped.
+    drop(Lab::start(&plan(), options(dir.path())).await.unwrap());
+    nothing_left(dir.path());
     // A namespace that no state file names is not ours.
     run("ip", &["netns", "add", &format!("{PREFIX}-ctl")]);
     let refused = Lab::start(&plan(), options(dir.path())).await.unwrap_err().to_string();
     run("ip", &["netns", "delete", &format!("{PREFIX}-ctl")]);
     assert!(refused.contains("is not this lab's"), "{refused}");
+    nothing_left(dir.path());
+}
+
+/// The template of secondary storage reaches the control plane whole, through the switch stack.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, tgt, curl, openipmi"]
+async fn secondary_storage_and_bmcs_answer_on_their_networks() {
+    let dir = tempfile::Builder::new().prefix("dzr").tempdir().unwrap();
+    let mut options = options(dir.path());
+    let account = FactoryAccount { user: "root".into(), password: Secret::new("calvin-lab".into()) };
+    options.factory.insert("factory".parse().unwrap(), account);
+    let template: Vec<u8> =
+        (0..64u32 << 18).flat_map(|word| word.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    std::fs::write(options.store_dir.join("tiny.raw"), &template).unwrap();
+    let lab = Lab::start(&plan(), options).await.unwrap();
+    let copy = dir.path().join("copy").to_string_lossy().into_owned();
+    let fetch = [
+        "curl",
+        "-sS",
+        "--fail",
+        "--noproxy",
+        "*",
+        "-w",
+        "%{speed_download} B/s",
+        "-o",
+        &copy,
+        "http://10.77.0.5:8081/tiny.raw",
+    ];
+    let output = in_netns("ctl", &fetch).output().unwrap();
+    println!("64 MiB by the switch: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::read(&copy).unwrap() == template, "the copy differs");
+    let log = dir.path().join("dnsmasq.log");
+    let mut dnsmasq = in_netns(
+        "ctl",
+        &[
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--port=0",
+            "--interface=bmc0",
+            "--bind-interfaces",
+            "--no-ping",
+            "--dhcp-range=10.77.9.0,static",
+            "--dhcp-host=52:54:00:77:09:01,10.77.9.11",
+            "--dhcp-host=52:54:00:77:09:02,10.77.9.12",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--pid-file=",
+            "--leasefile-ro",
+            &format!("--log-facility={}", log.display()),
+        ],
+    )
+    .spawn()
+    .unwrap();
+    for address in ["10.77.9.11", "10.77.9.12"] {
+        pings(&format!("BMC {address} has its planned address"), "ctl", address).await;
+    }
+    let root =
+        in_netns("ctl", &["curl", "-ksS", "--fail", "--noproxy", "*", "https://10.77.9.11/redfish/v1/"])
+            .output()
+            .unwrap();
+    assert!(String::from_utf8_lossy(&root.stdout).contains("RedfishVersion"), "{root:?}");
+    let account = |password: &str| {
+        let credential = format!("root:{password}");
+        let url = "https://10.77.9.11/redfish/v1/Systems";
+        let fetch = [
+            "curl",
+            "-ksS",
+            "--noproxy",
+            "*",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-u",
+            &credential,
+            url,
+        ];
+        String::from_utf8(in_netns("ctl", &fetch).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(account("calvin-lab"), "200");
+    ask(&lab, Request::WrongPassword { host: "host1".parse().unwrap(), wrong: true }).await;
+    until("the other BMC refuses the planned password", async || {
+        let code = account("calvin-lab");
+        if code == "401" { Ok(()) } else { Err(code) }
+    })
+    .await;
+    ask(&lab, Request::WrongPassword { host: "host1".parse().unwrap(), wrong: false }).await;
+    until("the planned BMC is back", async || {
+        let code = account("calvin-lab");
+        if code == "200" { Ok(()) } else { Err(code) }
+    })
+    .await;
+    dnsmasq.kill().unwrap();
+    dnsmasq.wait().unwrap();
+    lab.stop().await.unwrap();
     nothing_left(dir.path());
 }

@@ -40,7 +40,8 @@ impl Lab {
     /// Exchanges a host's BMC.
     pub(super) async fn wrong_password(&self, rig: &HostRig, wrong: bool) -> Result<(), String> {
         let before = rig.bmc.lock().await.take();
-        let before = before.ok_or_else(|| format!("host '{}' has no BMC: the lab got no factory account", rig.plan.name))?;
+        let before = before
+            .ok_or_else(|| format!("host '{}' has no BMC: the lab got no factory account", rig.plan.name))?;
         before.stop().await;
         self.start_bmc(rig, wrong).await.map_err(|error| error.to_string())
     }

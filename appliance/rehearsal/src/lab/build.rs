@@ -49,15 +49,24 @@ impl Lab {
         Ok(lab)
     }
 
-    async fn build(blueprint: Blueprint, options: LabOptions, unfinished: &mut Unfinished) -> Result<Arc<Self>, LabError> {
+    async fn build(
+        blueprint: Blueprint,
+        options: LabOptions,
+        unfinished: &mut Unfinished,
+    ) -> Result<Arc<Self>, LabError> {
         let missing = || doing("keep the lab's state")(std::io::Error::other("no state file"));
         let state = unfinished.0.clone().ok_or_else(missing)?;
         let processes = Processes::new(state.clone()).map_err(doing("start a thread"))?;
         let fabric = Fabric::start().map_err(doing("start the switches"))?;
-        let switches: Vec<_> = blueprint.switches.iter().enumerate().map(|(id, plan)| {
-            let members: Vec<_> = plan.members.iter().map(String::as_str).collect();
-            fabric.add_switch(Switch::new(id as u8, &members))
-        }).collect();
+        let switches: Vec<_> = blueprint
+            .switches
+            .iter()
+            .enumerate()
+            .map(|(id, plan)| {
+                let members: Vec<_> = plan.members.iter().map(String::as_str).collect();
+                fabric.add_switch(Switch::new(id as u8, &members))
+            })
+            .collect();
         let mut wiring = Wiring {
             fabric: &fabric,
             switches: &switches,
@@ -65,9 +74,9 @@ impl Lab {
             prefix: &options.prefix,
             namespaces: BTreeMap::new(),
         };
-        wiring.namespace(NS_QEMU)?.run("lengthen datagram queues", || {
-            std::fs::write("/proc/sys/net/unix/max_dgram_qlen", QUEUE)
-        })?;
+        wiring
+            .namespace(NS_QEMU)?
+            .run("lengthen datagram queues", || std::fs::write("/proc/sys/net/unix/max_dgram_qlen", QUEUE))?;
         for plan in &blueprint.namespaces {
             let netns = wiring.namespace(&plan.name)?;
             if plan.forwards {
@@ -116,7 +125,8 @@ impl Lab {
             held(&self.services).push(("tgtd".into(), child));
         }
         if let (Some(address), Some(netns)) = (self.blueprint.store, self.namespace(NS_EDGE)) {
-            let listener = forward::listen(&netns, address.into()).map_err(doing("listen as secondary storage"))?;
+            let listener =
+                forward::listen(&netns, address.into()).map_err(doing("listen as secondary storage"))?;
             let routes = store::routes(self.options.store_dir.clone());
             held(&self.tasks).spawn(async move {
                 if let Err(error) = axum::serve(listener, routes).await {
@@ -126,7 +136,8 @@ impl Lab {
         }
         if let (Some(address), Some(netns)) = (self.options.console, self.namespace(NS_CONTROL)) {
             let listener = TcpListener::bind(address).await;
-            let listener = listener.map_err(doing(format!("listen on {address} for operators: is the port taken?")))?;
+            let listener =
+                listener.map_err(doing(format!("listen on {address} for operators: is the port taken?")))?;
             let inner = ([127, 0, 0, 1], address.port()).into();
             held(&self.tasks).spawn(forward::run(listener, netns, inner));
         }
@@ -140,7 +151,8 @@ fn forget_last_run(dir: &Path) -> Result<(), LabError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    let removed = gone(std::fs::remove_dir_all(dir.join("m"))).and_then(|()| gone(std::fs::remove_file(san::lun(dir))));
+    let removed =
+        gone(std::fs::remove_dir_all(dir.join("m"))).and_then(|()| gone(std::fs::remove_file(san::lun(dir))));
     removed.map_err(doing("empty the machines of the last run"))
 }
 
@@ -150,10 +162,13 @@ struct Unfinished(Option<Arc<StateFile>>);
 impl Drop for Unfinished {
     fn drop(&mut self) {
         let Some(state) = self.0.take() else { return };
-        let result = state.read().map_err(cleanup::CleanupError::State).and_then(|left| cleanup::everything(&left));
+        let result =
+            state.read().map_err(cleanup::CleanupError::State).and_then(|left| cleanup::everything(&left));
         match result {
             Ok(()) => drop(state.remove()),
-            Err(error) => tracing::error!(%error, "the unfinished lab is not wholly taken down; the next start will try"),
+            Err(error) => {
+                tracing::error!(%error, "the unfinished lab is not wholly taken down; the next start will try")
+            }
         }
     }
 }
@@ -173,7 +188,8 @@ struct Wiring<'a> {
 
 impl Wiring<'_> {
     fn namespace(&mut self, planned: &str) -> Result<Arc<Netns>, LabError> {
-        let name = planned.strip_prefix("dz-").map_or(planned.into(), |rest| format!("{}-{rest}", self.prefix));
+        let name =
+            planned.strip_prefix("dz-").map_or(planned.into(), |rest| format!("{}-{rest}", self.prefix));
         if netns::inode_of(&name).is_some() {
             return Err(netns::NetnsError::Exists(name).into());
         }
@@ -219,7 +235,12 @@ impl Wiring<'_> {
         Ok(netns.run("plug in a NIC's socket", || self.fabric.add_socket(own, peer))?)
     }
 
-    fn host(&self, plan: &HostPlan, options: &LabOptions, processes: &Processes) -> Result<HostRig, LabError> {
+    fn host(
+        &self,
+        plan: &HostPlan,
+        options: &LabOptions,
+        processes: &Processes,
+    ) -> Result<HostRig, LabError> {
         let dir = options.dir.join("m").join(plan.name.as_str());
         std::fs::create_dir_all(&dir).map_err(doing(format!("make {}", dir.display())))?;
         let mut nics = Vec::new();

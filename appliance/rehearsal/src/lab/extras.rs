@@ -55,7 +55,10 @@ impl Lab {
     ) -> Result<Response, String> {
         let (name, index, cable) = {
             let extras = held(&self.extras);
-            let free = self.extra_cables.iter().position(|(_, cable)| extras.iter().all(|extra| extra.cable != *cable));
+            let free = self
+                .extra_cables
+                .iter()
+                .position(|(_, cable)| extras.iter().all(|extra| extra.cable != *cable));
             let index = free.ok_or("all ports for extra machines are taken: 'kill-extra' one first")?;
             (format!("{kind}-{}", index + 1), index, self.extra_cables[index].1)
         };
@@ -101,7 +104,8 @@ impl Lab {
 
     /// Removes a stranger or clone.
     pub(super) async fn kill_extra(&self, name: &str) -> Result<Response, String> {
-        let machine = held(&self.extras).iter().find(|extra| extra.name == name).map(|extra| extra.machine.clone());
+        let machine =
+            held(&self.extras).iter().find(|extra| extra.name == name).map(|extra| extra.machine.clone());
         let machine = machine.ok_or_else(|| format!("there is no extra machine '{name}': see 'status'"))?;
         machine.force_off().await.map_err(|error| error.to_string())?;
         let mut extras = held(&self.extras);

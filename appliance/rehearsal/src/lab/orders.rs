@@ -63,7 +63,8 @@ impl Lab {
     fn cable(&self, host: &HostName, nic: usize) -> Result<(&HostRig, EndpointId), String> {
         let rig = self.rig(host)?;
         let last = rig.cables.len().saturating_sub(1);
-        let cable = rig.cables.get(nic).ok_or_else(|| format!("host '{host}' has NICs 0 to {last}, not {nic}"))?;
+        let cable =
+            rig.cables.get(nic).ok_or_else(|| format!("host '{host}' has NICs 0 to {last}, not {nic}"))?;
         Ok((rig, *cable))
     }
 
@@ -121,7 +122,10 @@ impl Lab {
 
     fn set_port(&self, host: &HostName, nic: usize, forwarding: bool) -> Result<(), String> {
         let (_, cable) = self.cable(host, nic)?;
-        let port = self.fabric.port_of(cable).ok_or_else(|| format!("NIC {nic} of '{host}' is in no switch port"))?;
+        let port = self
+            .fabric
+            .port_of(cable)
+            .ok_or_else(|| format!("NIC {nic} of '{host}' is in no switch port"))?;
         self.fabric.with(port.switch, |core| core.set_forwarding(port.port, forwarding));
         Ok(())
     }
@@ -138,7 +142,8 @@ impl Lab {
     }
 
     fn console(&self, name: &str) -> Result<Response, String> {
-        let extra = || held(&self.extras).iter().find(|extra| extra.name == name).map(|extra| extra.machine.clone());
+        let extra =
+            || held(&self.extras).iter().find(|extra| extra.name == name).map(|extra| extra.machine.clone());
         let machine = self.host(name).map(|host| host.machine.clone()).or_else(extra);
         let machine = machine.ok_or_else(|| format!("there is no machine '{name}': see 'status'"))?;
         let (tail, _) = machine.serial().tail();
@@ -151,7 +156,9 @@ impl Lab {
             return Err(MachineError::On(host.to_string()).to_string());
         }
         machine.prepare().map_err(told)?;
-        let Some(disk) = machine.spec().disk.clone() else { return Err(format!("host '{host}' has no disk")) };
+        let Some(disk) = machine.spec().disk.clone() else {
+            return Err(format!("host '{host}' has no disk"));
+        };
         let done = tokio::task::spawn_blocking(move || work(&disk.path)).await;
         done.map_err(io::Error::other).flatten().map_err(|error| format!("the disk of '{host}': {error}"))
     }
@@ -164,7 +171,9 @@ impl Lab {
             })
         });
         let services = held(&self.services);
-        let services = services.iter().map(|(name, child)| ServiceStatus { name: name.clone(), running: child.id.alive() });
+        let services = services
+            .iter()
+            .map(|(name, child)| ServiceStatus { name: name.clone(), running: child.id.alive() });
         LabStatus {
             pid: std::process::id(),
             hosts: self.hosts.iter().map(|host| self.host_status(host)).collect(),

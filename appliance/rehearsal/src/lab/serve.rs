@@ -18,7 +18,8 @@ impl Lab {
         let _none_there = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(doing(format!("listen on {}", path.display())))?;
         let mode = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(&path, mode).map_err(doing(format!("close {} to others", path.display())))?;
+        std::fs::set_permissions(&path, mode)
+            .map_err(doing(format!("close {} to others", path.display())))?;
         held(&self.tasks).spawn(accept(Arc::downgrade(self), listener));
         Ok(())
     }

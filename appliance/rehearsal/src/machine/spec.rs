@@ -143,7 +143,16 @@ impl MachineSpec {
         let mut add = |parts: &[&str]| args.extend(parts.iter().map(|part| (*part).to_owned()));
         let memory = format!("{}", self.memory_mib);
         let cpus = format!("{}", self.cpus);
-        add(&["-name", &text(&self.name), "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]);
+        add(&[
+            "-name",
+            &text(&self.name),
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-vga",
+            "none",
+        ]);
         add(&["-machine", "q35,dump-guest-core=off", "-accel", "tcg,thread=multi", "-cpu", "max"]);
         add(&["-smp", &cpus, "-m", &memory, "-S", "-boot", "strict=on", "-rtc", "base=utc"]);
         add(&["-uuid", &self.identity.uuid]);

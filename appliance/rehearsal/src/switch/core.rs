@@ -156,7 +156,10 @@ impl Switch {
     /// A port by member name and port name.
     pub fn port(&self, member: &str, name: &str) -> Option<PortId> {
         let member = self.member(member)?;
-        let at = self.ports.iter().position(|port| port.config.member == Some(member) && port.config.name == name)?;
+        let at = self
+            .ports
+            .iter()
+            .position(|port| port.config.member == Some(member) && port.config.name == name)?;
         Some(PortId(at as u16))
     }
 
@@ -252,8 +255,11 @@ impl Switch {
             return Role::Closed;
         }
         let Some(lag) = self.ports[index].config.lag else { return Role::Alone };
-        let partner_of = |at: usize| self.ports[at].lacp.as_ref().and_then(Lacp::partner).map(|side| (side.system, side.key));
-        let legs = (0..self.ports.len()).filter(|at| self.ports[*at].config.lag == Some(lag) && self.usable(*at));
+        let partner_of = |at: usize| {
+            self.ports[at].lacp.as_ref().and_then(Lacp::partner).map(|side| (side.system, side.key))
+        };
+        let legs =
+            (0..self.ports.len()).filter(|at| self.ports[*at].config.lag == Some(lag) && self.usable(*at));
         // The LAG aggregates what its first leg with a partner is connected to.
         match legs.filter_map(partner_of).next() {
             None => Role::Alone,

@@ -64,7 +64,9 @@ impl Device {
     fn receive(&self, buffer: &mut [u8]) -> nix::Result<usize> {
         match self {
             Self::Tap(fd) => nix::unistd::read(fd, buffer),
-            Self::Socket { own, .. } => nix::sys::socket::recv(own.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
+            Self::Socket { own, .. } => {
+                nix::sys::socket::recv(own.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)
+            }
         }
     }
 

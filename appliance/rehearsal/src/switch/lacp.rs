@@ -71,7 +71,11 @@ impl Side {
 /// Reads a LACPDU: the sender's side and what it believes of ours. None if it is no LACPDU version 1 or later.
 pub fn read(frame: &[u8]) -> Option<(Side, Side)> {
     let pdu = frame.get(HEADER..)?;
-    let known = pdu.len() >= PDU - HEADER && pdu[0] == 1 && pdu[1] >= 1 && pdu[2..4] == [1, 20] && pdu[22..24] == [2, 20];
+    let known = pdu.len() >= PDU - HEADER
+        && pdu[0] == 1
+        && pdu[1] >= 1
+        && pdu[2..4] == [1, 20]
+        && pdu[22..24] == [2, 20];
     known.then_some(())?;
     Some((Side::read(&pdu[4..])?, Side::read(&pdu[24..])?))
 }
@@ -134,7 +138,14 @@ impl Lacp {
         if self.is_bundled() {
             state |= COLLECTING | DISTRIBUTING;
         }
-        Side { system_priority: 100, system: self.system, key: self.key, port_priority: 255, port: self.port, state }
+        Side {
+            system_priority: 100,
+            system: self.system,
+            key: self.key,
+            port_priority: 255,
+            port: self.port,
+            state,
+        }
     }
 
     /// Takes a PDU in. True if what we have to say changed: a PDU is then due at once.
@@ -192,7 +203,8 @@ mod tests {
     const SYSTEM: [u8; 6] = [2, 0, 0, 0xaa, 0xbb, 1];
 
     fn host_pdu(state: u8) -> Vec<u8> {
-        let actor = Side { system_priority: 65535, system: HOST.0, key: 9, port_priority: 255, port: 1, state };
+        let actor =
+            Side { system_priority: 65535, system: HOST.0, key: 9, port_priority: 255, port: 1, state };
         write(HOST, &actor, &Side::default())
     }
 

@@ -15,7 +15,10 @@ nix::ioctl_write_int!(tun_set_iff, b'T', 202);
 /// `InvalidInput` for a name of more than 15 bytes; what the kernel says (`/dev/net/tun` missing, name taken).
 pub fn create(name: &str) -> io::Result<OwnedFd> {
     if name.is_empty() || name.len() >= nix::libc::IFNAMSIZ {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("interface name '{name}': 1 to 15 bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("interface name '{name}': 1 to 15 bytes"),
+        ));
     }
     let file = File::options()
         .read(true)
@@ -24,7 +27,9 @@ pub fn create(name: &str) -> io::Result<OwnedFd> {
         .open("/dev/net/tun")?;
     let mut request = nix::libc::ifreq {
         ifr_name: [0; nix::libc::IFNAMSIZ],
-        ifr_ifru: nix::libc::__c_anonymous_ifr_ifru { ifru_flags: (nix::libc::IFF_TAP | nix::libc::IFF_NO_PI) as i16 },
+        ifr_ifru: nix::libc::__c_anonymous_ifr_ifru {
+            ifru_flags: (nix::libc::IFF_TAP | nix::libc::IFF_NO_PI) as i16,
+        },
     };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as nix::libc::c_char;

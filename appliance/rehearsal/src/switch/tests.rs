@@ -40,11 +40,21 @@ impl Rig {
         let trunk = Mode::Trunk { native: 1, tagged: vec![100] };
         for (host, lag) in [("1", Some(0)), ("2", None)] {
             for member in [0, 1] {
-                switch.add_port(PortConfig { member: Some(member), name: host.into(), mode: trunk.clone(), lag });
+                switch.add_port(PortConfig {
+                    member: Some(member),
+                    name: host.into(),
+                    mode: trunk.clone(),
+                    lag,
+                });
             }
         }
         for vlan in [1, 100] {
-            switch.add_port(PortConfig { member: None, name: String::new(), mode: Mode::Access(vlan), lag: None });
+            switch.add_port(PortConfig {
+                member: None,
+                name: String::new(),
+                mode: Mode::Access(vlan),
+                lag: None,
+            });
         }
         for port in 0..6 {
             switch.set_carrier(PortId(port), true);
@@ -54,7 +64,8 @@ impl Rig {
 
     fn send(&mut self, port: u16, frame: &[u8]) -> Vec<(u16, Vec<u8>)> {
         let mut out = Vec::new();
-        self.switch.frame_in(PortId(port), frame, self.now, &mut |port, frame| out.push((port.0, frame.to_vec())));
+        self.switch
+            .frame_in(PortId(port), frame, self.now, &mut |port, frame| out.push((port.0, frame.to_vec())));
         out
     }
 
@@ -89,10 +100,17 @@ impl Rig {
 #[test]
 fn vlans_are_kept_apart_and_tags_fit_the_port() {
     let mut rig = Rig::new();
-    assert_eq!(rig.ports(4, &frame(ALL, CTL)), [0, 1, 2, 3], "management: untagged to trunks, not to VLAN 100");
+    assert_eq!(
+        rig.ports(4, &frame(ALL, CTL)),
+        [0, 1, 2, 3],
+        "management: untagged to trunks, not to VLAN 100"
+    );
     let out = rig.send(5, &frame(ALL, CTL));
     assert_eq!(out.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [0, 1, 2, 3]);
-    assert!(out.iter().all(|(_, frame)| Head::read(frame).unwrap().tag == Some(100)), "guests: tagged to trunks");
+    assert!(
+        out.iter().all(|(_, frame)| Head::read(frame).unwrap().tag == Some(100)),
+        "guests: tagged to trunks"
+    );
     let out = rig.send(2, &tagged(CTL, HOST2, 100));
     assert_eq!(out, [(5, frame(CTL, HOST2))], "untagged to the access port, by the learned address");
     assert_eq!(rig.ports(4, &tagged(ALL, CTL, 100)), [] as [u16; 0], "an access port takes no tag");
@@ -112,7 +130,11 @@ fn unicast_goes_to_the_learned_port_until_its_link_drops() {
     assert_eq!(rig.ports(4, &frame(HOST2, CTL)), [0, 1, 2], "flushed: flooded, not lost");
     assert_eq!(rig.ports(3, &frame(CTL, HOST2)), [] as [u16; 0], "nothing comes in without carrier");
     assert_eq!(rig.ports(2, &frame(HOST2, CTL)), [0, 1, 4], "its own flood does not come back");
-    assert_eq!(rig.ports(2, &frame(CTL, HOST2)), [] as [u16; 0], "control moved to port 2: never out of where it came in");
+    assert_eq!(
+        rig.ports(2, &frame(CTL, HOST2)),
+        [] as [u16; 0],
+        "control moved to port 2: never out of where it came in"
+    );
 }
 
 #[test]
@@ -142,7 +164,11 @@ fn a_pulled_leg_moves_its_flows_to_the_other_at_once() {
     for (pulled, left) in [(0, 1), (1, 0)] {
         rig.switch.set_carrier(PortId(pulled), false);
         for last in [0, 1] {
-            assert_eq!(rig.ports(4, &frame(HOST1, MacAddr([2, 0, 0, 0, 0, last]))), [left], "no flood either");
+            assert_eq!(
+                rig.ports(4, &frame(HOST1, MacAddr([2, 0, 0, 0, 0, last]))),
+                [left],
+                "no flood either"
+            );
         }
         rig.switch.set_carrier(PortId(pulled), true);
         assert_eq!(rig.switch.role(PortId(pulled)), Role::Closed, "silent until it speaks LACP again");
@@ -184,10 +210,18 @@ fn fallback_forwards_alone_until_lacp_and_again_after_silence() {
     rig.send(0, &frame(ALL, HOST1));
     let answer = rig.lacpdu(0, 0x07);
     assert_eq!(answer.len(), 1, "a new partner is answered at once");
-    assert_eq!(rig.roles()[..2], [Role::Closed, Role::Closed], "not in sync yet; the other leg must not loop");
+    assert_eq!(
+        rig.roles()[..2],
+        [Role::Closed, Role::Closed],
+        "not in sync yet; the other leg must not loop"
+    );
     rig.lacpdu(0, IN_SYNC);
     assert_eq!(rig.roles()[..2], [Role::Leg(0), Role::Closed]);
-    assert_eq!(rig.ports(4, &frame(HOST1, CTL)), [2, 3, 0], "what fallback had learned is forgotten, not black-holed");
+    assert_eq!(
+        rig.ports(4, &frame(HOST1, CTL)),
+        [2, 3, 0],
+        "what fallback had learned is forgotten, not black-holed"
+    );
     rig.wait(SHORT_TIMEOUT - Duration::from_millis(1));
     assert_eq!(rig.roles()[..2], [Role::Leg(0), Role::Closed]);
     rig.wait(Duration::from_millis(1));
@@ -207,12 +241,21 @@ fn a_second_partner_on_the_same_lag_stays_out() {
 fn lldp_names_member_and_port_and_is_never_forwarded() {
     let mut rig = Rig::new();
     let said = rig.wait(Duration::ZERO);
-    let lldp: Vec<_> = said.iter().filter(|(_, frame)| Head::read(frame).unwrap().ethertype == 0x88cc).collect();
-    assert_eq!(lldp.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [0, 1, 2, 3], "not to the stack's own ports");
+    let lldp: Vec<_> =
+        said.iter().filter(|(_, frame)| Head::read(frame).unwrap().ethertype == 0x88cc).collect();
+    assert_eq!(
+        lldp.iter().map(|(port, _)| *port).collect::<Vec<_>>(),
+        [0, 1, 2, 3],
+        "not to the stack's own ports"
+    );
     assert!(lldp[1].1.windows(4).any(|bytes| bytes == b"sw-b"));
     let again = rig.wait(Duration::from_millis(1999));
     assert!(again.iter().all(|(_, frame)| Head::read(frame).unwrap().ethertype != 0x88cc));
-    assert!(rig.wait(Duration::from_millis(1)).iter().any(|(_, frame)| Head::read(frame).unwrap().ethertype == 0x88cc));
+    assert!(
+        rig.wait(Duration::from_millis(1))
+            .iter()
+            .any(|(_, frame)| Head::read(frame).unwrap().ethertype == 0x88cc)
+    );
     for last in 0..=15 {
         let reserved = MacAddr([0x01, 0x80, 0xc2, 0, 0, last]);
         assert_eq!(rig.ports(2, &frame(reserved, HOST2)), [] as [u16; 0]);
