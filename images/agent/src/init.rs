@@ -31,7 +31,7 @@ pub fn run() -> ExitCode {
     load_modules();
     std::thread::spawn(reap);
     let failure = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => match runtime.block_on(discovery::run()) {
+        Ok(runtime) => match runtime.block_on(tokio::task::LocalSet::new().run_until(discovery::run())) {
             Ok(never) => match never {},
             Err(error) => format!("{error:#}"),
         },

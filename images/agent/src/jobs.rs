@@ -53,14 +53,14 @@ impl Jobs {
         });
         let receiver = known.entry(key).or_insert_with(|| start(host.clone(), order)).clone();
         drop(known);
-        tokio::spawn(forward(receiver, id, out));
+        tokio::task::spawn_local(forward(receiver, id, out));
     }
 }
 
 fn start(host: Arc<Host>, order: Order) -> watch::Receiver<State> {
     let (sender, receiver) = watch::channel(State::default());
     let reporter = Reporter(Arc::new(sender));
-    tokio::spawn(async move {
+    tokio::task::spawn_local(async move {
         let result = orders::carry_out(&host, order, &reporter).await;
         reporter.0.send_modify(|state| state.result = Some(result));
     });

@@ -24,7 +24,7 @@ pub const STATE: &str = "/var/lib/dayzero";
 pub fn run() -> Result<()> {
     tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(serve())? {}
+    match runtime.block_on(tokio::task::LocalSet::new().run_until(serve()))? {}
 }
 
 async fn serve() -> Result<std::convert::Infallible> {
@@ -38,7 +38,7 @@ async fn serve() -> Result<std::convert::Infallible> {
     let host = Arc::new(Host::installed(credentials.clone(), network));
     if !luns.is_empty() {
         let again = host.clone();
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             let report = again.connect(luns).await;
             tracing::info!("storage paths after this boot: {report:?}");
         });
