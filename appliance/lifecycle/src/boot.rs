@@ -12,10 +12,10 @@ use dayzero_model::site::{Placed, Site};
 use dayzero_model::vm::Vm;
 
 /// Who a MAC belongs to. `facts` gives a host's facts, `vms` all VMs.
-pub fn client<'f>(
+pub fn client<'f, 'v>(
     site: &Site,
     facts: impl Fn(&dayzero_model::HostName) -> Option<&'f HostFacts>,
-    vms: &[Vm],
+    vms: impl IntoIterator<Item = &'v Vm>,
     mac: MacAddr,
 ) -> Client {
     for placed in site.hosts() {
@@ -28,7 +28,7 @@ pub fn client<'f>(
             return Client::Host { host: host.name.clone(), address: host.address, window };
         }
     }
-    match vms.iter().find(|vm| vm.mac == mac) {
+    match vms.into_iter().find(|vm| vm.mac == mac) {
         Some(vm) => Client::Vm { name: vm.name.clone(), address: vm.address },
         None => Client::Unknown,
     }

@@ -20,6 +20,6 @@ mod snapshot;
 #[cfg(test)]
 mod testing;
 
-pub use action::{Action, ActionKind, ProofOrder, RotateStep};
+pub use action::{Action, ActionKind, ProofOrder, ProofPath, RotateStep};
 pub use advance::{Advance, advance};
 pub use snapshot::{Outcome, Snapshot, Surroundings, basis};

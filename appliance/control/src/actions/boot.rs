@@ -1,0 +1,177 @@
+//! Booting: by network into the discovery image, with the BMC's channel for vouching prepared first; from disk; and
+//! the boot order.
+
+use super::{agent_cause, stopping, store_cause};
+use crate::control::Control;
+use crate::engine::Delta;
+use crate::sessions::{bmc_cause, system_cause};
+use dayzero_bmc::{BootTarget, PowerAction, PowerState, VouchChannel};
+use dayzero_lifecycle::cause::cause;
+use dayzero_model::boot::BootWindow;
+use dayzero_model::condition::Cause;
+use dayzero_model::facts::WindowFacts;
+use dayzero_model::ids::{BootId, HostName};
+use dayzero_model::media::{VouchFile, write_iso};
+use dayzero_model::secret::Secret;
+use dayzero_model::site::Host;
+use dayzero_model::units::Millis;
+use dayzero_model::wire::Order;
+use dayzero_trust::{Channel, TrustError, WindowState};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A boot window ends by itself after this, if nobody closes it.
+const WINDOW: Millis = Millis(3_600_000);
+/// An order that is answered at once.
+const SHORT: Duration = Duration::from_secs(20);
+
+/// Opens a window (or takes the open one up again), prepares the channel, sets one-time PXE and powers on.
+pub(super) async fn discovery(control: &Arc<Control>, host: &HostName) -> Result<Delta, Cause> {
+    let (_, planned) = control.planned(host)?;
+    let _permit = control.bmc_limit.acquire().await.map_err(|_| stopping())?;
+    let bmc = control.bmc(host).await?;
+    let failed = |doing: &'static str| {
+        let planned = planned.clone();
+        move |error| bmc_cause(&planned, doing, &error)
+    };
+    let channel = match bmc.vouch_channel().await.map_err(failed("asking how it can vouch"))? {
+        VouchChannel::VirtualMedia => Channel::VirtualMedia,
+        VouchChannel::SerialOverLan => Channel::SerialOverLan,
+        VouchChannel::None => return Err(no_channel(host)),
+    };
+    let (boot, nonce) = open(control, &planned, channel).await?;
+    if bmc.power().await.map_err(failed("reading its power"))? != PowerState::Off {
+        let off = bmc.set_power(PowerAction::ForceOff).await;
+        control.tell_bmc(host, "power off", &off, "reads off");
+        off.map_err(failed("powering off"))?;
+    }
+    match nonce {
+        Some(nonce) => insert(control, &planned, bmc.as_ref(), boot, nonce).await?,
+        None => control.tend_console(host),
+    }
+    let set = bmc.set_boot_once(BootTarget::Pxe, None).await;
+    let read_back = set.as_ref().map(|o| o.observed.clone()).unwrap_or_default();
+    control.tell_bmc(host, "one-time network boot", &set, &format!("reads {read_back}"));
+    let set = set.map_err(failed("setting one-time network boot"))?;
+    if !set.boots(BootTarget::Pxe) {
+        let next = format!("check the BMC's boot settings, then `dayzero host retry {host}`");
+        return Err(cause("boot-override", "the one-time network boot does not read back", "Pxe, once", read_back, next));
+    }
+    let on = bmc.set_power(PowerAction::On).await;
+    control.tell_bmc(host, "power on", &on, "reads on");
+    on.map_err(failed("powering on"))?;
+    let now = control.now();
+    Ok(Box::new(move |facts| {
+        if let Some(window) = facts.window.as_mut().filter(|window| window.window.boot == boot) {
+            window.override_read_back = read_back;
+            window.powered = Some(now);
+        }
+        if let Some(bmc) = &mut facts.bmc {
+            bmc.power_on = true;
+        }
+    }))
+}
+
+fn no_channel(host: &HostName) -> Cause {
+    cause(
+        "unvouched",
+        "the BMC has no channel by which it could vouch for the host's key",
+        "virtual media, or serial-over-LAN",
+        "neither",
+        format!("license or switch on one of the two on the BMC, then `dayzero host retry {host}`"),
+    )
+}
+
+/// The window: recorded before anything is done, so that a crash in between takes it up again.
+async fn open(control: &Arc<Control>, planned: &Host, channel: Channel) -> Result<(BootId, Option<Secret<String>>), Cause> {
+    let host = &planned.name;
+    let failed = |error: TrustError| system_cause(host, "opening a boot window", &error);
+    let now = control.now();
+    if let Some(window) = control.facts(host).and_then(|facts| facts.window.clone()) {
+        let boot = window.window.boot;
+        let known = control.enrolment.window(boot).map_err(failed)?;
+        if known.is_some_and(|w| w.is_open(now) && w.channel == channel && matches!(w.state, WindowState::Open)) {
+            return Ok((boot, control.enrolment.nonce(boot).map_err(failed)?));
+        }
+    }
+    let opened = control.enrolment.open_window(host, channel, now, WINDOW).await.map_err(failed)?;
+    let window = WindowFacts {
+        window: BootWindow { boot: opened.boot, host: host.clone() },
+        opened: now,
+        override_read_back: String::new(),
+        powered: None,
+        channel: channel.to_string(),
+        ipxe_served: None,
+        script_served: None,
+        kernel_served: None,
+        enrol_asked: None,
+    };
+    control.step(host, move |facts| facts.window = Some(window)).await.map_err(store_cause(host, "opening a boot window"))?;
+    Ok((opened.boot, opened.nonce))
+}
+
+async fn insert(
+    control: &Arc<Control>,
+    planned: &Host,
+    bmc: &dyn dayzero_bmc::Bmc,
+    boot: BootId,
+    nonce: Secret<String>,
+) -> Result<(), Cause> {
+    let host = &planned.name;
+    let file = VouchFile { boot, nonce: nonce.expose().clone(), ca_sha256: control.ca.fingerprint() };
+    let iso = write_iso(&file).map_err(|error| system_cause(host, "making the virtual medium", &error))?;
+    let url = control.media_url(planned, iso).ok_or_else(|| {
+        let next = format!("give the BMC network an `appliance` address in the plan and apply it, then `dayzero host retry {host}`");
+        cause("plan-gap", "the appliance has no address on the BMC network", "an address", "none", next)
+    })?;
+    if let Err(error) = bmc.eject_media().await {
+        tracing::debug!(%error, %host, "nothing to eject");
+    }
+    let inserted = bmc.insert_media(&url).await;
+    control.tell_bmc(host, "insert the vouching medium", &inserted, "inserted");
+    inserted.map_err(|error| bmc_cause(planned, "inserting the vouching medium", &error))
+}
+
+/// Clears what would boot instead of the disk, and restarts.
+pub(super) async fn to_disk(control: &Arc<Control>, host: &HostName) -> Result<Delta, Cause> {
+    let (_, planned) = control.planned(host)?;
+    {
+        let _permit = control.bmc_limit.acquire().await.map_err(|_| stopping())?;
+        let bmc = control.bmc(host).await?;
+        if let Err(error) = bmc.eject_media().await {
+            tracing::debug!(%error, %host, "nothing to eject");
+        }
+        let now = bmc.boot_override().await.map_err(|error| bmc_cause(&planned, "reading the boot override", &error))?;
+        if now.boots(BootTarget::Pxe) {
+            let cleared = bmc.set_boot_once(BootTarget::Disk, None).await;
+            control.tell_bmc(host, "one-time disk boot", &cleared, "set, since the network boot was still there");
+            cleared.map_err(|error| bmc_cause(&planned, "clearing the network boot", &error))?;
+        }
+    }
+    match control.world.agents.order(host, Order::Reboot, SHORT).await {
+        // An agent that is already gone restarts.
+        Ok(_) | Err(crate::world::AgentFault::Gone) => {}
+        Err(fault) => return Err(agent_cause(host, "the restart", fault)),
+    }
+    control.world.agents.until(host, false).await;
+    Ok(Box::new(|_| {}))
+}
+
+/// Reads the boot order: from the BMC where it knows it, else from the installation's own reading of the firmware.
+pub(super) async fn order(control: &Arc<Control>, host: &HostName) -> Result<Delta, Cause> {
+    let (_, planned) = control.planned(host)?;
+    let _permit = control.bmc_limit.acquire().await.map_err(|_| stopping())?;
+    let bmc = control.bmc(host).await?;
+    let order = bmc.boot_order().await;
+    let mut order = order.map_err(|error| bmc_cause(&planned, "reading the boot order", &error))?;
+    if order.is_empty() {
+        order = control.facts(host).and_then(|facts| facts.install.as_ref().map(|i| i.boot_entries.clone())).unwrap_or_default();
+    }
+    let shown = order.join(", ");
+    control.tell_bmc(host, "boot order", &Ok::<_, dayzero_bmc::BmcError>(()), &format!("reads {shown}"));
+    let now = control.now();
+    Ok(Box::new(move |facts| {
+        facts.boot_order = order;
+        facts.boot_order_at = Some(now);
+    }))
+}

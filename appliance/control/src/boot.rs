@@ -1,0 +1,243 @@
+//! What the network boot services ask: who a MAC is, what it boots; and what their events say about a host's boot.
+//!
+//! Invariants: answers come from memory, without waiting; a client that is not in the plan is recorded as pending, and
+//! whoever invents MACs drives out only other pending ones.
+
+use crate::control::Control;
+use crate::records::{LEASES, PENDING, VMS};
+use crate::view::Pending;
+use dayzero_lifecycle::boot;
+use dayzero_model::boot::{BootAction, Client};
+use dayzero_model::event::{Event, What};
+use dayzero_model::facts::{HostFacts, WindowFacts};
+use dayzero_model::ids::HostName;
+use dayzero_model::units::Timestamp;
+use dayzero_pxe::{BootDirector, Lease, LeaseChange, LeaseStore, LeaseStoreError, PxeEvent, ScriptQuery, SeenClient};
+use dayzero_store::{Pair, StoreError};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Name of the discovery kernel in boot URLs.
+pub(crate) const KERNEL: &str = "vmlinuz";
+/// Name of its initramfs; once it is served, the kernel runs.
+pub(crate) const INITRD: &str = "initrd.img";
+/// Observations that wait to become facts.
+const QUEUE: usize = 4096;
+/// Pending clients kept.
+const MAX_PENDING: usize = 256;
+/// A pending client's count is stored at most this often.
+const PENDING_EVERY: u64 = 10_000;
+
+enum Note {
+    Event(Box<PxeEvent>),
+    Unknown(Box<SeenClient>),
+}
+
+/// The director: control, as the boot services see it.
+pub(crate) struct Director {
+    control: Arc<Control>,
+    notes: mpsc::Sender<Note>,
+}
+
+impl Director {
+    /// A director, with the task that turns observations into facts.
+    pub(crate) fn start(control: &Arc<Control>) -> Arc<Self> {
+        let (notes, mut queue) = mpsc::channel(QUEUE);
+        let keeper = control.clone();
+        control.tasks.spawn(async move {
+            loop {
+                let note = tokio::select! {
+                    () = keeper.cancel.cancelled() => return,
+                    note = queue.recv() => note,
+                };
+                let Some(note) = note else { return };
+                let kept = match note {
+                    Note::Event(event) => keeper.note_event(*event).await,
+                    Note::Unknown(seen) => keeper.note_unknown(&seen).await,
+                };
+                if let Err(error) = kept {
+                    tracing::error!(%error, "an observation of the boot network could not be stored");
+                }
+            }
+        });
+        Arc::new(Self { control: control.clone(), notes })
+    }
+
+    fn note(&self, note: Note) {
+        if self.notes.try_send(note).is_err() {
+            tracing::warn!("more boot events than can be kept; one is lost");
+        }
+    }
+}
+
+impl BootDirector for Director {
+    fn client(&self, seen: &SeenClient) -> Client {
+        let client = self.control.client(seen.mac);
+        if client == Client::Unknown && seen.wants_boot {
+            self.note(Note::Unknown(Box::new(seen.clone())));
+        }
+        client
+    }
+
+    fn boot_script(&self, query: &ScriptQuery) -> BootAction {
+        let Client::Host { host, .. } = self.control.client(query.mac) else { return BootAction::Refuse };
+        let (Some(plan), Some(facts)) = (self.control.plan(), self.control.facts(&host)) else {
+            return BootAction::LocalDisk;
+        };
+        match plan.site.host(&host) {
+            None => BootAction::Refuse,
+            Some(placed) => {
+                let around = self.control.around(&plan, &placed, &facts);
+                boot::script(&plan.site, &placed, &facts, &around, query.mac)
+            }
+        }
+    }
+
+    fn is_reserved(&self, address: Ipv4Addr) -> bool {
+        self.control.mirror().vms.values().any(|vm| vm.address == Some(address))
+    }
+
+    fn event(&self, event: PxeEvent) {
+        let at = self.control.now();
+        let PxeEvent { mac, host, boot, what, .. } = event.clone();
+        self.control.timeline.record(Event { at, host, mac, boot, what });
+        if telling(&event) {
+            self.note(Note::Event(Box::new(event)));
+        }
+    }
+}
+
+/// Events that say how far a host's boot is, or that a BMC has its address.
+fn telling(event: &PxeEvent) -> bool {
+    event.host.is_some()
+        && match &event.what {
+            What::DhcpOut { kind, .. } => kind == "ACK",
+            What::TftpEnd { error: None, .. } | What::Script { .. } => true,
+            What::HttpFile { path, status: 200..=299, .. } => path.ends_with(INITRD),
+            _ => false,
+        }
+}
+
+/// Notes in a window what an event says.
+fn mark(window: &mut WindowFacts, what: &What, now: Timestamp) {
+    let place = match what {
+        What::TftpEnd { .. } => &mut window.ipxe_served,
+        What::Script { action: BootAction::Discovery { .. }, .. } => &mut window.script_served,
+        What::HttpFile { .. } => &mut window.kernel_served,
+        _ => return,
+    };
+    place.get_or_insert(now);
+}
+
+impl Control {
+    /// Who a MAC is.
+    pub(crate) fn client(&self, mac: dayzero_model::MacAddr) -> Client {
+        let mirror = self.mirror();
+        let Some(plan) = &mirror.plan else { return Client::Unknown };
+        let facts = |host: &HostName| mirror.hosts.get(host).map(|record| &*record.facts);
+        boot::client(&plan.site, facts, mirror.vms.values(), mac)
+    }
+
+    async fn note_event(self: &Arc<Self>, event: PxeEvent) -> Result<(), StoreError> {
+        let (Some(host), now) = (event.host.clone(), self.now()) else { return Ok(()) };
+        if let What::DhcpOut { .. } = event.what {
+            let Ok((_, planned)) = self.planned(&host) else { return Ok(()) };
+            if event.mac != Some(planned.bmc.mac) {
+                return Ok(());
+            }
+            return self.step(&host, move |facts| facts.bmc_lease = Some(now)).await;
+        }
+        let change = move |facts: &mut HostFacts| {
+            if let Some(window) = facts.window.as_mut().filter(|window| event.boot.is_none_or(|boot| boot == window.window.boot)) {
+                mark(window, &event.what, now);
+            }
+        };
+        self.step(&host, change).await
+    }
+
+    /// A client that is not in the plan wants to boot.
+    async fn note_unknown(self: &Arc<Self>, seen: &SeenClient) -> Result<(), StoreError> {
+        let now = self.now();
+        let known = self.mirror().pending.get(&seen.mac).cloned();
+        let said = format!(
+            "on network {}{}{}",
+            seen.network,
+            seen.vendor_class.as_ref().map_or_else(String::new, |class| format!(", class {class}")),
+            seen.uuid.as_ref().map_or_else(String::new, |uuid| format!(", UUID {uuid}")),
+        );
+        let said = said.chars().take(300).collect();
+        let stored = known.as_ref().map(|pending| pending.last);
+        let mut pending = known.unwrap_or_else(|| Pending { mac: seen.mac, first: now, last: now, count: 0, said });
+        pending.count += 1;
+        if stored.is_some_and(|stored| now.since(stored).0 < PENDING_EVERY) {
+            pending.last = stored.unwrap_or(now);
+            self.mirror_mut().pending.insert(seen.mac, pending);
+            return Ok(());
+        }
+        pending.last = now;
+        let oldest = {
+            let mirror = self.mirror();
+            let full = mirror.pending.len() >= MAX_PENDING && !mirror.pending.contains_key(&seen.mac);
+            full.then(|| mirror.pending.values().min_by_key(|p| p.last).map(|p| p.mac)).flatten()
+        };
+        let mut tx = self.store.tx();
+        tx.put(&PENDING, &seen.mac, &pending)?;
+        if let Some(mac) = &oldest {
+            tx.delete(&PENDING, mac)?;
+        }
+        self.commit(tx).await?;
+        let mut mirror = self.mirror_mut();
+        mirror.pending.insert(seen.mac, pending);
+        if let Some(mac) = &oldest {
+            mirror.pending.remove(mac);
+        }
+        Ok(())
+    }
+}
+
+/// DHCP leases in the store; a VM's lease is its address.
+pub(crate) struct StoredLeases(pub(crate) Arc<Control>);
+
+#[async_trait::async_trait]
+impl LeaseStore for StoredLeases {
+    async fn load(&self) -> Result<Vec<Lease>, LeaseStoreError> {
+        let leases = self.0.store.scan(&LEASES, "").map_err(|error| LeaseStoreError(error.to_string()))?;
+        Ok(leases.into_iter().map(|entry| entry.value).collect())
+    }
+
+    async fn commit(&self, changes: Vec<LeaseChange>) -> Result<(), LeaseStoreError> {
+        self.0.store_leases(changes).await.map_err(|error| LeaseStoreError(error.to_string()))
+    }
+}
+
+impl Control {
+    async fn store_leases(self: &Arc<Self>, changes: Vec<LeaseChange>) -> Result<(), StoreError> {
+        let control = self.clone();
+        let stored = self.tasks.spawn(async move {
+            let _turn = control.turn.lock().await;
+            let mut tx = control.store.tx();
+            let mut vms = Vec::new();
+            for change in &changes {
+                match change {
+                    LeaseChange::Put(lease) => {
+                        tx.put(&LEASES, &Pair(lease.network.clone(), lease.address), lease)?;
+                        let vm = control.mirror().vms.values().find(|vm| vm.mac == lease.mac).cloned();
+                        if let Some(mut vm) = vm.filter(|vm| vm.address != Some(lease.address)) {
+                            vm.address = Some(lease.address);
+                            tx.put(&VMS, &vm.name, &vm)?;
+                            vms.push(vm);
+                        }
+                    }
+                    LeaseChange::Remove { network, address } => {
+                        tx.delete(&LEASES, &Pair(network.clone(), *address))?;
+                    }
+                }
+            }
+            control.commit(tx).await?;
+            control.mirror_mut().vms.extend(vms.into_iter().map(|vm| (vm.name.clone(), vm)));
+            Ok(())
+        });
+        stored.await.unwrap_or(Err(StoreError::Closed))
+    }
+}

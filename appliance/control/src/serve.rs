@@ -1,0 +1,312 @@
+//! The control plane at work: its loops, and the listeners of the plan's networks.
+//!
+//! Invariants: no listener before there is a plan; each is bound to the one address that the plan gives the appliance on
+//! that network; when the plan's networks change, all of them begin anew; what cannot be bound is on the to-do list.
+
+use crate::agents::{self, ConnectedAgents};
+use crate::boot::{Director, INITRD, KERNEL, StoredLeases};
+use crate::config::{ControlConfig, Puller};
+use crate::control::{Control, OpenError, Plan};
+use crate::pinger::IcmpPings;
+use crate::puller::{LabPuller, PersonPuller};
+use crate::view::Todo;
+use crate::world::{Agents, PathPuller, Profiles, RealBmcs, World, system_clock};
+use crate::{enrol, media};
+use dayzero_model::ids::Name;
+use dayzero_model::inventory::Inventory;
+use dayzero_model::site::{Network, NetworkRole, Placed};
+use dayzero_pxe::{BootFiles, LeasePool, PxeConfig, PxeServer, ServedInterface};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Pause before listeners that failed are tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Profiles as they come with Dayzero.
+pub struct BuiltInProfiles;
+
+impl Profiles for BuiltInProfiles {
+    fn drift(&self, profile: &Name, placed: &Placed<'_>, inventory: &Inventory) -> Option<Vec<String>> {
+        let profile = dayzero_profiles::by_name(profile).ok()?;
+        let mut drift = dayzero_profiles::match_host(&profile, inventory);
+        drift.extend(dayzero_profiles::match_plan(&profile, inventory, placed.host));
+        Some(drift.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// A control plane that acts on the real world. `run` serves it.
+pub struct Served {
+    /// The control plane.
+    pub control: Arc<Control>,
+    agents: Arc<ConnectedAgents>,
+}
+
+/// Opens a control plane that acts on the real world. Blocks for the store.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open(config: ControlConfig) -> Result<Served, OpenError> {
+    let agents = Arc::new(ConnectedAgents::default());
+    let puller: Arc<dyn PathPuller> = match &config.puller {
+        Puller::Person => Arc::new(PersonPuller::default()),
+        Puller::Lab(socket) => Arc::new(LabPuller::new(socket.clone())),
+    };
+    let known: Arc<dyn Agents> = agents.clone();
+    let world = World {
+        bmcs: Arc::new(RealBmcs),
+        agents: known,
+        profiles: Arc::new(BuiltInProfiles),
+        puller,
+        pings: Arc::new(IcmpPings),
+        clock: system_clock,
+    };
+    Ok(Served { control: Control::open(config, world)?, agents })
+}
+
+impl Control {
+    /// Starts the loops that carry lives on. They end with [`Control::stop`].
+    pub(crate) fn start(self: &Arc<Self>) {
+        let timeline = self.timeline.clone();
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move { timeline.run(cancel.cancelled_owned()).await });
+        let first = self.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = first.look_at_all().await {
+                tracing::error!(%error, "hosts could not be looked at");
+            }
+        });
+        self.tasks.spawn(self.clone().tick_loop());
+        self.tasks.spawn(self.clone().vms_loop());
+        self.tasks.spawn(self.clone().paths_loop());
+        self.tasks.spawn(self.clone().power_loop());
+    }
+
+    /// Ends everything in order: no action begins, those under way are given up (they are derived again), events are
+    /// stored, the store is closed.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        let flights: Vec<_> = self.busy().flights.drain().map(|(_, flight)| flight).collect();
+        for flight in flights {
+            flight.abort.abort();
+        }
+        self.tasks.close();
+        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        self.timeline.flush().await;
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "the store could not be closed in order");
+        }
+    }
+
+    fn ail(&self, key: &str, problem: Option<Todo>) {
+        let mut mirror = self.mirror_mut();
+        match problem {
+            None => {
+                mirror.ails.remove(key);
+            }
+            Some(todo) => {
+                let since = mirror.ails.get(key).map(|old| old.since);
+                let todo = Todo { since: since.unwrap_or(todo.since), ..todo };
+                mirror.ails.insert(key.to_owned(), todo);
+            }
+        }
+    }
+}
+
+impl Served {
+    /// Runs until `cancel`, then stops in order.
+    pub async fn run(self, cancel: CancellationToken) {
+        let control = self.control.clone();
+        control.start();
+        loop {
+            let changed = control.replanned.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let round = cancel.child_token();
+            let networks = control.plan().map(|plan| plan.site.networks.clone());
+            let listeners = self.listen(control.plan(), round.clone());
+            tokio::pin!(listeners);
+            loop {
+                tokio::select! {
+                    () = cancel.cancelled() => break,
+                    () = &mut listeners => break,
+                    () = &mut changed => {
+                        changed.set(control.replanned.notified());
+                        changed.as_mut().enable();
+                        if control.plan().map(|plan| plan.site.networks.clone()) != networks {
+                            break;
+                        }
+                    }
+                }
+            }
+            round.cancel();
+            // What still serves ends by the token; a round that ended by itself failed.
+            let _ = tokio::time::timeout(Duration::from_secs(5), &mut listeners).await;
+            if cancel.is_cancelled() {
+                break;
+            }
+        }
+        control.stop().await;
+    }
+
+    /// Serves all networks of a plan until the token is cancelled.
+    async fn listen(&self, plan: Option<Plan>, cancel: CancellationToken) {
+        let Some(plan) = plan else { return cancel.cancelled().await };
+        let control = &self.control;
+        let (devices, missing) = devices(&plan);
+        for network in &plan.site.networks {
+            let gone = missing.iter().find(|name| **name == network.name);
+            control.ail(&format!("network/{}", network.name), gone.map(|_| no_address(control, network)));
+        }
+        let mut tasks = JoinSet::new();
+        let ports = control.config.ports;
+        for (network, _, address) in &devices {
+            let address = *address;
+            let at = move |port| SocketAddr::new(IpAddr::V4(address), port);
+            match network.role {
+                NetworkRole::Management => {
+                    let (ours, agents, end) = (control.clone(), self.agents.clone(), cancel.clone());
+                    let again = move || agents::serve(ours.clone(), agents.clone(), at(ports.agents), end.clone());
+                    tasks.spawn(keep(control.clone(), format!("agents' listener {}", at(ports.agents)), cancel.clone(), again));
+                    let (ours, end) = (control.clone(), cancel.clone());
+                    let again = move || enrol::serve(ours.clone(), at(ports.enrol), end.clone());
+                    tasks.spawn(keep(control.clone(), format!("enrolment listener {}", at(ports.enrol)), cancel.clone(), again));
+                }
+                NetworkRole::Bmc => {
+                    let (ours, end) = (control.clone(), cancel.clone());
+                    let again = move || media::serve(ours.clone(), at(ports.media), end.clone());
+                    tasks.spawn(keep(control.clone(), format!("virtual media listener {}", at(ports.media)), cancel.clone(), again));
+                }
+                NetworkRole::Storage | NetworkRole::Guest => {}
+            }
+        }
+        let director = Director::start(control);
+        let (ours, end) = (control.clone(), cancel.clone());
+        let config = pxe_config(control, &plan, &devices);
+        let again = move || pxe(ours.clone(), director.clone(), config.clone(), end.clone());
+        tasks.spawn(keep(control.clone(), "network boot services".to_owned(), cancel.clone(), again));
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Serves again and again; a failure is on the to-do list meanwhile.
+async fn keep<F: Future<Output = std::io::Result<()>>>(
+    control: Arc<Control>,
+    what: String,
+    cancel: CancellationToken,
+    serve: impl Fn() -> F,
+) {
+    while !cancel.is_cancelled() {
+        let serving = serve();
+        tokio::pin!(serving);
+        // Alive for a moment: what ailed is mended.
+        let ended = tokio::select! {
+            ended = &mut serving => Some(ended),
+            () = tokio::time::sleep(Duration::from_secs(1)) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                control.ail(&what, None);
+                serving.await
+            }
+        };
+        let Err(error) = ended else { continue };
+        tracing::error!(%error, "{what} failed");
+        let todo = Todo {
+            host: None,
+            code: "listener-failed".to_owned(),
+            sentence: format!("{what} cannot run: {error}"),
+            next_action: "free the address and port (`dayzero doctor` says who has it); it is tried again by itself".to_owned(),
+            since: control.now(),
+        };
+        control.ail(&what, Some(todo));
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+fn no_address(control: &Control, network: &Network) -> Todo {
+    let address = network.appliance.map(|address| address.to_string()).unwrap_or_default();
+    Todo {
+        host: None,
+        code: "no-address".to_owned(),
+        sentence: format!("no interface of the appliance has {address}, its address on network {}", network.name),
+        next_action: format!("set {address}/{} on the interface that is on {}, then restart", network.cidr.prefix_len(), network.name),
+        since: control.now(),
+    }
+}
+
+type Devices = Vec<(Network, String, Ipv4Addr)>;
+
+/// The plan's networks with our device and address on each, and the names of those where we have none.
+fn devices(plan: &Plan) -> (Devices, Vec<Name>) {
+    let mut local = BTreeMap::new();
+    if let Ok(interfaces) = nix::ifaddrs::getifaddrs() {
+        for interface in interfaces {
+            let address = interface.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|a| a.ip());
+            if let Some(address) = address {
+                local.insert(address, interface.interface_name);
+            }
+        }
+    }
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for network in &plan.site.networks {
+        let Some(address) = network.appliance else { continue };
+        match local.get(&address) {
+            Some(device) => found.push((network.clone(), device.clone(), address)),
+            None => missing.push(network.name.clone()),
+        }
+    }
+    (found, missing)
+}
+
+fn pxe_config(control: &Control, plan: &Plan, devices: &Devices) -> PxeConfig {
+    let images = &control.config.images;
+    let interface = |(network, device, address): &(Network, String, Ipv4Addr)| ServedInterface {
+        device: device.clone(),
+        address: *address,
+        prefix: network.cidr.prefix_len(),
+        network: network.name.clone(),
+        role: network.role,
+        gateway: network.gateway,
+        dns: Vec::new(),
+        domain: Some(plan.site.domain.clone()),
+        mtu: u16::try_from(network.mtu).ok().filter(|mtu| *mtu != 1500),
+        pool: network.pool.map(|range| LeasePool { range, open: false }),
+    };
+    let files = [(KERNEL, &images.kernel), (INITRD, &images.initrd)];
+    let mut config = PxeConfig { interfaces: devices.iter().map(interface).collect(), ..PxeConfig::default() };
+    config.ports.http = control.config.ports.http;
+    config.boot = BootFiles {
+        files: files.map(|(name, path)| (name.to_owned(), path.clone())).into(),
+        kernel: KERNEL.to_owned(),
+        initrd: INITRD.to_owned(),
+        images: Some(images.host.clone()),
+    };
+    config
+}
+
+async fn pxe(control: Arc<Control>, director: Arc<Director>, mut config: PxeConfig, cancel: CancellationToken) -> std::io::Result<()> {
+    let ipxe = &control.config.images.ipxe;
+    for name in [&config.loaders.bios, &config.loaders.uefi_x64].into_iter().flatten() {
+        let path = ipxe.join(name);
+        let bytes = std::fs::read(&path).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        config.tftp.insert(name.clone(), bytes.into());
+    }
+    let leases = Arc::new(StoredLeases(control.clone()));
+    let server = PxeServer::bind(config, director, leases).await;
+    let server = server.map_err(|error| {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        std::io::Error::other(format!("{error}{source}"))
+    })?;
+    server.run(cancel).await;
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! What control acts upon, behind traits, so that a host's whole life can be lived in a test: BMCs, agents, profiles,
+//! cables, pings, time.
+
+use crate::view::Progress;
+use async_trait::async_trait;
+use dayzero_bmc::{Bmc, BmcError, Credential, Target};
+use dayzero_model::ids::{HostName, Name};
+use dayzero_model::inventory::Inventory;
+use dayzero_model::proof::{Break, WriterProgress};
+use dayzero_model::site::{Placed, SwitchPort};
+use dayzero_model::units::Timestamp;
+use dayzero_model::wire::{AgentError, Order, Report};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Logs into BMCs.
+#[async_trait]
+pub trait Bmcs: Send + Sync {
+    /// Connects and logs in.
+    async fn connect(&self, target: &Target, credential: &Credential) -> Result<Box<dyn Bmc>, BmcError>;
+}
+
+/// The real ones.
+pub struct RealBmcs;
+
+#[async_trait]
+impl Bmcs for RealBmcs {
+    async fn connect(&self, target: &Target, credential: &Credential) -> Result<Box<dyn Bmc>, BmcError> {
+        dayzero_bmc::connect(target, credential).await
+    }
+}
+
+/// Why an order was not answered.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AgentFault {
+    /// The agent says why.
+    #[error("{0}")]
+    Agent(AgentError),
+    /// Not connected, or the connection was lost.
+    #[error("the agent is not connected")]
+    Gone,
+    /// No answer in time.
+    #[error("the agent did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// An answer to another question.
+    #[error("the agent answered something else: {0}")]
+    Unexpected(String),
+}
+
+/// The last progress of a proof's writer, and when it came by our own clock.
+pub type WriterWatch = watch::Receiver<Option<(Instant, WriterProgress)>>;
+
+/// The agents.
+#[async_trait]
+pub trait Agents: Send + Sync {
+    /// Gives an order and waits for its result.
+    async fn order(&self, host: &HostName, order: Order, timeout: Duration) -> Result<Report, AgentFault>;
+    /// Connected now.
+    fn connected(&self, host: &HostName) -> bool;
+    /// Resolves once the connection state is `connected`.
+    async fn until(&self, host: &HostName, connected: bool);
+    /// Writer frames of this host.
+    fn writer(&self, host: &HostName) -> WriterWatch;
+    /// Progress of the order under way.
+    fn progress(&self, host: &HostName) -> Option<Progress>;
+    /// Ends the connection: its certificate no longer counts.
+    fn disconnect(&self, host: &HostName);
+}
+
+/// Hardware profiles.
+pub trait Profiles: Send + Sync {
+    /// Differences as sentences; none = there is no such profile.
+    fn drift(&self, profile: &Name, placed: &Placed<'_>, inventory: &Inventory) -> Option<Vec<String>>;
+}
+
+/// One path to be pulled.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Host.
+    pub host: HostName,
+    /// Role of its NIC.
+    pub role: Name,
+    /// The NIC's place among the host's planned NICs, from 0.
+    pub nic: usize,
+    /// Where its cable goes.
+    pub port: SwitchPort,
+}
+
+/// Pulls paths and plugs them in again.
+#[async_trait]
+pub trait PathPuller: Send + Sync {
+    /// Breaks a path. The error is a sentence.
+    async fn pull(&self, path: &Path, how: Break) -> Result<(), String>;
+    /// Heals a path, however it was broken; nothing where it is whole.
+    async fn restore(&self, path: &Path) -> Result<(), String>;
+    /// What a person is asked to do now: id and sentence.
+    fn asks(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// A person did it. False if that was not asked.
+    fn confirm(&self, id: &str) -> bool {
+        let _ = id;
+        false
+    }
+}
+
+/// What a pinger has seen since it was last reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PingStats {
+    /// Sent.
+    pub sent: u64,
+    /// Came back.
+    pub back: u64,
+    /// Longest time without an answer, the time since the last one included.
+    pub longest: Duration,
+    /// Time since the last answer.
+    pub silent: Duration,
+}
+
+/// A running pinger: numbered pings every 10 ms, judged by our clock. It ends when dropped.
+pub trait PingRun: Send + Sync {
+    /// Since the last reset.
+    fn stats(&self) -> PingStats;
+    /// Counts from now.
+    fn reset(&self);
+}
+
+/// Starts pingers.
+pub trait Pings: Send + Sync {
+    /// Pings an address until the value is dropped.
+    ///
+    /// # Errors
+    /// A sentence: no raw socket.
+    fn start(&self, address: Ipv4Addr) -> Result<Box<dyn PingRun>, String>;
+}
+
+/// Everything together.
+#[derive(Clone)]
+pub struct World {
+    /// BMCs.
+    pub bmcs: Arc<dyn Bmcs>,
+    /// Agents.
+    pub agents: Arc<dyn Agents>,
+    /// Profiles.
+    pub profiles: Arc<dyn Profiles>,
+    /// Cables.
+    pub puller: Arc<dyn PathPuller>,
+    /// Pings.
+    pub pings: Arc<dyn Pings>,
+    /// Time.
+    pub clock: fn() -> Timestamp,
+}
+
+/// The machine's clock.
+pub fn system_clock() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
