@@ -1,4 +1,4 @@
-//! Builds one image by hand: `cargo run -p dayzero-images --example build -- kernel|discovery|host|tiny|disk [AGENT] [OUT]`.
+//! Builds one image by hand: `cargo run -p dayzero-images --example build -- kernel|discovery|host|tiny|disk|appliance …`.
 
 use anyhow::{Context as _, bail};
 use dayzero_images::{Cache, Flavour, Packing};
@@ -30,7 +30,21 @@ fn main() -> anyhow::Result<()> {
             dayzero_images::write_trial_disk(&host, 1, path)?;
         }
         Some("tiny") => writeln!(out, "{:#?}", dayzero_images::build_template_tiny(&cache)?)?,
-        _ => bail!("say what to build: kernel, discovery AGENT [small], host AGENT, tiny, or disk AGENT OUT"),
+        Some("appliance") => {
+            let dayzero = args.get(2).map(Path::new).context("name the dayzero binary")?;
+            let discovery = dayzero_images::build_discovery(&cache, agent()?, Packing::Quick)?;
+            let host = dayzero_images::build_host(&cache, agent()?)?;
+            let template = dayzero_images::build_template_tiny(&cache)?;
+            let parts = dayzero_images::Parts {
+                dayzero,
+                discovery: &discovery,
+                host: &host,
+                template: &template,
+                data_bytes: 3 << 30,
+            };
+            writeln!(out, "{:#?}", dayzero_images::build_appliance(&cache, &parts)?)?;
+        }
+        _ => bail!("say what to build: kernel, discovery AGENT [small], host AGENT, tiny, disk AGENT OUT, or appliance AGENT DAYZERO"),
     }
     writeln!(out, "{:.1} s", started.elapsed().as_secs_f64())?;
     Ok(())

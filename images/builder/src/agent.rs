@@ -3,6 +3,7 @@
 //! It does not build the agent: the caller does, by cargo.
 
 use crate::cache::{Cache, Key};
+use crate::elf;
 use crate::error::{self, Error, Result};
 use crate::tool::Tool;
 use std::path::{Path, PathBuf};
@@ -21,29 +22,16 @@ pub(crate) fn stripped(cache: &Cache, program: &Path) -> Result<PathBuf> {
     Ok(directory.join("agent"))
 }
 
-/// PID 1 of an initial RAM disk has no dynamic linker: an ELF file with PT_INTERP would end in a kernel panic.
-fn check(path: &Path, elf: &[u8]) -> Result<()> {
-    let bad = |reason: &str| Err(Error::malformed(path, reason));
-    if elf.get(..5) != Some(b"\x7fELF\x02") || elf.get(18..20) != Some(&[62, 0]) {
-        return bad("the agent must be an ELF program for x86-64");
+/// PID 1 of an initial RAM disk has no dynamic linker: a program that asks for one would end in a kernel panic.
+fn check(path: &Path, program: &[u8]) -> Result<()> {
+    let wants = elf::wants(program).map_err(|reason| Error::malformed(path, format!("the program must be static: {reason}")))?;
+    match wants.interpreter {
+        None => Ok(()),
+        Some(loader) => Err(Error::malformed(
+            path,
+            format!("the program is linked dynamically (it asks for {loader}): build it with target-feature=+crt-static"),
+        )),
     }
-    let field = |at: usize, len: usize| -> Option<usize> {
-        let mut bytes = [0; 8];
-        bytes[..len].copy_from_slice(elf.get(at..at + len)?);
-        usize::try_from(u64::from_le_bytes(bytes)).ok()
-    };
-    let (Some(start), Some(entry), Some(count)) = (field(32, 8), field(54, 2), field(56, 2)) else {
-        return bad("the agent's ELF header is cut short");
-    };
-    for number in 0..count {
-        let at = start.saturating_add(number * entry);
-        match field(at, 4) {
-            Some(3) => return bad("the agent is linked dynamically: build it with target-feature=+crt-static"),
-            Some(_) => {}
-            None => return bad("the agent's program headers are cut short"),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

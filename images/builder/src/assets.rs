@@ -50,6 +50,14 @@ pub(crate) const TINY_INIT: &str = include_str!("../assets/tiny/init.sh");
 pub(crate) const TINY_UDHCPC: &str = include_str!("../assets/tiny/udhcpc.sh");
 /// Its kernel modules.
 pub(crate) const TINY_MODULES: &str = include_str!("../assets/tiny/modules.list");
+/// PID 1 of the appliance.
+pub(crate) const APPLIANCE_INIT: &str = include_str!("../assets/appliance/init.sh");
+/// GRUB's script on its ESP.
+pub(crate) const APPLIANCE_GRUB: &str = include_str!("../assets/appliance/grub.cfg");
+/// The arguments that its PID 1 starts `dayzero` with.
+pub(crate) const APPLIANCE_SERVE: &str = include_str!("../assets/appliance/serve.args");
+/// Foreign packages in it.
+pub(crate) const APPLIANCE_PACKAGES: &str = include_str!("../assets/appliance/packages.list");
 
 #[cfg(test)]
 mod tests {

@@ -33,6 +33,26 @@ pub(crate) fn host_packages(cache: &Cache) -> Result<(PathBuf, String)> {
     Ok((directory, key.finish()))
 }
 
+/// Foreign programs of the appliance, extracted with what they need: `<entry>/root`.
+pub(crate) fn appliance_programs(cache: &Cache) -> Result<(PathBuf, String)> {
+    let packages = crate::appliance::packages().join(",");
+    let key = Key::new("appliance-programs", 1).with("suite", SUITE).with("packages", &packages);
+    let directory = cache.entry("appliance-programs", &key, |directory| {
+        cache.say("appliance", "extracting Debian packages");
+        Tool::new("mmdebstrap")
+            .args(["--mode=root", "--variant=extract", "--components=main"])
+            .arg(format!("--include={packages}"))
+            .arg("--aptopt=Apt::Install-Recommends \"false\"")
+            .arg("--dpkgopt=path-exclude=/usr/share/*")
+            .arg(SUITE)
+            .arg(directory.join("root"))
+            .isolated()
+            .run("extracting the appliance's Debian packages")
+            .map(drop)
+    })?;
+    Ok((directory, key.finish()))
+}
+
 fn install(directory: &Path) -> Result<()> {
     let early = directory.join("early");
     for (path, _, content) in early_files() {

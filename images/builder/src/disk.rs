@@ -63,6 +63,19 @@ pub(crate) fn write(path: &Path, disk_guid: &str, parts: &[Part], bios: &Bios) -
     disk.sync_all().map_err(Error::io("cannot flush", path))
 }
 
+/// Lengthens a disk image and moves the second partition table to its new end.
+pub(crate) fn grow(path: &Path, bytes: u64) -> Result<()> {
+    let file = OpenOptions::new().write(true).open(path).map_err(Error::io("cannot open", path))?;
+    let length = file.metadata().map_err(Error::io("cannot look at", path))?.len();
+    file.set_len(length + bytes).map_err(Error::io("cannot lengthen", path))?;
+    drop(file);
+    Tool::new("sfdisk")
+        .args(["--quiet", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std"])
+        .arg(path)
+        .run("moving the second partition table")
+        .map(drop)
+}
+
 /// Copies a file into a disk at an offset, leaving out what is zero.
 pub(crate) fn copy_sparse(from: &Path, disk: &File, disk_path: &Path, offset: u64, room: u64) -> Result<()> {
     let mut source = File::open(from).map_err(Error::io("cannot open", from))?;

@@ -11,11 +11,18 @@ use std::path::Path;
 /// The UUID of every image, until an installer changes it: of no host.
 const UUID: &str = "da7ae000-0000-4000-8000-000000000000";
 
-/// Makes a file system of `bytes` from `tree`, with a journal of `journal` MiB.
+/// Makes a file system of `bytes` from `tree`, with a journal of `journal` MiB (0: none, for what is only read).
 pub(crate) fn build(image: &Path, bytes: u64, journal: u32, label: &str, tree: &Path) -> Result<()> {
+    let mut features = "metadata_csum,metadata_csum_seed,64bit,^orphan_file".to_owned();
+    let mut options = Vec::new();
+    if journal == 0 {
+        features.push_str(",^has_journal");
+    } else {
+        options.extend(["-J".to_owned(), format!("size={journal}")]);
+    }
     Tool::new("mke2fs")
-        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-L", label, "-U", UUID])
-        .args(["-O", "metadata_csum,metadata_csum_seed,64bit,^orphan_file", "-J", &format!("size={journal}")])
+        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-L", label, "-U", UUID, "-O", &features])
+        .args(options)
         .arg("-E")
         .arg(format!("hash_seed={UUID},lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0"))
         .arg("-d")

@@ -5,6 +5,7 @@
 //! building machine is used. It needs root (mmdebstrap) and does not build the agent: the caller gives its binary.
 
 mod agent;
+mod appliance;
 mod apt;
 mod assets;
 mod cache;
@@ -13,6 +14,7 @@ mod cpio;
 mod debootstrap;
 mod discovery;
 mod disk;
+mod elf;
 mod error;
 mod ext4;
 mod fat;
@@ -24,6 +26,7 @@ mod tiny;
 mod tool;
 mod trial;
 
+pub use appliance::{Appliance, Parts, build_appliance};
 pub use apt::refresh_packages;
 pub use cache::{Cache, Progress};
 pub use chunks::{chunk_path, read_chunk};

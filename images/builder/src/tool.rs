@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The Debian package of each program that a build calls.
-const PACKAGES: [(&str, &str); 22] = [
+const PACKAGES: [(&str, &str); 23] = [
     ("apt-cache", "apt"),
     ("apt-get", "apt"),
     ("cp", "coreutils"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 22] = [
     ("dpkg-deb", "dpkg"),
     ("grub-mkimage", "grub-common"),
     ("dpkg-query", "dpkg"),
+    ("du", "coreutils"),
     ("dumpe2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
     ("mcopy", "mtools"),
