@@ -50,7 +50,11 @@ pub struct Aligned {
 impl Aligned {
     /// Zeros, `length` rounded up to [`ALIGN`].
     pub fn new(length: usize) -> Self {
-        let length = length.next_multiple_of(ALIGN);
+        Self::exact(length.next_multiple_of(ALIGN))
+    }
+
+    /// Zeros, of exactly this length.
+    fn exact(length: usize) -> Self {
         let storage = vec![0; length + ALIGN];
         let start = storage.as_ptr().align_offset(ALIGN).min(ALIGN);
         Self { storage, start, length }
@@ -144,15 +148,25 @@ impl Device {
         self.file.read_exact_at(buffer, offset).map_err(StorageError::io(&format!("reading at {offset} of"), &self.path))
     }
 
-    /// Reads up to `length` bytes at `offset`; fewer at the end, none beyond it.
+    /// Reads up to `length` bytes at `offset`; fewer at the end, none beyond it. Any offset and length will do.
     ///
     /// # Errors
     /// I/O.
     pub fn read_some(&self, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
         let length = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
-        let mut bytes = vec![0; length];
-        self.read(offset, &mut bytes)?;
-        Ok(bytes)
+        let (first, skip, mut buffer) = self.around(offset, length);
+        let inside = usize::try_from(self.size - first.min(self.size)).unwrap_or(usize::MAX);
+        let whole = buffer.bytes().len().min(inside);
+        self.read(first, &mut buffer.bytes_mut()[..whole])?;
+        Ok(buffer.bytes()[skip..skip + length].to_vec())
+    }
+
+    /// Logical blocks around a range: their offset, where the range begins in them, and a buffer for them.
+    fn around(&self, offset: u64, length: usize) -> (u64, usize, Aligned) {
+        let sector = u64::from(self.sector.max(512));
+        let first = offset - offset % sector;
+        let skip = (offset - first) as usize;
+        (first, skip, Aligned::exact((skip + length).next_multiple_of(sector as usize)))
     }
 
     /// Writes at `offset`; buffer, offset and length multiples of [`ALIGN`] under direct I/O.
@@ -168,9 +182,7 @@ impl Device {
     /// # Errors
     /// I/O.
     pub fn patch(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
-        let first = offset - offset % ALIGN as u64;
-        let skip = (offset - first) as usize;
-        let mut buffer = Aligned::new(skip + bytes.len());
+        let (first, skip, mut buffer) = self.around(offset, bytes.len());
         self.read(first, buffer.bytes_mut())?;
         buffer.bytes_mut()[skip..skip + bytes.len()].copy_from_slice(bytes);
         self.write(first, buffer.bytes())
@@ -297,6 +309,7 @@ mod tests {
         device.patch(4090, &[2; 10]).unwrap();
         device.zero(8192, 4096).unwrap();
         let bytes = std::fs::read(file.path()).unwrap();
+        assert_eq!(device.read_some(4085, 20).unwrap(), [[1; 5], [2; 5], [2; 5], [1; 5]].concat());
         let twos: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i] == 2).collect();
         assert_eq!(twos, (4090..4100).collect::<Vec<_>>());
         assert!(bytes[8192..12_288].iter().all(|b| *b == 0) && bytes[12_288] == 1);

@@ -187,7 +187,7 @@ mod tests {
     fn the_load_option_is_as_the_specification_says() {
         let option = loader(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff).load_option();
         let hex: String = option.iter().map(|b| format!("{b:02x}")).collect();
-        insta::assert_snapshot!(hex, @"010000006400440061007900");
+        insta::assert_snapshot!(hex, @"0100000064004400610079007a00650072006f00000004012a00020000000010000000000000000003000000000033221100554477668899aabbccddeeff0202040436005c004500460049005c006400610079007a00650072006f005c0067007200750062007800360034002e0065006600690000007fff0400");
     }
 
     #[test]

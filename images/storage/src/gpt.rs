@@ -2,7 +2,7 @@
 //!
 //! The reader believes a table only if both checksums hold. Text of the table comes from whoever wrote the disk.
 
-use crate::block::{Aligned, Device};
+use crate::block::Device;
 use crate::error::StorageError;
 use uuid::Uuid;
 
@@ -195,9 +195,6 @@ pub fn write_mbr(device: &Device, code: &[u8]) -> Result<(), StorageError> {
     mbr[446..462].copy_from_slice(&[0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0, 0, 0, 0]);
     mbr[458..462].copy_from_slice(&count.to_le_bytes());
     mbr[510..].copy_from_slice(&[0x55, 0xaa]);
-    let mut buffer = Aligned::new(4096);
-    device.read(0, buffer.bytes_mut())?;
-    buffer.bytes_mut()[..512].copy_from_slice(&mbr);
-    device.write(0, buffer.bytes())?;
+    device.patch(0, &mbr)?;
     device.sync()
 }

@@ -98,9 +98,8 @@ impl Writer {
     pub fn begin(device: Arc<Device>, manifest: Arc<ImageManifest>, plan: Sha256) -> Result<Self, StorageError> {
         let table = layout(&manifest, &device)?;
         let marker = Marker { stage: Stage::Writing, disk: table.disk, plan };
-        let ends = device.size().saturating_sub(MIB) / 4096 * 4096;
         device.zero(0, MIB)?;
-        device.zero(ends, (device.size() - ends) / 4096 * 4096)?;
+        device.zero(device.size() - MIB, MIB)?;
         marker.write(&device)?;
         Ok(Self { device, manifest, table, marker })
     }

@@ -26,7 +26,7 @@ fn rack() -> Vec<FoundDisk> {
             &[
                 ("size", "16777216\n"),
                 ("device/wwid", "naa.5000c50012345678\n"),
-                ("device/vpd_pg80", "\0\u{80}\0\u{8}  ABCD12"),
+                ("device/vpd_pg80", "\0\0\0\u{8}  ABCD12"),
                 ("device/model", "HARDDISK        "),
                 ("queue/logical_block_size", "4096"),
                 ("queue/rotational", "0"),
