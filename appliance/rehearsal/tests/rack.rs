@@ -10,7 +10,8 @@ use dayzero_model::site::Site;
 use dayzero_rehearsal::lab::FactoryAccount;
 use dayzero_rehearsal::machine::DirectBoot;
 use dayzero_rehearsal::protocol::{Forwarding, LabStatus, PowerAction, Request, Response};
-use dayzero_rehearsal::{Lab, LabClient, LabOptions};
+use dayzero_rehearsal::state::StateFile;
+use dayzero_rehearsal::{Lab, LabClient, LabOptions, run_lab};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -540,5 +541,57 @@ async fn secondary_storage_and_bmcs_answer_on_their_networks() {
     dnsmasq.kill().unwrap();
     dnsmasq.wait().unwrap();
     lab.stop().await.unwrap();
+    nothing_left(dir.path());
+}
+
+/// The daemon of the test below, in a process of its own.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by sigterm_and_sigkill_leave_nothing"]
+async fn daemon_body() {
+    let Some(dir) = std::env::var_os("DAYZERO_TEST_LAB") else { return };
+    run_lab(&plan(), options(Path::new(&dir))).await.unwrap();
+}
+
+/// Starts a daemon with one machine that runs.
+async fn daemon(dir: &Path) -> std::process::Child {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "daemon_body"])
+        .env("DAYZERO_TEST_LAB", dir)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut client = until("the daemon's socket answers", async || {
+        LabClient::connect(&dir.join("lab")).await.map_err(|error| error.to_string())
+    })
+    .await;
+    client.ask(&Request::Power { host: "host2".parse().unwrap(), action: PowerAction::On }).await.unwrap();
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, QEMU and tgt"]
+async fn sigterm_and_sigkill_leave_nothing() {
+    use nix::sys::signal::{Signal, kill};
+    let dir = tempfile::Builder::new().prefix("dzr").tempdir().unwrap();
+    let pid = |child: &std::process::Child| nix::unistd::Pid::from_raw(child.id() as i32);
+    let mut child = daemon(dir.path()).await;
+    kill(pid(&child), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    nothing_left(dir.path());
+
+    let mut child = daemon(dir.path()).await;
+    let left = StateFile::load(&dir.path().join("lab")).unwrap().unwrap();
+    assert!(
+        left.children.iter().any(|entry| entry.what == "qemu host2" && entry.process.alive()),
+        "{left:?}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the kernel ends the children of a killed daemon", async || {
+        let alive: Vec<_> = left.children.iter().filter(|entry| entry.process.alive()).collect();
+        if alive.is_empty() { Ok(()) } else { Err(format!("{alive:?}")) }
+    })
+    .await;
+    dayzero_rehearsal::cleanup::former(&dir.path().join("lab")).unwrap();
     nothing_left(dir.path());
 }
