@@ -17,12 +17,19 @@ fn main() -> anyhow::Result<()> {
     match args.first().map(String::as_str) {
         Some("kernel") => writeln!(out, "{:#?}", dayzero_images::build_kernel(&cache, Flavour::Server)?)?,
         Some("discovery") => {
-            let packing = if args.get(2).is_some_and(|a| a == "small") { Packing::Small } else { Packing::Quick };
+            let packing =
+                if args.get(2).is_some_and(|a| a == "small") { Packing::Small } else { Packing::Quick };
             writeln!(out, "{:#?}", dayzero_images::build_discovery(&cache, agent()?, packing)?)?;
         }
         Some("host") => {
             let host = dayzero_images::build_host(&cache, agent()?)?;
-            writeln!(out, "{}\n{} chunks, {} bytes packed", host.directory.display(), host.chunks, host.packed)?;
+            writeln!(
+                out,
+                "{}\n{} chunks, {} bytes packed",
+                host.directory.display(),
+                host.chunks,
+                host.packed
+            )?;
         }
         Some("disk") => {
             let host = dayzero_images::build_host(&cache, agent()?)?;
@@ -44,7 +51,9 @@ fn main() -> anyhow::Result<()> {
             };
             writeln!(out, "{:#?}", dayzero_images::build_appliance(&cache, &parts)?)?;
         }
-        _ => bail!("say what to build: kernel, discovery AGENT [small], host AGENT, tiny, disk AGENT OUT, or appliance AGENT DAYZERO"),
+        _ => bail!(
+            "say what to build: kernel, discovery AGENT [small], host AGENT, tiny, disk AGENT OUT, or appliance AGENT DAYZERO"
+        ),
     }
     writeln!(out, "{:.1} s", started.elapsed().as_secs_f64())?;
     Ok(())

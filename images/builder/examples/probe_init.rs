@@ -23,11 +23,13 @@ fn main() {
 fn probe() -> anyhow::Result<()> {
     use nix::mount::{MsFlags, mount};
     for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
-        mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>).with_context(|| format!("mount {at}"))?;
+        mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mount {at}"))?;
     }
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let base = format!("/lib/modules/{release}");
-    let read = |name: &str| std::fs::read_to_string(format!("{base}/{name}")).with_context(|| name.to_owned());
+    let read =
+        |name: &str| std::fs::read_to_string(format!("{base}/{name}")).with_context(|| name.to_owned());
     let (dep, alias) = (read("modules.dep")?, read("modules.alias")?);
     let needs: BTreeMap<String, Vec<&str>> = dep
         .lines()
@@ -47,10 +49,21 @@ fn probe() -> anyhow::Result<()> {
     for round in 0..4 {
         let mut wanted: BTreeSet<&str> = BTreeSet::new();
         for modalias in modaliases("/sys/devices", 0) {
-            wanted.extend(aliases.iter().filter(|(p, _)| glob(p.as_bytes(), modalias.as_bytes())).map(|(_, m)| *m));
+            wanted.extend(
+                aliases.iter().filter(|(p, _)| glob(p.as_bytes(), modalias.as_bytes())).map(|(_, m)| *m),
+            );
         }
         if round == 0 {
-            wanted.extend(["ext4", "vfat", "bonding", "8021q", "bridge", "iscsi_tcp", "dm_multipath", "ipmi_devintf"]);
+            wanted.extend([
+                "ext4",
+                "vfat",
+                "bonding",
+                "8021q",
+                "bridge",
+                "iscsi_tcp",
+                "dm_multipath",
+                "ipmi_devintf",
+            ]);
         }
         for name in wanted {
             for path in needs.get(name).into_iter().flatten() {
@@ -58,7 +71,7 @@ fn probe() -> anyhow::Result<()> {
                     let file = std::fs::File::open(format!("{base}/{path}"))?;
                     let empty = c"";
                     let result =
-                        nix::kmod::finit_module(&file.as_fd(), empty, nix::kmod::ModuleInitFlags::empty());
+                        nix::kmod::finit_module(file.as_fd(), empty, nix::kmod::ModuleInitFlags::empty());
                     if let Err(errno) = result {
                         writeln!(out, "PROBE {path}: {errno}")?;
                     }

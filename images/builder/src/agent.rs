@@ -24,12 +24,15 @@ pub(crate) fn stripped(cache: &Cache, program: &Path) -> Result<PathBuf> {
 
 /// PID 1 of an initial RAM disk has no dynamic linker: a program that asks for one would end in a kernel panic.
 fn check(path: &Path, program: &[u8]) -> Result<()> {
-    let wants = elf::wants(program).map_err(|reason| Error::malformed(path, format!("the program must be static: {reason}")))?;
+    let wants = elf::wants(program)
+        .map_err(|reason| Error::malformed(path, format!("the program must be static: {reason}")))?;
     match wants.interpreter {
         None => Ok(()),
         Some(loader) => Err(Error::malformed(
             path,
-            format!("the program is linked dynamically (it asks for {loader}): build it with target-feature=+crt-static"),
+            format!(
+                "the program is linked dynamically (it asks for {loader}): build it with target-feature=+crt-static"
+            ),
         )),
     }
 }

@@ -25,9 +25,9 @@ const DISK: &str = "da7ae001-0000-4000-8000-000000000000";
 /// Programs that `dayzero` and PID 1 call, beside busybox.
 const PROGRAMS: [&str; 4] = ["sbin/e2fsck", "sbin/mke2fs", "sbin/sfdisk", "usr/bin/ipmitool"];
 const APPLETS: [&str; 33] = [
-    "cat", "cut", "dd", "echo", "find", "grep", "head", "hexdump", "hostname", "ip", "kill", "mkdir", "modprobe", "mount",
-    "mv", "poweroff", "pwd", "reboot", "sed", "sh", "sleep", "sort", "sync", "tail", "tr", "true", "udhcpc", "umount",
-    "uname", "wc", "xargs", "ls", "date",
+    "cat", "cut", "dd", "echo", "find", "grep", "head", "hexdump", "hostname", "ip", "kill", "mkdir",
+    "modprobe", "mount", "mv", "poweroff", "pwd", "reboot", "sed", "sh", "sleep", "sort", "sync", "tail",
+    "tr", "true", "udhcpc", "umount", "uname", "wc", "xargs", "ls", "date",
 ];
 
 /// What the appliance carries.
@@ -79,7 +79,8 @@ pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
         .with("data", parts.data_bytes.to_le_bytes())
         .with_file("dayzero", &program)?;
     let directory = cache.entry("appliance", &key, |directory| {
-        let scratch = tempfile::tempdir_in(directory).map_err(Error::io("cannot make a directory in", directory))?;
+        let scratch =
+            tempfile::tempdir_in(directory).map_err(Error::io("cannot make a directory in", directory))?;
         cache.say("appliance", "packing the initial RAM disk");
         let initrd = directory.join("initrd");
         let kernel = &parts.discovery.kernel;
@@ -141,7 +142,8 @@ fn collect(
             continue;
         }
         let file = library.rsplit('/').next().unwrap_or(&library);
-        let places = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|directory| format!("{directory}/{file}"));
+        let places = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]
+            .map(|directory| format!("{directory}/{file}"));
         let Some(place) = places.iter().find(|place| foreign.join(place).exists()) else {
             return Err(Error::malformed(&path, format!("it asks for {library}, which no package brought")));
         };
@@ -176,7 +178,8 @@ fn write_disk(directory: &Path, scratch: &Path, parts: &Parts, foreign: &Path, i
     ];
     fat::build(&esp, fat::LEAST, "DAYZEROAPPL", &items)?;
     let bios = grub::bios(scratch, "(,gpt2)/dayzero", None)?;
-    let part = |number, gpt_type, name, bytes, content| Part { gpt_type, name, guid: guid(number), bytes, content };
+    let part =
+        |number, gpt_type, name, bytes, content| Part { gpt_type, name, guid: guid(number), bytes, content };
     let list = [
         part(1, PartitionRole::BiosBoot.gpt_type(), "dayzero-bios", MIB, None),
         part(2, PartitionRole::Esp.gpt_type(), "dayzero-esp", fat::LEAST, Some(esp.as_path())),
@@ -192,7 +195,12 @@ fn boot_files(image: &Path, staging: &Path, parts: &Parts, foreign: &Path) -> Re
     error::make_dir(&staging.join("ipxe"))?;
     error::make_dir(&staging.join("template"))?;
     let copy = |from: &Path, to: &str| {
-        Tool::new("cp").args(["-rL", "--reflink=auto"]).arg(from).arg(staging.join(to)).run("gathering boot files").map(drop)
+        Tool::new("cp")
+            .args(["-rL", "--reflink=auto"])
+            .arg(from)
+            .arg(staging.join(to))
+            .run("gathering boot files")
+            .map(drop)
     };
     copy(&parts.discovery.kernel.vmlinuz, "vmlinuz")?;
     copy(&parts.discovery.initrd, "initrd")?;
@@ -201,7 +209,8 @@ fn boot_files(image: &Path, staging: &Path, parts: &Parts, foreign: &Path) -> Re
     for name in ["undionly.kpxe", "snponly.efi"] {
         copy(&foreign.join("usr/lib/ipxe").join(name), &format!("ipxe/{name}"))?;
     }
-    let used = Tool::new("du").args(["-sm", "--apparent-size"]).arg(staging).text("measuring the boot files")?;
+    let used =
+        Tool::new("du").args(["-sm", "--apparent-size"]).arg(staging).text("measuring the boot files")?;
     let used: u64 = used.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
     // Room for the inodes, the bitmaps and the last block of each file.
     let bytes = (used + used / 10 + 32) * MIB;

@@ -4,26 +4,98 @@
 pub(crate) const HOST_OVERLAY: &[(&str, u32, &str)] = &[
     ("etc/fstab", 0o644, include_str!("../assets/host/overlay/etc/fstab")),
     ("etc/hosts", 0o644, include_str!("../assets/host/overlay/etc/hosts")),
-    ("etc/initramfs-tools/conf.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/initramfs-tools/conf.d/dayzero.conf")),
+    (
+        "etc/initramfs-tools/conf.d/dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/initramfs-tools/conf.d/dayzero.conf"),
+    ),
     ("etc/lvm/lvm.conf", 0o644, include_str!("../assets/host/overlay/etc/lvm/lvm.conf")),
-    ("etc/modprobe.d/dayzero-kvm.conf", 0o644, include_str!("../assets/host/overlay/etc/modprobe.d/dayzero-kvm.conf")),
-    ("etc/modprobe.d/dayzero-net.conf", 0o644, include_str!("../assets/host/overlay/etc/modprobe.d/dayzero-net.conf")),
-    ("etc/modprobe.d/dayzero-quiet.conf", 0o644, include_str!("../assets/host/overlay/etc/modprobe.d/dayzero-quiet.conf")),
+    (
+        "etc/modprobe.d/dayzero-kvm.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/modprobe.d/dayzero-kvm.conf"),
+    ),
+    (
+        "etc/modprobe.d/dayzero-net.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/modprobe.d/dayzero-net.conf"),
+    ),
+    (
+        "etc/modprobe.d/dayzero-quiet.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/modprobe.d/dayzero-quiet.conf"),
+    ),
     ("etc/multipath.conf", 0o644, include_str!("../assets/host/overlay/etc/multipath.conf")),
-    ("etc/ssh/sshd_config.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/ssh/sshd_config.d/dayzero.conf")),
-    ("etc/sysctl.d/50-dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/sysctl.d/50-dayzero.conf")),
-    ("etc/systemd/journald.conf.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/journald.conf.d/dayzero.conf")),
-    ("etc/systemd/system.conf.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system.conf.d/dayzero.conf")),
-    ("etc/systemd/system/libvirtd.service.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/libvirtd.service.d/dayzero.conf")),
-    ("etc/systemd/system/multipathd.service", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/multipathd.service")),
-    ("etc/systemd/system/serial-getty@.service.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/serial-getty@.service.d/dayzero.conf")),
-    ("etc/systemd/system/ssh.service.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/ssh.service.d/dayzero.conf")),
-    ("etc/systemd/system/systemd-timesyncd.service.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/system/systemd-timesyncd.service.d/dayzero.conf")),
-    ("etc/systemd/timesyncd.conf.d/dayzero.conf", 0o644, include_str!("../assets/host/overlay/etc/systemd/timesyncd.conf.d/dayzero.conf")),
-    ("usr/lib/systemd/system/dayzero-agent.service", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-agent.service")),
-    ("usr/lib/systemd/system/dayzero-growfs.service", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-growfs.service")),
-    ("usr/lib/systemd/system/dayzero-libvirt-probe.service", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-libvirt-probe.service")),
-    ("usr/lib/systemd/system/dayzero-libvirt-probe.timer", 0o644, include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-libvirt-probe.timer")),
+    (
+        "etc/ssh/sshd_config.d/dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/ssh/sshd_config.d/dayzero.conf"),
+    ),
+    (
+        "etc/sysctl.d/50-dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/sysctl.d/50-dayzero.conf"),
+    ),
+    (
+        "etc/systemd/journald.conf.d/dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/systemd/journald.conf.d/dayzero.conf"),
+    ),
+    (
+        "etc/systemd/system.conf.d/dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/systemd/system.conf.d/dayzero.conf"),
+    ),
+    (
+        "etc/systemd/system/libvirtd.service.d/dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/systemd/system/libvirtd.service.d/dayzero.conf"),
+    ),
+    (
+        "etc/systemd/system/multipathd.service",
+        0o644,
+        include_str!("../assets/host/overlay/etc/systemd/system/multipathd.service"),
+    ),
+    (
+        "etc/systemd/system/serial-getty@.service.d/dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/systemd/system/serial-getty@.service.d/dayzero.conf"),
+    ),
+    (
+        "etc/systemd/system/ssh.service.d/dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/systemd/system/ssh.service.d/dayzero.conf"),
+    ),
+    (
+        "etc/systemd/system/systemd-timesyncd.service.d/dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/systemd/system/systemd-timesyncd.service.d/dayzero.conf"),
+    ),
+    (
+        "etc/systemd/timesyncd.conf.d/dayzero.conf",
+        0o644,
+        include_str!("../assets/host/overlay/etc/systemd/timesyncd.conf.d/dayzero.conf"),
+    ),
+    (
+        "usr/lib/systemd/system/dayzero-agent.service",
+        0o644,
+        include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-agent.service"),
+    ),
+    (
+        "usr/lib/systemd/system/dayzero-growfs.service",
+        0o644,
+        include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-growfs.service"),
+    ),
+    (
+        "usr/lib/systemd/system/dayzero-libvirt-probe.service",
+        0o644,
+        include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-libvirt-probe.service"),
+    ),
+    (
+        "usr/lib/systemd/system/dayzero-libvirt-probe.timer",
+        0o644,
+        include_str!("../assets/host/overlay/usr/lib/systemd/system/dayzero-libvirt-probe.timer"),
+    ),
 ];
 
 /// Debian packages of a KVM host.
@@ -87,7 +159,9 @@ mod tests {
     #[test]
     fn the_overlay_opens_no_door() {
         let all: String = HOST_OVERLAY.iter().map(|(_, _, content)| *content).collect();
-        for word in ["PermitRootLogin yes", "PasswordAuthentication yes", "autologin", "NOPASSWD", "BEGIN OPENSSH"] {
+        for word in
+            ["PermitRootLogin yes", "PasswordAuthentication yes", "autologin", "NOPASSWD", "BEGIN OPENSSH"]
+        {
             assert!(!all.contains(word), "{word}");
         }
         assert!(all.contains("PermitRootLogin no") && all.contains("PasswordAuthentication no"));
@@ -96,7 +170,14 @@ mod tests {
     #[test]
     fn the_host_has_what_a_kvm_host_needs_and_no_second_owner_of_its_network() {
         let packages: BTreeSet<_> = entries(HOST_PACKAGES).collect();
-        for needed in ["qemu-system-x86", "libvirt-daemon-system", "open-iscsi", "multipath-tools", "lvm2", "linux-image-amd64"] {
+        for needed in [
+            "qemu-system-x86",
+            "libvirt-daemon-system",
+            "open-iscsi",
+            "multipath-tools",
+            "lvm2",
+            "linux-image-amd64",
+        ] {
             assert!(packages.contains(needed), "{needed}");
         }
         for wrong in ["ifupdown", "network-manager", "lldpd", "cloud-init", "grub-pc"] {

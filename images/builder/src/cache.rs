@@ -59,8 +59,12 @@ impl Cache {
     /// # Errors
     /// When none of the three variables is set.
     pub fn of_user(progress: Progress) -> Result<Self> {
-        let base = directory_from(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
-            .ok_or_else(|| Error::Input("no cache directory: set DAYZERO_CACHE to a directory for built images".into()))?;
+        let base = directory_from(|name| {
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        })
+        .ok_or_else(|| {
+            Error::Input("no cache directory: set DAYZERO_CACHE to a directory for built images".into())
+        })?;
         Ok(Self::new(base.join("images"), progress))
     }
 
@@ -74,11 +78,19 @@ impl Cache {
     }
 
     /// The directory of entry `<kind>/<key>`, built by `build` if it is not there. `build` gets an empty directory.
-    pub(crate) fn entry(&self, kind: &str, key: &Key, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub(crate) fn entry(
+        &self,
+        kind: &str,
+        key: &Key,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let parent = self.root.join(kind);
         let key = key.finish();
         let done = parent.join(&key);
         if done.is_dir() {
+            // Its time is that of its last use: what is used is never the oldest.
+            let used = File::open(&done).and_then(|entry| entry.set_modified(std::time::SystemTime::now()));
+            used.map_err(Error::io("cannot note the use of", &done))?;
             return Ok(done);
         }
         error::make_dir(&parent)?;
@@ -106,7 +118,7 @@ impl Cache {
         Ok(done)
     }
 
-    /// Removes all but the `count` newest entries of a kind, for a machine whose agent changes every few minutes.
+    /// Removes all but the `count` last used entries of a kind, for a machine whose agent changes every few minutes.
     ///
     /// # Errors
     /// When an entry cannot be read or removed.
@@ -211,7 +223,9 @@ mod tests {
         for input in ["a", "b", "c"] {
             cache.entry("thing", &Key::new("t", 1).with("i", input), |_| Ok(())).unwrap();
         }
+        let used = cache.entry("thing", &Key::new("t", 1).with("i", "a"), |_| Ok(())).unwrap();
         assert_eq!(cache.keep_newest("thing", 2).unwrap(), 1);
+        assert!(used.exists(), "what was used last was removed");
         assert_eq!(cache.keep_newest("thing", 2).unwrap(), 0);
         assert_eq!(cache.keep_newest("other", 2).unwrap(), 0);
     }

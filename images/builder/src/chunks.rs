@@ -37,7 +37,10 @@ pub(crate) fn cut(image: &Path, store: &Path, known: Option<&Path>) -> Result<Ve
                 }
                 buffer.clear();
                 let limit = SIZE as u64;
-                (&mut guard.1).take(limit).read_to_end(&mut buffer).map_err(Error::io("cannot read", image))?;
+                (&mut guard.1)
+                    .take(limit)
+                    .read_to_end(&mut buffer)
+                    .map_err(Error::io("cannot read", image))?;
                 guard.0 += 1;
                 guard.0 - 1
             };
@@ -72,7 +75,8 @@ fn put(content: &[u8], store: &Path, known: Option<&Path>) -> Result<Chunk> {
             std::fs::rename(&aside, &path).map_err(Error::io("cannot finish", &path))?;
         }
     }
-    let compressed = u32::try_from(error::size(&path)?).map_err(|e| Error::malformed(&path, e.to_string()))?;
+    let compressed =
+        u32::try_from(error::size(&path)?).map_err(|e| Error::malformed(&path, e.to_string()))?;
     Ok(Chunk::Data { blake3, compressed })
 }
 

@@ -70,7 +70,15 @@ impl Archive {
     }
 }
 
-fn entry(out: &mut Vec<u8>, inode: u32, mode: u32, links: u32, name: &str, content: &[u8], device: (u32, u32)) {
+fn entry(
+    out: &mut Vec<u8>,
+    inode: u32,
+    mode: u32,
+    links: u32,
+    name: &str,
+    content: &[u8],
+    device: (u32, u32),
+) {
     let fields = [
         inode,
         mode,
@@ -137,7 +145,8 @@ mod tests {
             .unwrap();
         child.stdin.take().unwrap().write_all(&example().bytes()).unwrap();
         let listing = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-        let lines: Vec<_> = listing.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let lines: Vec<_> =
+            listing.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
         drwxr-xr-x 2 0 0 0 Jan 1 1970 dev
         crw------- 1 0 0 5, 1 Jan 1 1970 dev/console

@@ -27,9 +27,13 @@ pub(crate) fn host_packages(cache: &Cache) -> Result<(PathBuf, String)> {
         key = key.with(path, content);
     }
     let directory = cache.entry("host-packages", &key, |directory| {
-        cache.say("host", "installing Debian packages into a tree (one to three minutes, only after the list changed)");
+        cache.say(
+            "host",
+            "installing Debian packages into a tree (one to three minutes, only after the list changed)",
+        );
         install(directory)
     })?;
+    cache.keep_newest("host-packages", 2)?;
     Ok((directory, key.finish()))
 }
 

@@ -73,6 +73,7 @@ pub fn build_discovery(cache: &Cache, agent: &Path, packing: Packing) -> Result<
         error::write(&directory.join("initrd"), initrd)?;
         write_facts(directory, &facts)
     })?;
+    cache.keep_newest("discovery", 4)?;
     let initrd = directory.join("initrd");
     let facts: Facts = serde_json::from_slice(&error::read(&directory.join("facts.json"))?)
         .map_err(|e| Error::malformed(&directory.join("facts.json"), e.to_string()))?;
@@ -114,7 +115,12 @@ fn packed_modules(cache: &Cache, kernel: &Kernel, packing: Packing) -> Result<Pa
 }
 
 /// Adds the listed modules of `lib/modules/<release>` and their indexes to an archive; `scratch` is a directory that may be made.
-pub(crate) fn add_modules(archive: &mut Archive, modules: &Path, list: &str, scratch: &Path) -> Result<usize> {
+pub(crate) fn add_modules(
+    archive: &mut Archive,
+    modules: &Path,
+    list: &str,
+    scratch: &Path,
+) -> Result<usize> {
     let index = Index::read(modules)?;
     let paths = index.closure(list)?;
     let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -45,13 +45,21 @@ pub(crate) fn write(path: &Path, disk_guid: &str, parts: &[Part], bios: &Bios) -
         places.push(start);
         start += sectors;
     }
-    Tool::new("sfdisk").args(["--quiet", "--no-reread", "--no-tell-kernel", "--wipe", "never"]).arg(path).input(script).run("writing a partition table")?;
-    let disk = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("cannot open", path))?;
+    Tool::new("sfdisk")
+        .args(["--quiet", "--no-reread", "--no-tell-kernel", "--wipe", "never"])
+        .arg(path)
+        .input(script)
+        .run("writing a partition table")?;
+    let disk =
+        OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("cannot open", path))?;
     for (part, start) in parts.iter().zip(&places) {
         if part.gpt_type == PartitionRole::BiosBoot.gpt_type() {
             let (boot, core) = bios.placed_at(*start);
             if core.len() as u64 > part.bytes {
-                return Err(Error::Input(format!("GRUB's core image ({} bytes) is larger than its partition", core.len())));
+                return Err(Error::Input(format!(
+                    "GRUB's core image ({} bytes) is larger than its partition",
+                    core.len()
+                )));
             }
             disk.write_all_at(&boot, 0).map_err(Error::io("cannot write", path))?;
             disk.write_all_at(&core, start * SECTOR).map_err(Error::io("cannot write", path))?;

@@ -30,8 +30,11 @@ fn parse(elf: &[u8]) -> Option<Wants> {
     let mut dynamic = None;
     for index in 0..count {
         let at = table.checked_add(index.checked_mul(entry)?)?;
-        let (offset, address, length) =
-            (number(elf, at.checked_add(8)?, 8)?, number(elf, at.checked_add(16)?, 8)?, number(elf, at.checked_add(32)?, 8)?);
+        let (offset, address, length) = (
+            number(elf, at.checked_add(8)?, 8)?,
+            number(elf, at.checked_add(16)?, 8)?,
+            number(elf, at.checked_add(32)?, 8)?,
+        );
         match number(elf, at, 4)? {
             1 => loads.push((address, offset, length)),
             2 => dynamic = Some((offset, length)),
@@ -53,8 +56,9 @@ fn parse(elf: &[u8]) -> Option<Wants> {
         return Some(wants);
     }
     let strings = strings?;
-    let (address, offset, _) =
-        loads.into_iter().find(|(address, _, length)| (*address..address.saturating_add(*length)).contains(&strings))?;
+    let (address, offset, _) = loads
+        .into_iter()
+        .find(|(address, _, length)| (*address..address.saturating_add(*length)).contains(&strings))?;
     let base = strings - address + offset;
     for name in names {
         wants.libraries.push(text(elf, base.checked_add(name)?)?);

@@ -35,7 +35,12 @@ pub(crate) fn build(image: &Path, bytes: u64, journal: u32, label: &str, tree: &
 
 /// Copies an image with its holes.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    Tool::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to).run("copying an image").map(drop)
+    Tool::new("cp")
+        .args(["--sparse=always", "--reflink=auto"])
+        .arg(from)
+        .arg(to)
+        .run("copying an image")
+        .map(drop)
 }
 
 /// Writes a program (mode 0755, root's) into an image, and reads it back.
@@ -44,14 +49,21 @@ pub(crate) fn add_program(image: &Path, program: &Path, at: &str, scratch: &Path
     let script = format!(
         "write {program_text} {at}\nset_inode_field {at} mode 0100755\nset_inode_field {at} uid 0\nset_inode_field {at} gid 0\n"
     );
-    Tool::new("debugfs").args(["-w", "-f", "-"]).arg(image).input(script).run("writing the agent into the image")?;
+    Tool::new("debugfs")
+        .args(["-w", "-f", "-"])
+        .arg(image)
+        .input(script)
+        .run("writing the agent into the image")?;
     let back = scratch.join("read-back");
     let dump = format!("dump -p {at} {}", error::text(&back)?);
     Tool::new("debugfs").args(["-R", &dump]).arg(image).run("reading the agent back")?;
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(&back).map_err(Error::io("cannot look at", &back))?.permissions().mode();
     if error::read(&back)? != error::read(program)? || mode & 0o7777 != 0o755 {
-        return Err(Error::malformed(image, format!("'{at}' read back is not what was written: is the image full?")));
+        return Err(Error::malformed(
+            image,
+            format!("'{at}' read back is not what was written: is the image full?"),
+        ));
     }
     std::fs::remove_file(&back).map_err(Error::io("cannot remove", &back))
 }
@@ -90,7 +102,9 @@ mod tests {
 
         superblock[0x60] ^= 0xff;
         superblock[0x61] = 0;
-        assert!(dayzero_model::install::set_ext4_uuid(&mut superblock, [1; 16]).unwrap_err().contains("seed"));
+        assert!(
+            dayzero_model::install::set_ext4_uuid(&mut superblock, [1; 16]).unwrap_err().contains("seed")
+        );
     }
 
     #[test]

@@ -26,14 +26,24 @@ pub(crate) fn build(path: &Path, bytes: u64, label: &str, items: &[Item]) -> Res
     for item in items {
         match item {
             Item::Directory(name) => {
-                Tool::new("mmd").arg("-i").arg(path).arg(format!("::{name}")).run("making a directory on FAT")?;
+                Tool::new("mmd")
+                    .arg("-i")
+                    .arg(path)
+                    .arg(format!("::{name}"))
+                    .run("making a directory on FAT")?;
             }
             Item::File(name, from) => {
                 let source = std::fs::File::open(from).map_err(Error::io("cannot open", from))?;
                 let time = SystemTime::UNIX_EPOCH + Duration::from_secs(crate::EPOCH);
                 source.set_modified(time).map_err(Error::io("cannot set the time of", from))?;
                 let target = format!("::{name}");
-                Tool::new("mcopy").arg("-m").arg("-i").arg(path).arg(from).arg(target).run("copying to FAT")?;
+                Tool::new("mcopy")
+                    .arg("-m")
+                    .arg("-i")
+                    .arg(path)
+                    .arg(from)
+                    .arg(target)
+                    .run("copying to FAT")?;
             }
         }
     }

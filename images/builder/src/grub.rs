@@ -10,8 +10,22 @@ use std::path::Path;
 
 /// What both firmwares need: the ESP, the script, the kernel.
 const MODULES: [&str; 16] = [
-    "boot", "cat", "configfile", "echo", "fat", "linux", "loadenv", "ls", "minicmd", "normal", "part_gpt", "part_msdos",
-    "reboot", "serial", "terminal", "test",
+    "boot",
+    "cat",
+    "configfile",
+    "echo",
+    "fat",
+    "linux",
+    "loadenv",
+    "ls",
+    "minicmd",
+    "normal",
+    "part_gpt",
+    "part_msdos",
+    "reboot",
+    "serial",
+    "terminal",
+    "test",
 ];
 
 /// Where GRUB's own files are in Debian.
@@ -41,7 +55,10 @@ pub(crate) fn bios(scratch: &Path, prefix: &str, script: Option<&str>) -> Result
     let boot_path = Path::new(LIBRARY).join("i386-pc/boot.img");
     let boot_img = error::read(&boot_path)?;
     if boot_img.len() != 512 || core_img.len() < 1024 {
-        return Err(Error::malformed(&boot_path, "GRUB's boot code must be 512 bytes, and its core image at least 1024"));
+        return Err(Error::malformed(
+            &boot_path,
+            "GRUB's boot code must be 512 bytes, and its core image at least 1024",
+        ));
     }
     Ok(Bios { boot_img, core_img })
 }

@@ -59,7 +59,8 @@ pub fn build_host(cache: &Cache, agent: &Path) -> Result<HostImage> {
         .with_file("agent", &program)?;
     let directory = cache.entry("host", &key, |directory| {
         cache.say("host", "adding the agent, cutting into chunks");
-        let scratch = tempfile::tempdir_in(directory).map_err(Error::io("cannot make a directory in", directory))?;
+        let scratch =
+            tempfile::tempdir_in(directory).map_err(Error::io("cannot make a directory in", directory))?;
         let root = scratch.path().join("root.ext4");
         ext4::copy(&base.directory.join("root.ext4"), &root)?;
         ext4::add_program(&root, &program, AGENT, scratch.path())?;
@@ -124,6 +125,7 @@ fn base(cache: &Cache) -> Result<Base> {
         cache.say("host", "making the file systems");
         make_base(directory, &packages.join("root"))
     })?;
+    cache.keep_newest("host-base", 2)?;
     let kernel = error::read_text(&directory.join("kernel-release"))?.trim().to_owned();
     Ok(Base { packages: packages.join("packages.txt"), key: key.finish(), kernel, directory })
 }
@@ -173,23 +175,45 @@ fn initial_ramdisk(tree: &Path, release: &str, scratch: &Path) -> Result<Vec<u8>
     archive.device("dev/null", 0o666, 1, 3);
     archive.file("bin/busybox", 0o755, error::read(&tree.join("usr/bin/busybox"))?);
     for applet in [
-        "cat", "dd", "echo", "find", "hexdump", "modprobe", "mount", "pwd", "reboot", "sh", "sleep", "sort",
-        "switch_root", "tr", "xargs",
+        "cat",
+        "dd",
+        "echo",
+        "find",
+        "hexdump",
+        "modprobe",
+        "mount",
+        "pwd",
+        "reboot",
+        "sh",
+        "sleep",
+        "sort",
+        "switch_root",
+        "tr",
+        "xargs",
     ] {
         archive.symlink(&format!("bin/{applet}"), "busybox");
     }
     archive.file("init", 0o755, assets::HOST_INIT);
-    add_modules(&mut archive, &tree.join("usr/lib/modules").join(release), assets::HOST_INITRD_MODULES, scratch)?;
+    add_modules(
+        &mut archive,
+        &tree.join("usr/lib/modules").join(release),
+        assets::HOST_INITRD_MODULES,
+        scratch,
+    )?;
     pack(&archive.bytes(), Packing::Small)
 }
 
 fn kernel_release(tree: &Path) -> Result<String> {
     let modules = tree.join("usr/lib/modules");
     let listing = std::fs::read_dir(&modules).map_err(Error::io("cannot list", &modules))?;
-    let names: Vec<_> = listing.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<_> =
+        listing.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     match names.as_slice() {
         [release] => Ok(release.clone()),
-        _ => Err(Error::malformed(&modules, format!("one kernel release expected, found: {}", names.join(" ")))),
+        _ => Err(Error::malformed(
+            &modules,
+            format!("one kernel release expected, found: {}", names.join(" ")),
+        )),
     }
 }
 
@@ -212,8 +236,13 @@ fn make_esp(directory: &Path, kernel: &Path, initrd: &Path) -> Result<()> {
 }
 
 impl Base {
-    fn manifest(&self, esp: Vec<dayzero_model::install::Chunk>, root: Vec<dayzero_model::install::Chunk>) -> Result<ImageManifest> {
-        let scratch = tempfile::tempdir_in(&self.directory).map_err(Error::io("cannot make a directory in", &self.directory))?;
+    fn manifest(
+        &self,
+        esp: Vec<dayzero_model::install::Chunk>,
+        root: Vec<dayzero_model::install::Chunk>,
+    ) -> Result<ImageManifest> {
+        let scratch = tempfile::tempdir_in(&self.directory)
+            .map_err(Error::io("cannot make a directory in", &self.directory))?;
         // The ESP is partition 2 of the disk that GRUB itself was started from.
         let bios = grub::bios(scratch.path(), "(,gpt2)/dayzero", None)?;
         let cmdline = assets::HOST_CMDLINE.trim().to_owned();
@@ -253,7 +282,12 @@ fn host_files(cmdline: &str) -> Vec<HostFile> {
     };
     let root = PartitionRole::Root;
     vec![
-        file(PartitionRole::Esp, "/dayzero/grub.cfg", 0o644, &assets::HOST_GRUB.replace("@CMDLINE@", cmdline)),
+        file(
+            PartitionRole::Esp,
+            "/dayzero/grub.cfg",
+            0o644,
+            &assets::HOST_GRUB.replace("@CMDLINE@", cmdline),
+        ),
         file(root, "/etc/hostname", 0o644, "@HOSTNAME@\n"),
         file(
             root,

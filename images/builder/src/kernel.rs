@@ -98,9 +98,16 @@ fn unpack_bzimage(path: &Path) -> Result<Vec<u8>> {
         zstd::stream::decode_all(payload).map_err(Error::io("cannot unpack", path))?
     } else {
         let head = hex::encode(&payload[..payload.len().min(6)]);
-        return Err(Error::malformed(path, format!("the kernel is packed neither by xz nor by zstd, but starts with {head}")));
+        return Err(Error::malformed(
+            path,
+            format!("the kernel is packed neither by xz nor by zstd, but starts with {head}"),
+        ));
     };
-    if elf.starts_with(b"\x7fELF") { Ok(elf) } else { Err(Error::malformed(path, "the payload is no ELF file")) }
+    if elf.starts_with(b"\x7fELF") {
+        Ok(elf)
+    } else {
+        Err(Error::malformed(path, "the payload is no ELF file"))
+    }
 }
 
 fn payload(image: &[u8]) -> Option<&[u8]> {

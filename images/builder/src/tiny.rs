@@ -10,9 +10,9 @@ use crate::cache::{Cache, Key};
 use crate::cpio::Archive;
 use crate::discovery::{Packing, pack};
 use crate::error::{self, Error, Result};
+use crate::grub;
 use crate::kernel::{Flavour, Kernel, build_kernel};
 use crate::modules::Index;
-use crate::grub;
 use dayzero_model::Sha256;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
@@ -60,7 +60,8 @@ pub fn build_template_tiny(cache: &Cache) -> Result<Template> {
         .with("disk", format!("{DISK_BYTES} {PARTITION_START} {BLOCK} {CMDLINE}"));
     let directory = cache.entry("tiny", &key, |directory| {
         cache.say("tiny", "building the small guest");
-        let scratch = tempfile::tempdir_in(directory).map_err(Error::io("cannot make a directory in", directory))?;
+        let scratch =
+            tempfile::tempdir_in(directory).map_err(Error::io("cannot make a directory in", directory))?;
         apt.unpack("busybox-static", &busybox, &scratch.path().join("busybox"))?;
         let initrd = scratch.path().join("initrd");
         error::write(&initrd, initial_ramdisk(&kernel, &scratch.path().join("busybox/bin/busybox"))?)?;
@@ -79,8 +80,20 @@ fn initial_ramdisk(kernel: &Kernel, busybox: &Path) -> Result<Vec<u8>> {
     archive.device("dev/console", 0o600, 5, 1);
     archive.file("bin/busybox", 0o755, error::read(busybox)?);
     for applet in [
-        "cat", "cut", "dd", "echo", "hostname", "insmod", "ip", "mount", "poweroff", "sh", "sha256sum", "sleep",
-        "udhcpc", "uname",
+        "cat",
+        "cut",
+        "dd",
+        "echo",
+        "hostname",
+        "insmod",
+        "ip",
+        "mount",
+        "poweroff",
+        "sh",
+        "sha256sum",
+        "sleep",
+        "udhcpc",
+        "uname",
     ] {
         archive.symlink(&format!("bin/{applet}"), "busybox");
     }
@@ -105,11 +118,13 @@ fn write_disk(path: &Path, kernel: &Path, initrd: &Path, scratch: &Path) -> Resu
     let sectors = |bytes: &[u8]| (bytes.len() as u64).div_ceil(SECTOR);
     let (first, second) = (sectors(&kernel), sectors(&initrd));
     if PARTITION_START + (first + second) * SECTOR > DISK_BYTES {
-        return Err(Error::malformed(path, "kernel and initial RAM disk do not fit into the template's disk"));
+        return Err(Error::malformed(
+            path,
+            "kernel and initial RAM disk do not fit into the template's disk",
+        ));
     }
     // GRUB without its shell: three commands.
-    let script =
-        format!("linux ($root)0+{first} {CMDLINE}\ninitrd ($root){first}+{second}\nboot\n");
+    let script = format!("linux ($root)0+{first} {CMDLINE}\ninitrd ($root){first}+{second}\nboot\n");
     let bios = grub::bios(scratch, "(,msdos1)/", Some(&script))?;
     let (boot, core) = bios.placed_at(1);
     if core.len() as u64 > PARTITION_START - SECTOR {

@@ -99,7 +99,8 @@ impl Tool {
 
     /// Runs the program to its end and gives what it printed on standard output. `what` says why, for the error.
     pub(crate) fn run(self, what: &str) -> Result<Vec<u8>> {
-        let package = PACKAGES.iter().find(|(name, _)| *name == self.program).map_or("?", |(_, package)| package);
+        let package =
+            PACKAGES.iter().find(|(name, _)| *name == self.program).map_or("?", |(_, package)| package);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
         if self.isolated {
@@ -187,7 +188,11 @@ mod tests {
         if !nix::unistd::Uid::effective().is_root() {
             return;
         }
-        Tool::new("unshare").args(["sh", "-c", "mount -t tmpfs dayzero-test /mnt && ls /mnt"]).isolated().run("a mount").unwrap();
+        Tool::new("unshare")
+            .args(["sh", "-c", "mount -t tmpfs dayzero-test /mnt && ls /mnt"])
+            .isolated()
+            .run("a mount")
+            .unwrap();
         assert_eq!(before, std::fs::read_to_string("/proc/self/mounts").unwrap());
     }
 }

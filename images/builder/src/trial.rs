@@ -44,7 +44,8 @@ pub fn write_trial_disk(image: &HostImage, number: u8, out: &Path) -> Result<()>
             personal_uuid(&path, &root_uuid)?;
         }
         for file in image.manifest.host_files.iter().filter(|file| file.partition == partition.role) {
-            let content = values.iter().fold(file.content.clone(), |text, (name, value)| text.replace(name, value));
+            let content =
+                values.iter().fold(file.content.clone(), |text, (name, value)| text.replace(name, value));
             put_file(&path, partition.role, &file.path, &content, scratch.path())?;
         }
         contents.push(Some(path));
@@ -55,13 +56,14 @@ pub fn write_trial_disk(image: &HostImage, number: u8, out: &Path) -> Result<()>
         boot_img: decode(&image.manifest.bios.boot_img).map_err(bad)?,
         core_img: decode(&image.manifest.bios.core_img).map_err(bad)?,
     };
-    let parts = image.manifest.partitions.iter().zip(&contents).enumerate().map(|(at, (partition, content))| Part {
-        gpt_type: partition.role.gpt_type(),
-        name: partition.role.gpt_name(),
-        guid: guid(at),
-        bytes: partition.size.0,
-        content: content.as_deref(),
-    });
+    let parts =
+        image.manifest.partitions.iter().zip(&contents).enumerate().map(|(at, (partition, content))| Part {
+            gpt_type: partition.role.gpt_type(),
+            name: partition.role.gpt_name(),
+            guid: guid(at),
+            bytes: partition.size.0,
+            content: content.as_deref(),
+        });
     disk::write(out, &guid(0xff), &parts.collect::<Vec<_>>(), &bios)
 }
 
@@ -80,8 +82,10 @@ fn put_together(store: &Path, partition: &PartitionImage, path: &Path) -> Result
 
 fn personal_uuid(path: &Path, uuid: &str) -> Result<()> {
     let mut bytes = [0; 16];
-    hex::decode_to_slice(uuid.replace('-', ""), &mut bytes).map_err(|e| Error::Input(format!("'{uuid}': {e}")))?;
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("cannot open", path))?;
+    hex::decode_to_slice(uuid.replace('-', ""), &mut bytes)
+        .map_err(|e| Error::Input(format!("'{uuid}': {e}")))?;
+    let file =
+        OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("cannot open", path))?;
     let mut superblock = [0; 1024];
     file.read_exact_at(&mut superblock, 1024).map_err(Error::io("cannot read", path))?;
     set_ext4_uuid(&mut superblock, bytes).map_err(|reason| Error::malformed(path, reason))?;
@@ -92,10 +96,20 @@ fn put_file(image: &Path, role: PartitionRole, at: &str, content: &str, scratch:
     let from = scratch.join("file");
     error::write(&from, content)?;
     if role == PartitionRole::Esp {
-        Tool::new("mcopy").args(["-o", "-i"]).arg(image).arg(&from).arg(format!("::{at}")).run("writing a file to the ESP")?;
+        Tool::new("mcopy")
+            .args(["-o", "-i"])
+            .arg(image)
+            .arg(&from)
+            .arg(format!("::{at}"))
+            .run("writing a file to the ESP")?;
     } else {
-        let script = format!("rm {at}\nwrite {} {at}\nset_inode_field {at} mode 0100644\n", error::text(&from)?);
-        Tool::new("debugfs").args(["-w", "-f", "-"]).arg(image).input(script).run("writing a file to the root")?;
+        let script =
+            format!("rm {at}\nwrite {} {at}\nset_inode_field {at} mode 0100644\n", error::text(&from)?);
+        Tool::new("debugfs")
+            .args(["-w", "-f", "-"])
+            .arg(image)
+            .input(script)
+            .run("writing a file to the root")?;
     }
     Ok(())
 }

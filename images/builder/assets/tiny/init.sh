@@ -14,7 +14,11 @@ hostname "$name"
 echo "DAYZERO-VM name=$name booted kernel=$(uname -r)"
 
 # A press of the virtual power button: the only event of that device.
-( dd if=/dev/input/event0 of=/dev/null bs=24 count=1 2>/dev/null && echo "DAYZERO-VM name=$name powering off" && poweroff -f ) &
+for event in /sys/class/input/event*; do
+    read -r label < "$event/device/name" || continue
+    [ "$label" = "Power Button" ] || continue
+    (dd if="/dev/input/${event##*/}" of=/dev/null bs=24 count=1 2>/dev/null && echo "DAYZERO-VM name=$name powering off" && poweroff -f) &
+done
 
 # What it started from: the whole template, as it lies on the volume (nothing here writes to it).
 sum=none
