@@ -138,8 +138,3 @@ pub(crate) fn personality() -> Personality {
         },
     }
 }
-
-/// The TLS provider that reqwest wants, even for plain HTTP.
-pub(crate) fn provider() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
