@@ -57,7 +57,7 @@ impl Default for Slot {
 
 /// All connected agents.
 #[derive(Default)]
-pub struct ConnectedAgents {
+pub(crate) struct ConnectedAgents {
     slots: Mutex<HashMap<HostName, Slot>>,
     next: AtomicU64,
 }
@@ -350,7 +350,7 @@ impl Control {
     }
 
     /// An agent connected: a fact; the boot's window closes for good.
-    async fn agent_came(self: &Arc<Self>, host: &HostName, agent: AgentFacts) {
+    pub(crate) async fn agent_came(self: &Arc<Self>, host: &HostName, agent: AgentFacts) {
         let boot = self.facts(host).and_then(|facts| facts.vouch.as_ref().map(|vouch| vouch.boot));
         let came = move |facts: &mut dayzero_model::facts::HostFacts| {
             facts.agent = Some(agent);
@@ -366,7 +366,7 @@ impl Control {
         }
     }
 
-    async fn agent_left(self: &Arc<Self>, host: &HostName) {
+    pub(crate) async fn agent_left(self: &Arc<Self>, host: &HostName) {
         let now = self.now();
         let left = move |facts: &mut dayzero_model::facts::HostFacts| {
             if let Some(agent) = &mut facts.agent {

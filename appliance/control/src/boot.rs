@@ -139,7 +139,7 @@ impl Control {
         boot::client(&plan.site, facts, mirror.vms.values(), mac)
     }
 
-    async fn note_event(self: &Arc<Self>, event: PxeEvent) -> Result<(), StoreError> {
+    pub(crate) async fn note_event(self: &Arc<Self>, event: PxeEvent) -> Result<(), StoreError> {
         let (Some(host), now) = (event.host.clone(), self.now()) else { return Ok(()) };
         if let What::DhcpOut { .. } = event.what {
             let Ok((_, planned)) = self.planned(&host) else { return Ok(()) };

@@ -24,7 +24,7 @@ pub(crate) type Delta = Box<dyn FnOnce(&mut HostFacts) + Send>;
 pub(crate) type Writes = Box<dyn FnOnce(&mut Transaction) -> Result<(), StoreError> + Send>;
 
 /// How often the engine looks at deadlines.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
 
 /// What a step decided, before it is committed.
 struct Decided {

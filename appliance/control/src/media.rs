@@ -32,6 +32,13 @@ struct Medium {
 pub(crate) struct MediaShelf(Mutex<HashMap<String, Medium>>);
 
 impl MediaShelf {
+    /// What a BMC would fetch.
+    #[cfg(test)]
+    pub(crate) fn iso(&self, url: &str) -> Option<Bytes> {
+        let token = url.rsplit('/').next()?.strip_suffix(".iso")?.to_owned();
+        self.shelf().get(&token).map(|medium| medium.iso.clone())
+    }
+
     fn shelf(&self) -> MutexGuard<'_, HashMap<String, Medium>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// How often paths and power are looked at.
-const EVERY: Duration = Duration::from_secs(5);
+const EVERY: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
 const SHORT: Duration = Duration::from_secs(30);
 /// Hosts that are looked at at once.
 const AT_ONCE: usize = 32;

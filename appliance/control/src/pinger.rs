@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_millis(10);
 const WAIT: Duration = Duration::from_millis(2);
 
 /// The real pings.
-pub struct IcmpPings;
+pub(crate) struct IcmpPings;
 
 struct Counts {
     from: Instant,

@@ -19,13 +19,13 @@ const PERSON: Duration = Duration::from_secs(600);
 const MAX_LINE: u64 = 1 << 20;
 
 /// The virtual rack: one JSON line a request on its daemon's socket.
-pub struct LabPuller {
+pub(crate) struct LabPuller {
     socket: PathBuf,
 }
 
 impl LabPuller {
     /// By the daemon's socket.
-    pub fn new(socket: PathBuf) -> Self {
+    pub(crate) fn new(socket: PathBuf) -> Self {
         Self { socket }
     }
 
@@ -66,7 +66,7 @@ impl PathPuller for LabPuller {
 
 /// A person in front of the rack: asked on the to-do list, answers with `dayzero confirm`.
 #[derive(Default)]
-pub struct PersonPuller {
+pub(crate) struct PersonPuller {
     asked: Mutex<BTreeMap<String, (String, oneshot::Sender<()>)>>,
 }
 

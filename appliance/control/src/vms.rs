@@ -27,9 +27,9 @@ const FILL: Duration = Duration::from_secs(900);
 /// Start of a domain.
 const START: Duration = Duration::from_secs(120);
 /// How often running VMs are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 2000 });
 /// Pause of a VM whose host or storage is not there for the moment.
-const PAUSE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 3000 });
 /// Console lines kept of a VM, and their length.
 const CONSOLE: (usize, usize) = (50, 300);
 

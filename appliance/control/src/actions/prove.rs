@@ -28,15 +28,17 @@ const SHORT: Duration = Duration::from_secs(40);
 /// Reading all blocks back, at most.
 const VERIFY: Duration = Duration::from_secs(120);
 /// Traffic must flow for so long before a path counts as failed over.
-const FLOWS: Duration = Duration::from_millis(1000);
+const FLOWS: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 /// Time beyond the bound in which a broken path must be seen as broken.
-const MARGIN: Duration = Duration::from_secs(8);
+const MARGIN: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 8000 });
 /// A healed path must be active again within this.
 const RECOVERY: Duration = Duration::from_secs(90);
 /// How often the host is asked.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 500 });
+/// How often the writer's frames are read.
+const GRAIN: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 20 });
 /// Pings of a calm network before the first trial.
-const CALM: Duration = Duration::from_millis(1500);
+const CALM: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1500 });
 /// Size of the volume that belongs to a host's proof alone.
 const VOLUME: Bytes = Bytes(64 << 20);
 
@@ -313,7 +315,7 @@ impl<'a> Run<'a> {
     async fn pass(&self, stall: &mut Stall, span: Duration) {
         let until = Instant::now() + span;
         while Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(GRAIN).await;
             stall.look(&self.writer);
         }
     }
@@ -325,7 +327,7 @@ impl<'a> Run<'a> {
         loop {
             tokio::select! {
                 answer = &mut asked => return answer.unwrap_or(Err(AgentFault::Timeout(Duration::from_secs(8)))),
-                () = tokio::time::sleep(Duration::from_millis(20)) => stall.look(&self.writer),
+                () = tokio::time::sleep(GRAIN) => stall.look(&self.writer),
             }
         }
     }
