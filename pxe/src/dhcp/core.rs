@@ -254,8 +254,9 @@ impl DhcpCore {
             };
         }
         if declined {
+            let said = request.message().map(|text| format!(" (\"{text}\")")).unwrap_or_default();
             let reason = format!(
-                "says that somebody else answers at {address}: find the other machine, or fix the plan"
+                "declines {address}{said}: somebody else answers there, or it dislikes our answer; find the other machine, or fix the plan"
             );
             self.ignore(asker, reason, handled);
         }

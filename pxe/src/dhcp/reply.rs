@@ -1,9 +1,10 @@
 //! DHCPv4 answers as bytes.
 //!
 //! Purpose: write an OFFER, ACK or NAK from typed parts. Invariants: options of more than 255 bytes are split (RFC
-//! 3396); the message is at least 300 bytes long, which old relays and ROMs want; what the RFCs ask to be echoed
-//! (option 61 by RFC 6842, option 97 by the PXE specification) is; the boot file stands in `file` when it fits, and in
-//! option 67 always.
+//! 3396); the message is at least 300 bytes long, which old relays and ROMs want; the client id is echoed (option 61,
+//! RFC 6842), the UUID (97) is not, although the PXE specification asks for it: where it stands before the
+//! netmask, EDK2 declines its lease ("Lease is denied upon entering bound"), and other servers do without it too; the
+//! boot file stands in `file` when it fits, and in option 67 always.
 
 use std::net::Ipv4Addr;
 
@@ -87,11 +88,6 @@ impl Reply {
             }
             head.text(option::BOOT_FILE, file);
         }
-        if let Some(uuid) =
-            request.raw(option::CLIENT_UUID).filter(|u| !u.is_empty() && self.kind != Kind::Nak)
-        {
-            head.raw(option::CLIENT_UUID, uuid);
-        }
         out.extend_from_slice(&head.0);
         out.extend_from_slice(&self.options.0);
         out.push(255);
@@ -136,7 +132,8 @@ mod tests {
             opts.get(OptionCode::BootfileName),
             Some(&DhcpOption::BootfileName(b"snponly.efi".to_vec()))
         );
-        assert_eq!(opts.get(OptionCode::ClientIdentifier).is_some(), true);
+        assert!(opts.get(OptionCode::ClientIdentifier).is_some());
+        assert!(opts.get(OptionCode::ClientMachineIdentifier).is_none(), "EDK2 declines a lease with it");
         assert!(bytes.len() >= MIN);
     }
 }

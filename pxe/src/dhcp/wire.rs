@@ -271,10 +271,19 @@ impl Request {
         self.address(option::SERVER_ID)
     }
 
+    fn text(&self, code: u8) -> Option<String> {
+        let show = |b: &u8| if (0x20..0x7f).contains(b) { char::from(*b) } else { '.' };
+        self.raw(code).map(|raw| raw.iter().take(64).map(show).collect())
+    }
+
     /// Option 60 as printable text, at most 64 characters.
     pub fn vendor_class(&self) -> Option<String> {
-        let show = |b: &u8| if (0x20..0x7f).contains(b) { char::from(*b) } else { '.' };
-        self.raw(option::VENDOR_CLASS).map(|raw| raw.iter().take(64).map(show).collect())
+        self.text(option::VENDOR_CLASS)
+    }
+
+    /// Option 56, what the client has to say, likewise.
+    pub fn message(&self) -> Option<String> {
+        self.text(option::MESSAGE)
     }
 
     /// The user class (option 77) says iPXE, bare or with RFC 3004's length byte.

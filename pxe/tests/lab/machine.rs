@@ -1,0 +1,164 @@
+//! A QEMU machine on the rack's boot network.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dayzero_model::MacAddr;
+
+use crate::rack::{Rack, must};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Firmware {
+    /// SeaBIOS, the NIC's option ROM is iPXE.
+    Bios,
+    /// EDK2's own PXE, no option ROM.
+    Uefi,
+    /// EDK2, the NIC's option ROM is iPXE.
+    UefiRom,
+    /// EDK2's HTTP boot, no option ROM.
+    UefiHttp,
+}
+
+/// A running machine; its process ends when dropped.
+pub(crate) struct Machine {
+    child: Child,
+    console: PathBuf,
+    pub(crate) start: Instant,
+}
+
+/// Kernel of `$DAYZERO_TEST_KERNEL`, else the newest of /boot.
+pub(crate) fn kernel() -> PathBuf {
+    if let Ok(path) = std::env::var("DAYZERO_TEST_KERNEL") {
+        return path.into();
+    }
+    let all = fs::read_dir("/boot").into_iter().flatten().flatten().map(|entry| entry.path());
+    let kernels =
+        all.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-")));
+    kernels
+        .max()
+        .expect("a kernel: `apt-get download linux-image-amd64`, `dpkg-deb -x`, set DAYZERO_TEST_KERNEL")
+}
+
+/// An initramfs whose init says so on the console, and powers off.
+pub(crate) fn initramfs(dir: &Path) -> PathBuf {
+    let root = dir.join("initramfs");
+    fs::create_dir_all(root.join("proc")).unwrap();
+    fs::create_dir_all(root.join("dev")).unwrap();
+    let init = "#!/busybox sh\n/busybox mount -t proc proc /proc\n\
+                echo \"DZT-INIT $(/busybox cat /proc/cmdline)\" > /dev/console\n/busybox poweroff -f\n";
+    fs::write(root.join("init"), init).unwrap();
+    let out = dir.join("initramfs.img");
+    must(&format!(
+        "cd {}; cp /bin/busybox busybox; chmod 755 init; mknod dev/console c 5 1
+         find . | cpio -o -H newc --quiet | zstd -q -3 -f -o {}",
+        root.display(),
+        out.display()
+    ));
+    out
+}
+
+/// A disk that says on the console by which firmware it was started.
+pub(crate) fn disk(dir: &Path) -> PathBuf {
+    let at = dir.display();
+    let config = "serial --unit=0 --speed=115200\nterminal_output serial\necho DISKBOOT-UEFI\nsleep 600\n";
+    fs::write(dir.join("g.cfg"), config).unwrap();
+    must(&format!(
+        "cd {at}; rm -f boot.img esp.img; truncate -s 64M boot.img
+         sgdisk -o -n 1:2048:+48M -t 1:ef00 boot.img >/dev/null
+         grub-mkstandalone -O x86_64-efi -o bootx64.efi --modules='serial terminal echo sleep' \
+           --install-modules='serial terminal echo sleep normal' --locales= --fonts= --themes= boot/grub/grub.cfg=g.cfg
+         mkfs.vfat -C esp.img 49152 >/dev/null; mmd -i esp.img ::/EFI ::/EFI/BOOT
+         mcopy -i esp.img bootx64.efi ::/EFI/BOOT/BOOTX64.EFI
+         dd if=esp.img of=boot.img bs=1M seek=1 conv=notrunc status=none"
+    ));
+    // Writes the text at 0x40 to the first serial port, then halts.
+    let code: [u8; 35] = [
+        0x31, 0xc0, 0x8e, 0xd8, 0xbe, 0x40, 0x7c, 0xfc, 0xac, 0x84, 0xc0, 0x74, 0x12, 0x88, 0xc4, 0xba, 0xfd,
+        0x03, 0xec, 0xa8, 0x20, 0x74, 0xfb, 0x88, 0xe0, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xe9, 0xf4, 0xeb, 0xfd,
+        0,
+    ];
+    let path = dir.join("boot.img");
+    let mut sector = fs::read(&path).unwrap()[..512].to_vec();
+    sector[..35].copy_from_slice(&code);
+    sector[0x40..0x51].copy_from_slice(b"\r\nDISKBOOT-BIOS\r\n");
+    sector[0x51] = 0;
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(&sector).unwrap();
+    path
+}
+
+impl Machine {
+    /// Starts one that tries its NIC first, then its disk.
+    pub(crate) fn start(rack: &Rack, firmware: Firmware, mac: MacAddr, disk: Option<&Path>) -> Self {
+        let dir = rack.dir.path();
+        let tag = format!("{:02x}", mac.0[5]);
+        let (ns, tap) = (&rack.server, format!("t{tag}"));
+        must(&format!("ip -n {ns} tuntap add {tap} mode tap; ip -n {ns} link set {tap} master mgmt0 up"));
+        let console = dir.join(format!("console-{tag}"));
+        let mut command = Command::new("ip");
+        command.args([
+            "netns",
+            "exec",
+            ns,
+            "qemu-system-x86_64",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-vga",
+            "none",
+        ]);
+        command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "512", "-no-reboot"]);
+        command.args(["-uuid", "00112233-4455-6677-8899-aabbccddeeff"]);
+        command.args(["-serial", &format!("file:{}", console.display())]);
+        command.args(["-netdev", &format!("tap,id=n0,ifname={tap},script=no,downscript=no")]);
+        let rom = if matches!(firmware, Firmware::Uefi | Firmware::UefiHttp) { ",romfile=" } else { "" };
+        command.args(["-device", &format!("virtio-net-pci,netdev=n0,mac={mac},bootindex=1{rom}")]);
+        if firmware != Firmware::Bios {
+            let vars = dir.join(format!("vars-{tag}"));
+            fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &vars).expect("apt-get install ovmf");
+            let code = "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd";
+            command.args(["-drive", code]);
+            command.args(["-drive", &format!("if=pflash,unit=1,format=raw,file={}", vars.display())]);
+        }
+        if firmware == Firmware::UefiHttp {
+            for version in ["4", "6"] {
+                command.args(["-fw_cfg", &format!("name=opt/org.tianocore/IPv{version}PXESupport,string=n")]);
+            }
+        }
+        if let Some(disk) = disk {
+            command.args(["-drive", &format!("if=none,id=d0,format=raw,file={}", disk.display())]);
+            command.args(["-device", "virtio-blk-pci,drive=d0,bootindex=2"]);
+        }
+        let errors = File::create(dir.join(format!("qemu-{tag}.err"))).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap();
+        Self { child, console, start: Instant::now() }
+    }
+
+    pub(crate) fn console(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until the console shows a text; seconds since the start.
+    pub(crate) fn says(&mut self, text: &str, patience: Duration, context: impl Fn() -> String) -> f64 {
+        loop {
+            let said = self.console();
+            if said.contains(text) {
+                return self.start.elapsed().as_secs_f64();
+            }
+            let ended = self.child.try_wait().unwrap();
+            let over = ended.is_some() || self.start.elapsed() > patience;
+            assert!(!over, "no {text:?} (process: {ended:?}); console:\n{said}\nevents:\n{}", context());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

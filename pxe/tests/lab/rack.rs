@@ -1,0 +1,245 @@
+//! A network segment with our services on it, and a namespace for clients.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use dayzero_model::boot::{BootAction, BootWindow, Client};
+use dayzero_model::event::What;
+use dayzero_model::site::{AddressRange, NetworkRole};
+use dayzero_model::{BootId, MacAddr};
+use dayzero_pxe::{
+    BootDirector, BootFiles, LeasePool, MemoryLeases, PxeConfig, PxeEvent, PxeServer, ScriptQuery,
+    SeenClient, ServedInterface,
+};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub(crate) const GUESTS: Ipv4Addr = Ipv4Addr::new(10, 77, 100, 2);
+
+/// Plays the control plane.
+#[derive(Default)]
+pub(crate) struct Director {
+    pub(crate) clients: Mutex<BTreeMap<MacAddr, Client>>,
+    seen: Mutex<Vec<(Instant, PxeEvent)>>,
+    more: Condvar,
+}
+
+impl Director {
+    /// Waits until an event fits; what was seen stands in the failure.
+    pub(crate) fn wait(&self, what: &str, patience: Duration, fits: impl Fn(&PxeEvent) -> bool) -> Instant {
+        let end = Instant::now() + patience;
+        let mut seen = self.seen.lock().unwrap();
+        loop {
+            if let Some((at, _)) = seen.iter().find(|(_, event)| fits(event)) {
+                return *at;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {what} within {patience:?}; seen:\n{}", show(&seen));
+            seen = self.more.wait_timeout(seen, left).unwrap().0;
+        }
+    }
+
+    pub(crate) fn count(&self, fits: impl Fn(&What) -> bool) -> usize {
+        self.seen.lock().unwrap().iter().filter(|(_, event)| fits(&event.what)).count()
+    }
+
+    pub(crate) fn show(&self) -> String {
+        show(&self.seen.lock().unwrap())
+    }
+}
+
+fn show(seen: &[(Instant, PxeEvent)]) -> String {
+    let Some((zero, _)) = seen.first() else { return "nothing".into() };
+    let line = |(at, event): &(Instant, PxeEvent)| {
+        format!("{:7.2} {:?} {:?}", (*at - *zero).as_secs_f64(), event.mac, event.what)
+    };
+    seen.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+impl BootDirector for Director {
+    fn client(&self, seen: &SeenClient) -> Client {
+        self.clients.lock().unwrap().get(&seen.mac).cloned().unwrap_or(Client::Unknown)
+    }
+
+    fn boot_script(&self, query: &ScriptQuery) -> BootAction {
+        match self.clients.lock().unwrap().get(&query.mac) {
+            Some(Client::Host { window: Some(window), .. }) => BootAction::Discovery {
+                boot: window.boot,
+                cmdline: ["console=ttyS0", "quiet", "no_timer_check", "dayzero.boot=000000000000d15c"]
+                    .map(String::from)
+                    .into(),
+            },
+            Some(Client::Host { .. }) => BootAction::LocalDisk,
+            _ => BootAction::Refuse,
+        }
+    }
+
+    fn event(&self, event: PxeEvent) {
+        self.seen.lock().unwrap().push((Instant::now(), event));
+        self.more.notify_all();
+    }
+}
+
+pub(crate) fn host(address: Ipv4Addr, window: bool) -> Client {
+    let host: dayzero_model::HostName = "host1".parse().unwrap();
+    let window = window.then(|| BootWindow { boot: BootId(0xd15c), host: host.clone() });
+    Client::Host { host, address, window }
+}
+
+/// Namespaces, our services, and a scratch directory; gone when dropped.
+pub(crate) struct Rack {
+    pub(crate) server: String,
+    pub(crate) client: String,
+    pub(crate) director: Arc<Director>,
+    pub(crate) dir: TempDir,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+pub(crate) fn sh(command: &str) -> Output {
+    Command::new("sh").arg("-ec").arg(command).output().unwrap()
+}
+
+pub(crate) fn must(command: &str) -> String {
+    let done = sh(command);
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{command}: {said}{}", String::from_utf8_lossy(&done.stderr));
+    said
+}
+
+impl Rack {
+    /// With these boot files beside the loaders of Debian's ipxe package.
+    pub(crate) fn new(files: &[(&str, PathBuf)]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (server, client) = (format!("dzt-pxe-s{id}"), format!("dzt-pxe-c{id}"));
+        must(&format!(
+            "ip netns add {server}; ip netns add {client}
+             for ns in {server} {client}; do ip -n $ns link set lo up; done
+             for net in mgmt:{SERVER} guest:{GUESTS}; do
+               name=${{net%%:*}}
+               ip -n {server} link add ${{name}}0 type bridge forward_delay 0
+               ip -n {server} addr add ${{net#*:}}/24 dev ${{name}}0
+               ip -n {server} link add p-$name type veth peer name $name netns {client}
+               ip -n {server} link set p-$name master ${{name}}0 up
+               ip -n {server} link set ${{name}}0 up
+               ip -n {client} link set $name up
+             done"
+        ));
+        let director = Arc::new(Director::default());
+        let dir = tempfile::tempdir().unwrap();
+        let mut rack = Self { server, client, director, dir, stop: CancellationToken::new(), thread: None };
+        rack.serve(files);
+        rack
+    }
+
+    fn config(&self, files: &[(&str, PathBuf)]) -> PxeConfig {
+        let loader = |name: &str| {
+            let path = format!("/usr/lib/ipxe/{name}");
+            let bytes =
+                std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}: apt-get install ipxe"));
+            (name.to_owned(), bytes.into())
+        };
+        let interface = |device: &str, address, role| ServedInterface {
+            device: device.into(),
+            address,
+            prefix: 24,
+            network: device.parse().unwrap(),
+            role,
+            gateway: None,
+            dns: vec![],
+            domain: Some("lab.example".into()),
+            mtu: None,
+            pool: None,
+        };
+        let mut guest = interface("guest0", GUESTS, NetworkRole::Guest);
+        guest.gateway = Some(Ipv4Addr::new(10, 77, 100, 1));
+        let range =
+            AddressRange { first: Ipv4Addr::new(10, 77, 100, 50), last: Ipv4Addr::new(10, 77, 100, 59) };
+        guest.pool = Some(LeasePool { range, open: true });
+        let images = self.dir.path().join("images");
+        let chunk = images.join("chunks/ab");
+        std::fs::create_dir_all(&chunk).unwrap();
+        std::fs::write(chunk.join("abcd"), vec![b'c'; 3_000_000]).unwrap();
+        std::fs::write(self.dir.path().join("private"), "not for you").unwrap();
+        let mut files: BTreeMap<String, PathBuf> =
+            files.iter().map(|(name, path)| ((*name).to_owned(), path.clone())).collect();
+        for name in ["vmlinuz", "initrd.img"] {
+            let path = self.dir.path().join(name);
+            std::fs::write(&path, name.repeat(100_000)).unwrap();
+            files.entry(name.to_owned()).or_insert(path);
+        }
+        PxeConfig {
+            interfaces: vec![interface("mgmt0", SERVER, NetworkRole::Management), guest],
+            tftp: ["undionly.kpxe", "snponly.efi"].map(loader).into(),
+            boot: BootFiles {
+                files,
+                kernel: "vmlinuz".into(),
+                initrd: "initrd.img".into(),
+                images: Some(images),
+            },
+            ..PxeConfig::default()
+        }
+    }
+
+    fn serve(&mut self, files: &[(&str, PathBuf)]) {
+        let config = self.config(files);
+        let (path, stop) = (format!("/var/run/netns/{}", self.server), self.stop.clone());
+        let director: Arc<dyn BootDirector> = Arc::clone(&self.director) as _;
+        let (ready, started) = std::sync::mpsc::channel();
+        self.thread = Some(std::thread::spawn(move || {
+            let namespace = std::fs::File::open(path).unwrap();
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let server = PxeServer::bind(config, director, Arc::new(MemoryLeases::default())).await;
+                let server =
+                    server.map_err(|error| format!("{error}: {:?}", std::error::Error::source(&error)));
+                drop(ready.send(server.as_ref().err().cloned()));
+                if let Ok(server) = server {
+                    server.run(stop).await;
+                }
+            });
+        }));
+        let failed = started.recv().expect("the server's thread lives");
+        assert_eq!(failed, None, "the services start");
+    }
+
+    /// Runs a shell command in the clients' namespace.
+    pub(crate) fn client(&self, command: &str) -> Output {
+        let dir = self.dir.path().display();
+        Command::new("ip")
+            .args(["netns", "exec", &self.client, "sh", "-c", &format!("cd {dir}; {command}")])
+            .output()
+            .unwrap()
+    }
+
+    /// A device of the clients' namespace gets this MAC and loses its addresses.
+    pub(crate) fn become_client(&self, device: &str, mac: MacAddr) {
+        let ns = &self.client;
+        must(&format!(
+            "ip -n {ns} link set {device} down; ip -n {ns} link set {device} address {mac}
+             ip -n {ns} addr flush dev {device}; ip -n {ns} link set {device} up"
+        ));
+    }
+}
+
+impl Drop for Rack {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        let ended = self.thread.take().map(JoinHandle::join);
+        for namespace in [&self.server, &self.client] {
+            sh(&format!("ip netns del {namespace}"));
+        }
+        if !std::thread::panicking() {
+            assert!(matches!(ended, Some(Ok(()))), "the services end when told to");
+        }
+    }
+}
