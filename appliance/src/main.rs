@@ -1,1 +1,79 @@
-fn main() {}
+//! `dayzero`: the command line and the start of the control plane. What it does is in the rooms; here it is wired.
+
+mod apply;
+mod cli;
+mod client;
+mod config;
+mod doctor;
+mod failure;
+mod host;
+mod lab;
+mod output;
+mod plan;
+mod serve;
+mod site;
+mod store;
+mod text;
+mod vm;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use client::Client;
+use failure::Failure;
+use output::Output;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Output { format: cli.output };
+    match run(cli, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                out.note(&format!("dayzero: {message}"));
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(cli: Cli, out: Output) -> Result<(), Failure> {
+    let socket = cli.socket.or_else(|| std::env::var_os("DAYZERO_SOCKET").map(PathBuf::from));
+    let client = Client::new(&socket.unwrap_or_else(|| PathBuf::from(cli::SOCKET)));
+    let command = match cli.command {
+        Command::Serve { config } => return serving()?.block_on(serve::serve(out, &config)),
+        Command::Rehearse(options) => return serving()?.block_on(lab::rehearse(out, options)),
+        Command::Plan(command) => return plan::run(out, command),
+        other => other,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Failure::system(&e))?.block_on(ask(command, &client, out))
+}
+
+/// For what runs long: two workers are plenty, and each costs memory.
+fn serving() -> Result<tokio::runtime::Runtime, Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DAYZERO_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().map_err(|e| Failure::system(&e))
+}
+
+async fn ask(command: Command, client: &Client, out: Output) -> Result<(), Failure> {
+    match command {
+        Command::Apply { file, yes } => apply::apply(client, out, &file, yes).await,
+        Command::Status => site::status(client, out).await,
+        Command::Why { subject } => site::why(client, out, &subject).await,
+        Command::Confirm { id } => site::confirm(client, out, &id).await,
+        Command::Claim => site::claim(client, out).await,
+        Command::Host(command) => host::run(client, out, command).await,
+        Command::Prove { host, without_leg } => host::prove(client, out, &host, without_leg).await,
+        Command::Vm(command) => vm::run(client, out, command).await,
+        Command::Store(command) => store::run(client, out, command).await,
+        Command::Doctor { plan, config } => doctor::run(client, out, &plan, config.as_deref()).await,
+        Command::Lab(lab) => lab::run(out, lab).await,
+        // Those need no client and were carried out before.
+        Command::Serve { .. } | Command::Rehearse(_) | Command::Plan(_) => Ok(()),
+    }
+}

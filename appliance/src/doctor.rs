@@ -1,0 +1,111 @@
+//! `dayzero doctor`: what would hinder network boot on this machine and its networks. Exit code 1 on a fault.
+
+use crate::client::Client;
+use crate::config::{self, Files};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{plan, text};
+use dayzero_api::Health;
+use dayzero_model::site::Site;
+use dayzero_pxe::doctor::{Examination, Finding, Severity, examine};
+use dayzero_pxe::{BootFiles, LeasePool, PxeConfig, ServedInterface};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A finding, for `-o json`.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    /// What was looked at.
+    pub check: &'static str,
+    /// `good`, `warning` or `fault`.
+    pub severity: &'static str,
+    /// Interface, where it is about one.
+    pub interface: Option<String>,
+    /// What was seen.
+    pub found: String,
+    /// What a person can do.
+    pub action: String,
+}
+
+impl From<Finding> for Shown {
+    fn from(finding: Finding) -> Self {
+        let severity = match finding.severity {
+            Severity::Good => "good",
+            Severity::Warning => "warning",
+            Severity::Fault => "fault",
+        };
+        let Finding { check, interface, found, action, .. } = finding;
+        Self { check, severity, interface, found, action }
+    }
+}
+
+/// Looks, and says what it found.
+pub async fn run(client: &Client, out: Output, file: &Path, config: Option<&Path>) -> Result<(), Failure> {
+    let site = plan::load(out, file)?;
+    let files = config.map(config::load).transpose()?.map(|config| config.files).unwrap_or_default();
+    // Ports are ours while the appliance runs.
+    let serves = client.get::<Health>("/v1/health").await.is_ok();
+    let (interfaces, mut shown) = interfaces(&site);
+    let how = Examination { ports: !serves, ..Examination::default() };
+    shown.extend(examine(&pxe(interfaces, &files), &how).await.into_iter().map(Shown::from));
+    shown.sort_by_key(|finding| ["fault", "warning", "good"].iter().position(|word| *word == finding.severity));
+    let faults = shown.iter().any(|finding| finding.severity == "fault");
+    out.show(&shown, |shown| text::doctor::findings(shown))?;
+    if faults { Err(Failure::Quiet(1)) } else { Ok(()) }
+}
+
+fn pxe(interfaces: Vec<ServedInterface>, files: &Files) -> PxeConfig {
+    let mut config = PxeConfig { interfaces, ..PxeConfig::default() };
+    let boot = [("vmlinuz", &files.kernel), ("initrd.img", &files.initrd)];
+    config.boot = BootFiles {
+        files: boot.map(|(name, path)| (name.to_owned(), path.clone())).into(),
+        kernel: "vmlinuz".to_owned(),
+        initrd: "initrd.img".to_owned(),
+        images: Some(files.host_image.clone()),
+    };
+    for name in [&config.loaders.bios, &config.loaders.uefi_x64].into_iter().flatten() {
+        if let Ok(bytes) = std::fs::read(files.ipxe.join(name)) {
+            config.tftp.insert(name.clone(), bytes.into());
+        }
+    }
+    config
+}
+
+/// The plan's networks on this machine's interfaces, by the appliance's address; and those that are nowhere.
+fn interfaces(site: &Site) -> (Vec<ServedInterface>, Vec<Shown>) {
+    let mut local = BTreeMap::new();
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let address = interface.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|a| a.ip());
+        if let Some(address) = address {
+            local.insert(address, interface.interface_name);
+        }
+    }
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for network in &site.networks {
+        let Some(address) = network.appliance else { continue };
+        let Some(device) = local.get(&address) else {
+            missing.push(Shown {
+                check: "address",
+                severity: "fault",
+                interface: None,
+                found: format!("no interface has {address}, the appliance's address on network {}", network.name),
+                action: format!("set {address}/{} on the interface that is on it", network.cidr.prefix_len()),
+            });
+            continue;
+        };
+        found.push(ServedInterface {
+            device: device.clone(),
+            address,
+            prefix: network.cidr.prefix_len(),
+            network: network.name.clone(),
+            role: network.role,
+            gateway: network.gateway,
+            dns: Vec::new(),
+            domain: Some(site.domain.clone()),
+            mtu: u16::try_from(network.mtu).ok().filter(|mtu| *mtu != 1500),
+            pool: network.pool.map(|range| LeasePool { range, open: false }),
+        });
+    }
+    (found, missing)
+}

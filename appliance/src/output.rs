@@ -1,0 +1,81 @@
+//! The one place where `dayzero` writes to its terminal: standard output for results, standard error for errors.
+//!
+//! Invariants: a result is either JSON (the view, exactly, and nothing else) or text; lines that this crate lays out fit
+//! 100 columns; control characters that came from the network never reach the terminal. A closed pipe ends quietly.
+
+use crate::failure::Failure;
+use serde::Serialize;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For tools: the view as JSON.
+    Json,
+}
+
+/// The terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// How results are written.
+    pub format: Format,
+}
+
+impl Output {
+    /// A result: JSON as it is, or the text made from it.
+    pub fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        match self.format {
+            Format::Json => {
+                let json = serde_json::to_string_pretty(value).map_err(|e| Failure::system(&e))?;
+                self.raw(&format!("{json}\n"))
+            }
+            Format::Text => self.text(&text(value)),
+        }
+    }
+
+    /// Lines for people; without control characters; ends with one line feed.
+    pub fn text(self, text: &str) -> Result<(), Failure> {
+        let clean: String = text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+        let end = if clean.is_empty() || clean.ends_with('\n') { "" } else { "\n" };
+        self.raw(&format!("{clean}{end}"))
+    }
+
+    /// A sentence that says what was done; nothing in JSON.
+    pub fn done(self, sentence: &str) -> Result<(), Failure> {
+        if self.format == Format::Text { self.text(sentence) } else { self.raw("{}\n") }
+    }
+
+    /// Bytes as they are.
+    pub fn raw(self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Quiet(0)),
+            other => other.map_err(|e| Failure::system(&e)),
+        }
+    }
+
+    /// A note beside the result: standard error.
+    pub fn note(self, text: &str) {
+        let clean: String = text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+        let mut err = io::stderr().lock();
+        let _ = writeln!(err, "{}", clean.trim_end_matches('\n'));
+    }
+
+    /// Asks a question on the terminal; the answer without its line end, none at the end of input.
+    pub fn ask(self, question: &str) -> Result<Option<String>, Failure> {
+        let mut err = io::stderr().lock();
+        write!(err, "{question} ").and_then(|()| err.flush()).map_err(|e| Failure::system(&e))?;
+        let mut line = String::new();
+        let count = io::stdin().lock().read_line(&mut line).map_err(|e| Failure::system(&e))?;
+        Ok((count > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+
+    /// True if a person sits at standard input.
+    pub fn is_person(self) -> bool {
+        io::stdin().is_terminal()
+    }
+}

@@ -1,0 +1,84 @@
+//! `dayzero serve`: opens the control plane, binds both listeners, says where it is, and runs until it is told to end.
+//!
+//! Invariants: `ready` is printed once both listeners take connections; a claim code goes to standard output only, never
+//! to the log; at the end the listeners stop first and the store closes last.
+
+use crate::config::{self, ServeConfig};
+use crate::failure::Failure;
+use crate::output::Output;
+use dayzero_api::operators::Operators;
+use dayzero_api::{Api, unix};
+use dayzero_control::world::system_clock;
+use dayzero_trust::Users;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Runs the control plane.
+pub async fn serve(out: Output, file: &Path) -> Result<(), Failure> {
+    let config = config::load(file)?;
+    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
+    on_signals(stop.clone())?;
+    let opening = config.control();
+    let opened = tokio::task::spawn_blocking(move || dayzero_control::open(opening)).await;
+    let served = opened.map_err(|e| Failure::system(&e))?.map_err(|e| Failure::system(&e))?;
+    let control = served.control.clone();
+    let users = Users::new(control.store());
+    let claim = users.first_claim(system_clock()).await.map_err(|e| Failure::system(&e))?;
+    let api = Api::new(Arc::new(control.clone()), control.store().clone(), users, system_clock, stop.clone());
+    let socket = unix::bind(&config.data_dir.join(unix::SOCKET)).await.map_err(|e| Failure::system(&e))?;
+    let operators = operators(&config, &control)?;
+    let mut ready = format!("console: {}\nfingerprint: {}\n", operators.url(), operators.fingerprint());
+    if let Some(code) = &claim {
+        ready.push_str(&format!("claim: {}\n", code.expose()));
+    }
+    let running = tokio::spawn(served.run(end.clone()));
+    let serving = tokio::spawn(front(socket, operators, api, stop.clone()));
+    out.raw(&format!("{ready}ready\n"))?;
+    drop((ready, claim));
+    let front = serving.await.map_err(|e| Failure::system(&e))?;
+    end.cancel();
+    running.await.map_err(|e| Failure::system(&e))?;
+    front
+}
+
+/// Both listeners; the end of one is the end of the other.
+async fn front(
+    socket: unix::Socket,
+    operators: Operators,
+    api: Arc<Api>,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let cli = async {
+        let done = socket.serve(api.clone(), stop.clone()).await;
+        stop.cancel();
+        done.map_err(|e| Failure::system(&e))
+    };
+    let people = async {
+        let done = operators.serve(api.clone(), stop.clone()).await;
+        stop.cancel();
+        done.map_err(|e| Failure::system(&e))
+    };
+    let (cli, people) = tokio::join!(cli, people);
+    cli.and(people)
+}
+
+fn operators(config: &ServeConfig, control: &dayzero_control::Control) -> Result<Operators, Failure> {
+    let bound = dayzero_api::operators::bind(config.operators.listen, &config.operators.names, control.ca());
+    bound.map_err(|e| Failure::system(&e))
+}
+
+fn on_signals(stop: CancellationToken) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::system(&e))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::system(&e))?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: ending in order"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: ending in order"),
+            () = stop.cancelled() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}

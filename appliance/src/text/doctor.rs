@@ -1,0 +1,18 @@
+//! `dayzero doctor`.
+
+use super::wrap;
+use crate::doctor::Shown;
+
+/// Findings, the worst first.
+pub fn findings(shown: &[Shown]) -> String {
+    let mut text = String::new();
+    for finding in shown {
+        let place = finding.interface.as_ref().map_or_else(String::new, |name| format!(" {name}"));
+        let first = format!("{:<7}  {}{place}: ", finding.severity, finding.check);
+        text.push_str(&wrap(&first, 9, &finding.found));
+        if !finding.action.is_empty() {
+            text.push_str(&wrap("         -> ", 12, &finding.action));
+        }
+    }
+    text
+}
