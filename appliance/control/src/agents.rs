@@ -95,7 +95,9 @@ impl ConnectedAgents {
         let number = self.number();
         let mut slots = self.slots();
         let slot = slots.entry(host.clone()).or_default();
-        if let Some(old) = slot.link.replace(Link { number, out, pending: HashMap::new(), progress: None, end }) {
+        if let Some(old) =
+            slot.link.replace(Link { number, out, pending: HashMap::new(), progress: None, end })
+        {
             old.end.cancel();
         }
         slot.connected.send_replace(true);
@@ -120,7 +122,9 @@ impl ConnectedAgents {
         let Some(slot) = slots.get_mut(host) else { return };
         let Some(link) = slot.link.as_mut().filter(|link| link.number == number) else { return };
         match frame {
-            FromAgent::Progress { id, what, done, total } => link.progress = Some((id, Progress { what, done, total })),
+            FromAgent::Progress { id, what, done, total } => {
+                link.progress = Some((id, Progress { what, done, total }))
+            }
             FromAgent::Done { id, result } => {
                 if let Some(answer) = link.pending.remove(&id) {
                     // Nobody waits any longer: no loss.
@@ -189,7 +193,8 @@ async fn read_frame<R: AsyncRead + Unpin>(reader: &mut R) -> std::io::Result<Fro
     }
     let mut bytes = vec![0; length];
     reader.read_exact(&mut bytes).await?;
-    serde_json::from_slice(&bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 async fn write_frame<W: AsyncWrite + Unpin>(writer: &mut W, frame: &ToAgent) -> std::io::Result<()> {
@@ -278,7 +283,10 @@ async fn connection(
 }
 
 /// Who it is, by certificate; what it is, by its first frame.
-async fn greet(control: &Control, stream: &mut tokio_rustls::server::TlsStream<TcpStream>) -> std::io::Result<Greeted> {
+async fn greet(
+    control: &Control,
+    stream: &mut tokio_rustls::server::TlsStream<TcpStream>,
+) -> std::io::Result<Greeted> {
     let refuse = |why: &str| std::io::Error::new(std::io::ErrorKind::PermissionDenied, why.to_owned());
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
     let certificate = certificate.ok_or_else(|| refuse("no client certificate"))?;
@@ -316,10 +324,12 @@ async fn talk<S: AsyncRead + AsyncWrite>(
     mut queue: mpsc::Receiver<ToAgent>,
     end: CancellationToken,
 ) -> std::io::Result<()> {
-    let silent = || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("silent for {} s", SILENCE.as_secs()));
+    let silent =
+        || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("silent for {} s", SILENCE.as_secs()));
     let read = async {
         loop {
-            let frame = tokio::time::timeout(SILENCE, read_frame(&mut reader)).await.map_err(|_| silent())??;
+            let frame =
+                tokio::time::timeout(SILENCE, read_frame(&mut reader)).await.map_err(|_| silent())??;
             agents.receive(host, number, frame);
         }
     };
@@ -346,7 +356,8 @@ async fn talk<S: AsyncRead + AsyncWrite>(
 impl Control {
     /// Whether a certificate is the one that this host got last.
     fn is_current(&self, host: &HostName, fingerprint: Sha256) -> bool {
-        self.facts(host).and_then(|facts| facts.vouch.as_ref().map(|vouch| vouch.certificate)) == Some(fingerprint)
+        self.facts(host).and_then(|facts| facts.vouch.as_ref().map(|vouch| vouch.certificate))
+            == Some(fingerprint)
     }
 
     /// An agent connected: a fact; the boot's window closes for good.

@@ -12,7 +12,9 @@ use dayzero_model::event::{Event, What};
 use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::ids::HostName;
 use dayzero_model::units::Timestamp;
-use dayzero_pxe::{BootDirector, Lease, LeaseChange, LeaseStore, LeaseStoreError, PxeEvent, ScriptQuery, SeenClient};
+use dayzero_pxe::{
+    BootDirector, Lease, LeaseChange, LeaseStore, LeaseStoreError, PxeEvent, ScriptQuery, SeenClient,
+};
 use dayzero_store::{Pair, StoreError};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -149,7 +151,11 @@ impl Control {
             return self.step(&host, move |facts| facts.bmc_lease = Some(now)).await;
         }
         let change = move |facts: &mut HostFacts| {
-            if let Some(window) = facts.window.as_mut().filter(|window| event.boot.is_none_or(|boot| boot == window.window.boot)) {
+            if let Some(window) = facts
+                .window
+                .as_mut()
+                .filter(|window| event.boot.is_none_or(|boot| boot == window.window.boot))
+            {
                 mark(window, &event.what, now);
             }
         };
@@ -168,7 +174,8 @@ impl Control {
         );
         let said = said.chars().take(300).collect();
         let stored = known.as_ref().map(|pending| pending.last);
-        let mut pending = known.unwrap_or_else(|| Pending { mac: seen.mac, first: now, last: now, count: 0, said });
+        let mut pending =
+            known.unwrap_or_else(|| Pending { mac: seen.mac, first: now, last: now, count: 0, said });
         pending.count += 1;
         if stored.is_some_and(|stored| now.since(stored).0 < PENDING_EVERY) {
             pending.last = stored.unwrap_or(now);

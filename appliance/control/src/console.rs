@@ -75,13 +75,21 @@ impl Control {
                 && error != told
             {
                 told = error.clone();
-                self.tell(host, What::Bmc { operation: "serial-over-LAN".to_owned(), result: error, failed: true });
+                self.tell(
+                    host,
+                    What::Bmc { operation: "serial-over-LAN".to_owned(), result: error, failed: true },
+                );
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn lines(self: &Arc<Self>, host: &HostName, boot: BootId, console: &mut dyn Console) -> Result<(), String> {
+    async fn lines(
+        self: &Arc<Self>,
+        host: &HostName,
+        boot: BootId,
+        console: &mut dyn Console,
+    ) -> Result<(), String> {
         loop {
             let line = tokio::time::timeout(Duration::from_secs(5), console.next_line()).await;
             if self.console_boot(host) != Some(boot) {
@@ -90,19 +98,30 @@ impl Control {
             let Ok(line) = line else { continue };
             let Some(line) = line.map_err(|error| error.to_string())? else { return Ok(()) };
             let Some((said, key)) = vouch_line(&line).filter(|(said, _)| *said == boot) else { continue };
-            let decision = self.enrolment.vouch_by_fingerprint(said, key, Channel::SerialOverLan, self.now()).await;
+            let decision =
+                self.enrolment.vouch_by_fingerprint(said, key, Channel::SerialOverLan, self.now()).await;
             match decision.map_err(|error| error.to_string())? {
                 Decision::Grant => {
                     let answer = format!("{CA_LINE} {}", self.ca.fingerprint());
                     console.write_line(&answer).await.map_err(|error| error.to_string())?;
                     let key = key.to_string();
                     let result = format!("key {} read, our CA's fingerprint answered", &key[..16]);
-                    self.tell(host, What::Bmc { operation: "serial-over-LAN".to_owned(), result, failed: false });
+                    self.tell(
+                        host,
+                        What::Bmc { operation: "serial-over-LAN".to_owned(), result, failed: false },
+                    );
                 }
                 Decision::Wait => {}
                 Decision::Refuse(reason) => {
-                    let refused = RefusedKey { key, reason: reason.to_string(), peer: "serial console".to_owned(), at: self.now() };
-                    self.step(host, move |facts| note_refused(facts, refused)).await.map_err(|error| error.to_string())?;
+                    let refused = RefusedKey {
+                        key,
+                        reason: reason.to_string(),
+                        peer: "serial console".to_owned(),
+                        at: self.now(),
+                    };
+                    self.step(host, move |facts| note_refused(facts, refused))
+                        .await
+                        .map_err(|error| error.to_string())?;
                 }
             }
         }
@@ -119,7 +138,12 @@ mod tests {
         let whole = format!("{VOUCH_LINE} 00000000000000aa {key}");
         assert_eq!(vouch_line(&whole), Some((BootId(0xaa), key)));
         assert_eq!(vouch_line(&format!("[  1.2] noise {whole} ")), Some((BootId(0xaa), key)));
-        for bad in [format!("{whole} more"), format!("{VOUCH_LINE} aa {key}"), whole[..whole.len() - 1].to_owned(), "login:".to_owned()] {
+        for bad in [
+            format!("{whole} more"),
+            format!("{VOUCH_LINE} aa {key}"),
+            whole[..whole.len() - 1].to_owned(),
+            "login:".to_owned(),
+        ] {
             assert_eq!(vouch_line(&bad), None, "{bad}");
         }
     }

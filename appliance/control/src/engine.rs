@@ -69,7 +69,8 @@ impl Control {
     /// Hosts of a cluster look again after something of the cluster changed.
     async fn look_again(self: &Arc<Self>, cluster: &Name, but: &HostName) -> Result<(), StoreError> {
         let Some(plan) = self.plan() else { return Ok(()) };
-        let others = plan.site.hosts().filter(|placed| placed.cluster.name == *cluster && placed.host.name != *but);
+        let others =
+            plan.site.hosts().filter(|placed| placed.cluster.name == *cluster && placed.host.name != *but);
         for other in others {
             self.step_in_turn(&other.host.name, |_| {}, None, None).await?;
         }
@@ -77,7 +78,13 @@ impl Control {
     }
 
     /// The end of an action: its result becomes facts, and the next action may begin.
-    async fn landed(self: Arc<Self>, host: HostName, kind: ActionKind, number: u64, result: Result<Delta, Cause>) {
+    async fn landed(
+        self: Arc<Self>,
+        host: HostName,
+        kind: ActionKind,
+        number: u64,
+        result: Result<Delta, Cause>,
+    ) {
         let _turn = self.turn.lock().await;
         {
             let mut busy = self.busy();
@@ -100,7 +107,9 @@ impl Control {
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(%error, %host, "a result could not be stored; the action is begun again"),
+            Err(error) => {
+                tracing::error!(%error, %host, "a result could not be stored; the action is begun again")
+            }
         }
     }
 
@@ -153,7 +162,8 @@ impl Control {
         let mut facts = (*stored.facts).clone();
         change(&mut facts);
         let decided = self.decide(&plan, &placed, facts, &stored.conditions, now);
-        let same = before.is_some() && *stored.facts == decided.facts && *stored.conditions == decided.conditions;
+        let same =
+            before.is_some() && *stored.facts == decided.facts && *stored.conditions == decided.conditions;
         if !same || writes.is_some() || decided.cluster.is_some() {
             let mut tx = self.store.tx();
             records::put_facts(&self.store, &mut tx, host, &stored.facts, &decided.facts)?;
@@ -177,7 +187,14 @@ impl Control {
         Ok(elected)
     }
 
-    fn decide(&self, plan: &Plan, placed: &Placed<'_>, mut facts: HostFacts, conditions: &Conditions, now: Timestamp) -> Decided {
+    fn decide(
+        &self,
+        plan: &Plan,
+        placed: &Placed<'_>,
+        mut facts: HostFacts,
+        conditions: &Conditions,
+        now: Timestamp,
+    ) -> Decided {
         let host = &placed.host.name;
         let busy = self.busy().flights.get(host).map(|flight| flight.kind);
         let mut around = self.around(plan, placed, &facts);
@@ -202,7 +219,14 @@ impl Control {
         if next.failure.is_some() {
             facts.failure = next.failure;
         }
-        Decided { facts, conditions: next.conditions, changes: next.changes, action: next.action, failed, cluster }
+        Decided {
+            facts,
+            conditions: next.conditions,
+            changes: next.changes,
+            action: next.action,
+            failed,
+            cluster,
+        }
     }
 
     /// What is around a host.
@@ -213,10 +237,13 @@ impl Control {
         let ports = &self.config.ports;
         let mirror = self.mirror();
         let cluster = mirror.clusters.get(&placed.cluster.name);
-        let storage = desired::luns(&plan.site, placed).ok().and_then(|luns| luns.first().map(|lun| lun.storage.clone()));
+        let storage = desired::luns(&plan.site, placed)
+            .ok()
+            .and_then(|luns| luns.first().map(|lun| lun.storage.clone()));
         let has_group = |name: &Name| cluster.is_some_and(|cluster| cluster.volume_groups.contains(name));
         let profile = &placed.cluster.profile;
-        let drift = facts.inventory.as_ref().map(|inventory| self.world.profiles.drift(profile, placed, inventory));
+        let drift =
+            facts.inventory.as_ref().map(|inventory| self.world.profiles.drift(profile, placed, inventory));
         Surroundings {
             agent_server: at(ports.agents),
             enrol_server: at(ports.enrol),
@@ -340,10 +367,19 @@ impl Control {
             }
             let now = self.now();
             let due = |record: &HostRecord| {
-                record.conditions.0.iter().any(|c| matches!(c.state, State::Working { deadline, .. } if deadline <= now))
+                record
+                    .conditions
+                    .0
+                    .iter()
+                    .any(|c| matches!(c.state, State::Working { deadline, .. } if deadline <= now))
             };
-            let hosts: Vec<_> =
-                self.mirror().hosts.iter().filter(|(_, record)| due(record)).map(|(name, _)| name.clone()).collect();
+            let hosts: Vec<_> = self
+                .mirror()
+                .hosts
+                .iter()
+                .filter(|(_, record)| due(record))
+                .map(|(name, _)| name.clone())
+                .collect();
             for host in hosts {
                 if let Err(error) = self.step(&host, |_| {}).await {
                     tracing::error!(%error, %host, "a deadline could not be recorded");

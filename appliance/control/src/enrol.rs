@@ -27,7 +27,11 @@ pub(crate) fn routes(control: Arc<Control>) -> Router {
 }
 
 /// Serves until `cancel`.
-pub(crate) async fn serve(control: Arc<Control>, address: SocketAddr, cancel: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(
+    control: Arc<Control>,
+    address: SocketAddr,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
     let key = control.ca.listener(&[], &[address.ip()]).map_err(std::io::Error::other)?;
     let tls = dayzero_trust::operators_server_config(key).map_err(std::io::Error::other)?;
     let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls);
@@ -43,11 +47,13 @@ async fn enrol(
     let enrolled = match control.enrolment.enrol(&request, &peer.ip().to_string(), now).await {
         Ok(enrolled) => enrolled,
         Err(error @ TrustError::BadRequest { .. }) => {
-            return (StatusCode::BAD_REQUEST, Json(EnrolAnswer::Refused { reason: error.to_string() })).into_response();
+            return (StatusCode::BAD_REQUEST, Json(EnrolAnswer::Refused { reason: error.to_string() }))
+                .into_response();
         }
         Err(error) => {
             tracing::error!(%error, %peer, "an enrolment could not be decided");
-            return (StatusCode::INTERNAL_SERVER_ERROR, Json(EnrolAnswer::Wait { seconds: 5 })).into_response();
+            return (StatusCode::INTERNAL_SERVER_ERROR, Json(EnrolAnswer::Wait { seconds: 5 }))
+                .into_response();
         }
     };
     let answer = enrolled.answer().clone();
@@ -62,9 +68,16 @@ async fn enrol(
 }
 
 impl Control {
-    async fn enrolled(self: &Arc<Self>, request: &EnrolRequest, peer: SocketAddr, enrolled: Enrolled) -> Result<(), dayzero_store::StoreError> {
+    async fn enrolled(
+        self: &Arc<Self>,
+        request: &EnrolRequest,
+        peer: SocketAddr,
+        enrolled: Enrolled,
+    ) -> Result<(), dayzero_store::StoreError> {
         match enrolled {
-            Enrolled::Granted { host, vouch, certificate, .. } => self.granted(&host, request, peer, vouch, certificate).await,
+            Enrolled::Granted { host, vouch, certificate, .. } => {
+                self.granted(&host, request, peer, vouch, certificate).await
+            }
             Enrolled::Wait { host, .. } => self.asked_for_certificate(&host, request).await,
             Enrolled::Refused { host, refusal, first, .. } => {
                 if let Some(host) = &host {
@@ -75,7 +88,11 @@ impl Control {
         }
     }
 
-    async fn asked_for_certificate(self: &Arc<Self>, host: &HostName, request: &EnrolRequest) -> Result<(), dayzero_store::StoreError> {
+    async fn asked_for_certificate(
+        self: &Arc<Self>,
+        host: &HostName,
+        request: &EnrolRequest,
+    ) -> Result<(), dayzero_store::StoreError> {
         let (now, boot) = (self.now(), request.boot);
         self.step(host, move |facts| {
             if let Some(window) = facts.window.as_mut().filter(|window| window.window.boot == boot) {
@@ -113,7 +130,8 @@ impl Control {
         })
         .await?;
         if let Some(old) = old {
-            let revocation = Revocation { host: host.clone(), reason: "enrolled anew".to_owned(), at: self.now() };
+            let revocation =
+                Revocation { host: host.clone(), reason: "enrolled anew".to_owned(), at: self.now() };
             if let Err(error) = self.ca.revoke(old.certificate, revocation).await {
                 tracing::error!(%error, %host, "the host's former certificate could not be revoked; it is no longer current");
             }
@@ -141,7 +159,15 @@ impl Control {
     }
 
     /// An enrolment on the timeline: of the window's host, else of the MAC that the request claims.
-    fn enrol_event(&self, host: Option<&HostName>, request: &EnrolRequest, peer: SocketAddr, granted: bool, key: Sha256, reason: String) {
+    fn enrol_event(
+        &self,
+        host: Option<&HostName>,
+        request: &EnrolRequest,
+        peer: SocketAddr,
+        granted: bool,
+        key: Sha256,
+        reason: String,
+    ) {
         let what = What::Enrol { granted, key, reason, peer: peer.ip() };
         let (host, mac, boot) = (host.cloned(), Some(request.mac), Some(request.boot));
         self.timeline.record(Event { at: self.now(), host, mac, boot, what });

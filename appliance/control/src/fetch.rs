@@ -12,7 +12,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(crate) async fn text(url: &str, most: usize) -> Result<String, String> {
     let uri: hyper::Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
     if uri.scheme_str() != Some("http") {
-        return Err(format!("{url}: give the template's sha256 in the plan; only http is fetched by the appliance"));
+        return Err(format!(
+            "{url}: give the template's sha256 in the plan; only http is fetched by the appliance"
+        ));
     }
     let get = async {
         let client: Client<_, axum::body::Body> = Client::builder(TokioExecutor::new()).build_http();

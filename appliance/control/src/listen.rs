@@ -20,14 +20,23 @@ fn handle(cancel: CancellationToken) -> axum_server::Handle<SocketAddr> {
 }
 
 /// HTTPS.
-pub(crate) async fn tls(address: SocketAddr, tls: RustlsConfig, routes: Router, cancel: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn tls(
+    address: SocketAddr,
+    tls: RustlsConfig,
+    routes: Router,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
     tracing::info!(%address, "HTTPS listener");
     let service = routes.into_make_service_with_connect_info::<SocketAddr>();
     axum_server::bind_rustls(address, tls).handle(handle(cancel)).serve(service).await
 }
 
 /// Plain HTTP.
-pub(crate) async fn plain(address: SocketAddr, routes: Router, cancel: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn plain(
+    address: SocketAddr,
+    routes: Router,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
     tracing::info!(%address, "HTTP listener");
     let service = routes.into_make_service_with_connect_info::<SocketAddr>();
     axum_server::bind(address).handle(handle(cancel)).serve(service).await

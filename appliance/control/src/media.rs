@@ -54,7 +54,8 @@ impl Control {
         let token: [u8; 16] = rand::random();
         let token = hex::encode(token);
         let url = format!("http://{address}:{}/media/{token}.iso", self.config.ports.media);
-        let medium = Medium { host: host.name.clone(), bmc: host.bmc.address.into(), iso: iso.into(), parts: PARTS };
+        let medium =
+            Medium { host: host.name.clone(), bmc: host.bmc.address.into(), iso: iso.into(), parts: PARTS };
         let mut shelf = self.media.shelf();
         shelf.retain(|_, old| old.host != host.name);
         shelf.insert(token, medium);
@@ -68,7 +69,11 @@ pub(crate) fn routes(control: Arc<Control>) -> Router {
 }
 
 /// Serves until `cancel`.
-pub(crate) async fn serve(control: Arc<Control>, address: SocketAddr, cancel: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(
+    control: Arc<Control>,
+    address: SocketAddr,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
     crate::listen::plain(address, routes(control), cancel).await
 }
 
@@ -90,7 +95,8 @@ async fn medium(
     if method == Method::HEAD {
         return (kind, [(header::CONTENT_LENGTH, size.to_string())]).into_response();
     }
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(|text| part(text, size));
+    let range =
+        headers.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(|text| part(text, size));
     match range {
         Some((first, last)) if medium.parts > 0 => {
             medium.parts -= 1;

@@ -1,6 +1,5 @@
 //! Looking again at what was made: paths of installed hosts, and the power that their BMCs show.
 
-
 use crate::control::{Control, HostRecord};
 use crate::sessions::bmc_cause;
 use dayzero_bmc::{BmcError, PowerState};
@@ -40,8 +39,13 @@ impl Control {
                 () = self.cancel.cancelled() => return,
                 _ = beat.tick() => {}
             }
-            let hosts: Vec<_> =
-                self.mirror().hosts.iter().filter(|(_, record)| wanted(record)).map(|(name, _)| name.clone()).collect();
+            let hosts: Vec<_> = self
+                .mirror()
+                .hosts
+                .iter()
+                .filter(|(_, record)| wanted(record))
+                .map(|(name, _)| name.clone())
+                .collect();
             let mut looks = JoinSet::new();
             for host in hosts {
                 if looks.len() >= AT_ONCE {
@@ -57,7 +61,8 @@ impl Control {
     pub(crate) async fn paths_loop(self: Arc<Self>) {
         let wanted = |record: &HostRecord| {
             let facts = &record.facts;
-            facts.network_basis.is_some() && facts.agent.as_ref().is_some_and(|agent| agent.connected && agent.installed)
+            facts.network_basis.is_some()
+                && facts.agent.as_ref().is_some_and(|agent| agent.connected && agent.installed)
         };
         self.look_loop(wanted, |control, host| async move { control.look_at_paths(&host).await }).await;
     }
@@ -81,8 +86,9 @@ impl Control {
             }
         };
         let connected = self.facts(host).is_some_and(|facts| facts.luns_basis.is_some());
-        let luns = match agents.order(host, Order::StorageReport, SHORT).await {
-            Ok(Report::Storage(reports)) if connected => Some(reports),
+        let luns = if connected { agents.order(host, Order::StorageReport, SHORT).await.ok() } else { None };
+        let luns = match luns {
+            Some(Report::Storage(reports)) => Some(reports),
             _ => None,
         };
         if !self.at_rest(host) {
@@ -92,7 +98,8 @@ impl Control {
         let same_network = network.as_ref().is_none_or(|new| {
             known.as_ref().and_then(|facts| facts.network.clone()).map(stable).as_ref() == Some(new)
         });
-        let same_luns = luns.as_ref().is_none_or(|new| known.as_ref().is_some_and(|facts| facts.luns == *new));
+        let same_luns =
+            luns.as_ref().is_none_or(|new| known.as_ref().is_some_and(|facts| facts.luns == *new));
         if same_network && same_luns {
             return;
         }
@@ -113,7 +120,9 @@ impl Control {
     pub(crate) async fn power_loop(self: Arc<Self>) {
         let wanted = |record: &HostRecord| {
             let facts = &record.facts;
-            facts.credential == CredentialPhase::FactoryDisabled && facts.boot_order_at.is_some() && facts.failure.is_none()
+            facts.credential == CredentialPhase::FactoryDisabled
+                && facts.boot_order_at.is_some()
+                && facts.failure.is_none()
         };
         self.look_loop(wanted, |control, host| async move { control.look_at_power(&host).await }).await;
     }
@@ -181,5 +190,4 @@ impl Control {
             self.lose_vms(host).await;
         }
     }
-
 }

@@ -63,7 +63,8 @@ impl PingRun for Run {
 
 impl Pings for IcmpPings {
     fn start(&self, address: Ipv4Addr) -> Result<Box<dyn PingRun>, String> {
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).map_err(|e| e.to_string())?;
+        let socket =
+            Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).map_err(|e| e.to_string())?;
         socket.set_read_timeout(Some(WAIT)).map_err(|e| e.to_string())?;
         let shared = Arc::new(Shared { counts: Mutex::new(Counts::new()), stop: AtomicBool::new(false) });
         let ours = shared.clone();
@@ -114,7 +115,8 @@ fn request(token: &[u8; 8], number: u64) -> [u8; 24] {
 
 /// Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |b| u32::from(*b))).sum();
+    let mut sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |b| u32::from(*b))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -39,7 +39,8 @@ impl LabPuller {
             Ok::<_, std::io::Error>(line)
         };
         let answer = tokio::time::timeout(LAB, talk).await;
-        let line = answer.map_err(|_| "the lab did not answer".to_owned())?.map_err(|e| format!("the lab: {e}"))?;
+        let line =
+            answer.map_err(|_| "the lab did not answer".to_owned())?.map_err(|e| format!("the lab: {e}"))?;
         match serde_json::from_str::<serde_json::Value>(&line) {
             Ok(serde_json::Value::String(done)) if done == "done" => Ok(()),
             Ok(other) => Err(format!("the lab refused {verb}: {other}")),
@@ -93,7 +94,10 @@ impl PathPuller for PersonPuller {
     async fn pull(&self, path: &Path, how: Break) -> Result<(), String> {
         let what = match how {
             Break::Cable => format!("pull the cable of {} {} at {}", path.host, path.role, path.port),
-            Break::DeadSwitch => format!("stop port {} from forwarding, its link staying up ({} {})", path.port, path.host, path.role),
+            Break::DeadSwitch => format!(
+                "stop port {} from forwarding, its link staying up ({} {})",
+                path.port, path.host, path.role
+            ),
         };
         self.ask(path, what).await
     }

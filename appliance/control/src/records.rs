@@ -79,7 +79,11 @@ pub(crate) fn put_facts(
             continue;
         }
         let text = value.to_string();
-        let part = if text.len() > INLINE { Part::Blob(store.put_blob(text.as_bytes())?) } else { Part::Inline(value.clone()) };
+        let part = if text.len() > INLINE {
+            Part::Blob(store.put_blob(text.as_bytes())?)
+        } else {
+            Part::Inline(value.clone())
+        };
         tx.put(&FACTS, &Pair(host.clone(), name.clone()), &part)?;
     }
     for name in before.keys().filter(|name| !after.contains_key(*name)) {

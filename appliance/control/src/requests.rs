@@ -30,7 +30,8 @@ impl Control {
     fn lint(&self, site: &Site) -> Result<(), ServiceError> {
         let found = dayzero_plan::lint(site, &Known::default());
         let errors = found.iter().filter(|finding| finding.severity() == Severity::Error);
-        let text: Vec<_> = errors.map(|finding| format!("{}: {}", finding.code(), finding.message())).collect();
+        let text: Vec<_> =
+            errors.map(|finding| format!("{}: {}", finding.code(), finding.message())).collect();
         if text.is_empty() { Ok(()) } else { Err(ServiceError::BadPlan(text.join("\n"))) }
     }
 
@@ -42,9 +43,13 @@ impl Control {
             for placed in old.site.hosts() {
                 let name = &placed.host.name;
                 match site.host(name) {
-                    None => consequences.push(format!("{name} is no longer touched; `dayzero host retire {name}` forgets it")),
+                    None => consequences.push(format!(
+                        "{name} is no longer touched; `dayzero host retire {name}` forgets it"
+                    )),
                     Some(new) if new.host != placed.host => {
-                        consequences.push(format!("{name} is looked at again: what rested on the old plan becomes unmet"));
+                        consequences.push(format!(
+                            "{name} is looked at again: what rested on the old plan becomes unmet"
+                        ));
                     }
                     Some(_) => {}
                 }
@@ -60,7 +65,11 @@ impl Control {
         }
     }
 
-    async fn apply_in_turn(self: Arc<Self>, request: ApplyRequest, who: String) -> Result<Applied, ServiceError> {
+    async fn apply_in_turn(
+        self: Arc<Self>,
+        request: ApplyRequest,
+        who: String,
+    ) -> Result<Applied, ServiceError> {
         let _turn = self.turn.lock().await;
         let preview = self.preview(&request.site);
         if preview.base != request.base && !preview.empty {
@@ -70,7 +79,10 @@ impl Control {
         let mut tx = self.store.tx();
         let mut changed = !preview.empty;
         for (name, login) in &request.credentials {
-            let (vault_name, new) = (factory_name(name), Credential { user: login.user.clone(), password: login.password.clone() });
+            let (vault_name, new) = (
+                factory_name(name),
+                Credential { user: login.user.clone(), password: login.password.clone() },
+            );
             let old = self.vault.get_record::<Credential>(&vault_name).map_err(system)?;
             if old.as_ref() != Some(&new) {
                 self.vault.put_record_in(&mut tx, &vault_name, &new).map_err(system)?;
@@ -84,14 +96,18 @@ impl Control {
         for placed in request.site.hosts() {
             let credential = &placed.host.bmc.credential;
             if !named(credential)? {
-                let text = format!("{}: the factory credential '{credential}' is not in the secret file", placed.host.name);
+                let text = format!(
+                    "{}: the factory credential '{credential}' is not in the secret file",
+                    placed.host.name
+                );
                 return Err(ServiceError::BadPlan(text));
             }
         }
         if !changed {
             return Ok(Applied { hash: preview.new, changed: false, text: preview.text });
         }
-        let text = serde_json::to_vec(&request.site).map_err(|error| ServiceError::System(error.to_string()))?;
+        let text =
+            serde_json::to_vec(&request.site).map_err(|error| ServiceError::System(error.to_string()))?;
         let store = self.store.clone();
         let blob = tokio::task::spawn_blocking(move || store.put_blob(&text)).await;
         let site = blob.map_err(|error| ServiceError::System(error.to_string()))??;
@@ -110,13 +126,19 @@ impl Control {
     }
 
     /// A proof that a person asked for: it counts as the host's flight, so that nothing else moves meanwhile.
-    async fn proof_flight(self: &Arc<Self>, host: &HostName, leg: Option<Name>) -> Result<ProofReport, ServiceError> {
+    async fn proof_flight(
+        self: &Arc<Self>,
+        host: &HostName,
+        leg: Option<Name>,
+    ) -> Result<ProofReport, ServiceError> {
         let plan = self.must_know(host)?;
-        let placed = plan.site.host(host).ok_or_else(|| refused("the host is not in the plan", "apply a plan"))?;
+        let placed =
+            plan.site.host(host).ok_or_else(|| refused("the host is not in the plan", "apply a plan"))?;
         if !self.record(host).conditions.is_met(Condition::Wired) {
             return Err(refused(format!("{host} is not wired"), format!("see `dayzero host show {host}`")));
         }
-        let order = desired::proof(&plan.site, &placed).map_err(|cause| refused(cause.sentence, cause.next_action))?;
+        let order = desired::proof(&plan.site, &placed)
+            .map_err(|cause| refused(cause.sentence, cause.next_action))?;
         let (control, name) = (self.clone(), host.clone());
         let task = {
             let mut busy = self.busy();
@@ -138,7 +160,10 @@ impl Control {
         self.busy().flights.remove(host);
         match report {
             Ok(Ok(report)) => Ok(report),
-            Ok(Err(cause)) => Err(ServiceError::Refused { sentence: format!("{}: {}", cause.sentence, cause.observed), next_action: cause.next_action }),
+            Ok(Err(cause)) => Err(ServiceError::Refused {
+                sentence: format!("{}: {}", cause.sentence, cause.observed),
+                next_action: cause.next_action,
+            }),
             Err(_) => Err(ServiceError::System("the proof was given up".to_owned())),
         }
     }
@@ -208,10 +233,16 @@ impl Service for Arc<Control> {
         self.must_know(host)?;
         let facts = self.record(host).facts;
         let show = format!("see `dayzero host show {host}`");
-        let finding = facts.finding.as_ref().ok_or_else(|| refused(format!("no foreign disk was found on {host}"), show.clone()))?;
+        let finding = facts
+            .finding
+            .as_ref()
+            .ok_or_else(|| refused(format!("no foreign disk was found on {host}"), show.clone()))?;
         let disk = dayzero_lifecycle::cause::disk_name(finding);
         if request.serial != disk || request.finding != finding.digest {
-            let sentence = format!("the consent names disk {} and finding {}, but shown was disk {disk} and finding {}", request.serial, request.finding, finding.digest);
+            let sentence = format!(
+                "the consent names disk {} and finding {}, but shown was disk {disk} and finding {}",
+                request.serial, request.finding, finding.digest
+            );
             return Err(refused(sentence, show));
         }
         let consent = DiskConsent {
@@ -221,7 +252,11 @@ impl Service for Arc<Control> {
             given_by: who.to_owned(),
             given_at: self.now(),
         };
-        self.tell_person(Some(host), who, format!("consents to wipe disk {disk} ({})", finding.found.join("; ")));
+        self.tell_person(
+            Some(host),
+            who,
+            format!("consents to wipe disk {disk} ({})", finding.found.join("; ")),
+        );
         self.step(host, move |facts| {
             facts.consent = Some(consent);
             facts.failure = None;
@@ -236,7 +271,11 @@ impl Service for Arc<Control> {
 
     async fn reset_host(&self, host: &HostName, who: &str) -> Result<(), ServiceError> {
         self.must_know(host)?;
-        let runs = self.mirror().vms.values().any(|vm| vm.host.as_ref() == Some(host) && vm.state == dayzero_model::vm::VmState::Running);
+        let runs = self
+            .mirror()
+            .vms
+            .values()
+            .any(|vm| vm.host.as_ref() == Some(host) && vm.state == dayzero_model::vm::VmState::Running);
         if runs {
             return Err(refused(format!("VMs run on {host}"), "stop them first"));
         }
@@ -248,10 +287,14 @@ impl Service for Arc<Control> {
 
     async fn retire(&self, host: &HostName, who: &str) -> Result<(), ServiceError> {
         if self.must_know(host).is_ok() {
-            return Err(refused(format!("{host} is in the plan"), "take it out of the plan and apply it first"));
+            return Err(refused(
+                format!("{host} is in the plan"),
+                "take it out of the plan and apply it first",
+            ));
         }
         if !self.mirror().hosts.contains_key(host) {
-            let remedy = "hosts that left the plan and are not retired yet are shown by `dayzero apply`".to_owned();
+            let remedy =
+                "hosts that left the plan and are not retired yet are shown by `dayzero apply`".to_owned();
             return Err(ServiceError::NotFound { kind: "host", name: host.to_string(), remedy });
         }
         self.tell_person(Some(host), who, "retired");
@@ -260,14 +303,23 @@ impl Service for Arc<Control> {
         retired.await.unwrap_or(Err(ServiceError::Store(StoreError::Closed)))
     }
 
-    async fn prove(&self, host: &HostName, leg_missing: Option<Name>, who: &str) -> Result<ProofReport, ServiceError> {
-        let what = leg_missing.as_ref().map_or("proof".to_owned(), |leg| format!("control trial without {leg}"));
+    async fn prove(
+        &self,
+        host: &HostName,
+        leg_missing: Option<Name>,
+        who: &str,
+    ) -> Result<ProofReport, ServiceError> {
+        let what =
+            leg_missing.as_ref().map_or("proof".to_owned(), |leg| format!("control trial without {leg}"));
         self.tell_person(Some(host), who, what);
         let control_trial = leg_missing.is_some();
         let report = self.proof_flight(host, leg_missing).await?;
-        let basis: Option<Sha256> = self
-            .plan()
-            .and_then(|plan| plan.site.host(host).and_then(|placed| desired::proof(&plan.site, &placed).ok()).map(|order| order.basis));
+        let basis: Option<Sha256> = self.plan().and_then(|plan| {
+            plan.site
+                .host(host)
+                .and_then(|placed| desired::proof(&plan.site, &placed).ok())
+                .map(|order| order.basis)
+        });
         let counted = report.clone();
         self.step(host, move |facts| {
             if !control_trial {
@@ -300,4 +352,3 @@ impl Service for Arc<Control> {
         self.timeline.subscribe()
     }
 }
-

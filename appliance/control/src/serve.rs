@@ -171,16 +171,32 @@ impl Served {
             match network.role {
                 NetworkRole::Management => {
                     let (ours, agents, end) = (control.clone(), self.agents.clone(), cancel.clone());
-                    let again = move || agents::serve(ours.clone(), agents.clone(), at(ports.agents), end.clone());
-                    tasks.spawn(keep(control.clone(), format!("agents' listener {}", at(ports.agents)), cancel.clone(), again));
+                    let again =
+                        move || agents::serve(ours.clone(), agents.clone(), at(ports.agents), end.clone());
+                    tasks.spawn(keep(
+                        control.clone(),
+                        format!("agents' listener {}", at(ports.agents)),
+                        cancel.clone(),
+                        again,
+                    ));
                     let (ours, end) = (control.clone(), cancel.clone());
                     let again = move || enrol::serve(ours.clone(), at(ports.enrol), end.clone());
-                    tasks.spawn(keep(control.clone(), format!("enrolment listener {}", at(ports.enrol)), cancel.clone(), again));
+                    tasks.spawn(keep(
+                        control.clone(),
+                        format!("enrolment listener {}", at(ports.enrol)),
+                        cancel.clone(),
+                        again,
+                    ));
                 }
                 NetworkRole::Bmc => {
                     let (ours, end) = (control.clone(), cancel.clone());
                     let again = move || media::serve(ours.clone(), at(ports.media), end.clone());
-                    tasks.spawn(keep(control.clone(), format!("virtual media listener {}", at(ports.media)), cancel.clone(), again));
+                    tasks.spawn(keep(
+                        control.clone(),
+                        format!("virtual media listener {}", at(ports.media)),
+                        cancel.clone(),
+                        again,
+                    ));
                 }
                 NetworkRole::Storage | NetworkRole::Guest => {}
             }
@@ -222,7 +238,9 @@ async fn keep<F: Future<Output = std::io::Result<()>>>(
             host: None,
             code: "listener-failed".to_owned(),
             sentence: format!("{what} cannot run: {error}"),
-            next_action: "free the address and port (`dayzero doctor` says who has it); it is tried again by itself".to_owned(),
+            next_action:
+                "free the address and port (`dayzero doctor` says who has it); it is tried again by itself"
+                    .to_owned(),
             since: control.now(),
         };
         control.ail(&what, Some(todo));
@@ -238,8 +256,15 @@ fn no_address(control: &Control, network: &Network) -> Todo {
     Todo {
         host: None,
         code: "no-address".to_owned(),
-        sentence: format!("no interface of the appliance has {address}, its address on network {}", network.name),
-        next_action: format!("set {address}/{} on the interface that is on {}, then restart", network.cidr.prefix_len(), network.name),
+        sentence: format!(
+            "no interface of the appliance has {address}, its address on network {}",
+            network.name
+        ),
+        next_action: format!(
+            "set {address}/{} on the interface that is on {}, then restart",
+            network.cidr.prefix_len(),
+            network.name
+        ),
         since: control.now(),
     }
 }
@@ -251,7 +276,8 @@ fn devices(plan: &Plan) -> (Devices, Vec<Name>) {
     let mut local = BTreeMap::new();
     if let Ok(interfaces) = nix::ifaddrs::getifaddrs() {
         for interface in interfaces {
-            let address = interface.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|a| a.ip());
+            let address =
+                interface.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|a| a.ip());
             if let Some(address) = address {
                 local.insert(address, interface.interface_name);
             }
@@ -283,7 +309,8 @@ fn pxe_config(control: &Control, plan: &Plan, devices: &Devices) -> PxeConfig {
         pool: network.pool.map(|range| LeasePool { range, open: false }),
     };
     let files = [(KERNEL, &images.kernel), (INITRD, &images.initrd)];
-    let mut config = PxeConfig { interfaces: devices.iter().map(interface).collect(), ..PxeConfig::default() };
+    let mut config =
+        PxeConfig { interfaces: devices.iter().map(interface).collect(), ..PxeConfig::default() };
     config.ports.http = control.config.ports.http;
     config.boot = BootFiles {
         files: files.map(|(name, path)| (name.to_owned(), path.clone())).into(),
@@ -294,17 +321,24 @@ fn pxe_config(control: &Control, plan: &Plan, devices: &Devices) -> PxeConfig {
     config
 }
 
-async fn pxe(control: Arc<Control>, director: Arc<Director>, mut config: PxeConfig, cancel: CancellationToken) -> std::io::Result<()> {
+async fn pxe(
+    control: Arc<Control>,
+    director: Arc<Director>,
+    mut config: PxeConfig,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
     let ipxe = &control.config.images.ipxe;
     for name in [&config.loaders.bios, &config.loaders.uefi_x64].into_iter().flatten() {
         let path = ipxe.join(name);
-        let bytes = std::fs::read(&path).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        let bytes = std::fs::read(&path)
+            .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         config.tftp.insert(name.clone(), bytes.into());
     }
     let leases = Arc::new(StoredLeases(control.clone()));
     let server = PxeServer::bind(config, director, leases).await;
     let server = server.map_err(|error| {
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        let source =
+            std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
         std::io::Error::other(format!("{error}{source}"))
     })?;
     server.run(cancel).await;

@@ -127,7 +127,12 @@ pub trait Service: Send + Sync {
 
     /// Proves the host's paths again. `leg_missing`: first pulls that leg and leaves it out: the control, which must fail.
     /// The report of the control is returned and put on the timeline, but never counts as the host's proof.
-    async fn prove(&self, host: &HostName, leg_missing: Option<Name>, who: &str) -> Result<ProofReport, ServiceError>;
+    async fn prove(
+        &self,
+        host: &HostName,
+        leg_missing: Option<Name>,
+        who: &str,
+    ) -> Result<ProofReport, ServiceError>;
 
     /// Accepts a VM; it is placed and started by and by.
     async fn vm_create(&self, request: VmRequest, who: &str) -> Result<Vm, ServiceError>;

@@ -28,7 +28,9 @@ pub(crate) fn phase_of(record: &CredentialRecord) -> CredentialPhase {
         CredentialRecord::Factory { .. } => CredentialPhase::Factory,
         CredentialRecord::PendingStored { .. } => CredentialPhase::Stored,
         CredentialRecord::Applied { .. } => CredentialPhase::Works,
-        CredentialRecord::FactoryDisabled { .. } | CredentialRecord::Rotating { .. } => CredentialPhase::FactoryDisabled,
+        CredentialRecord::FactoryDisabled { .. } | CredentialRecord::Rotating { .. } => {
+            CredentialPhase::FactoryDisabled
+        }
     }
 }
 
@@ -80,7 +82,13 @@ pub(crate) fn bmc_cause(host: &Host, doing: &str, error: &BmcError) -> Cause {
         }
         other => {
             let source = std::error::Error::source(other).map(ToString::to_string).unwrap_or_default();
-            cause("bmc-failed", format!("the BMC failed while {doing}"), "its success", format!("{other}: {source}"), next)
+            cause(
+                "bmc-failed",
+                format!("the BMC failed while {doing}"),
+                "its success",
+                format!("{other}: {source}"),
+                next,
+            )
         }
     }
 }
@@ -88,7 +96,15 @@ pub(crate) fn bmc_cause(host: &Host, doing: &str, error: &BmcError) -> Cause {
 impl Control {
     /// The host's part of the plan.
     pub(crate) fn planned(&self, host: &HostName) -> Result<(Plan, Host), Cause> {
-        let gone = || cause("not-planned", "the host is not in the plan", "a planned host", host.to_string(), "apply a plan");
+        let gone = || {
+            cause(
+                "not-planned",
+                "the host is not in the plan",
+                "a planned host",
+                host.to_string(),
+                "apply a plan",
+            )
+        };
         let plan = self.plan().ok_or_else(gone)?;
         let planned = plan.site.host(host).map(|placed| placed.host.clone()).ok_or_else(gone)?;
         Ok((plan, planned))
@@ -98,7 +114,10 @@ impl Control {
     /// file as applied last.
     pub(crate) fn credential_record(&self, host: &Host) -> Result<CredentialRecord, Cause> {
         let failed = |error: TrustError| system_cause(&host.name, "reading a credential", &error);
-        let record = self.vault.get_record::<CredentialRecord>(&CredentialRecord::vault_name(&host.name)).map_err(failed)?;
+        let record = self
+            .vault
+            .get_record::<CredentialRecord>(&CredentialRecord::vault_name(&host.name))
+            .map_err(failed)?;
         match record {
             Some(CredentialRecord::Factory { .. }) | None => Ok(CredentialRecord::new(self.factory(host)?)),
             Some(record) => Ok(record),

@@ -2,7 +2,9 @@
 
 use crate::control::{Control, HostRecord, Plan};
 use crate::service::ServiceError;
-use crate::view::{ClusterView, Health, HostSummary, HostView, RackView, StatusView, Todo, WhyFinding, WhyView};
+use crate::view::{
+    ClusterView, Health, HostSummary, HostView, RackView, StatusView, Todo, WhyFinding, WhyView,
+};
 use dayzero_model::condition::{Condition, Conditions, State};
 use dayzero_model::facts::HostFacts;
 use dayzero_model::ids::{HostName, MacAddr};
@@ -18,7 +20,8 @@ fn unknown_host(plan: Option<&Plan>, host: &str) -> ServiceError {
     let remedy = match plan {
         None => "apply a plan first".to_owned(),
         Some(plan) => {
-            let names: Vec<_> = plan.site.hosts().take(20).map(|placed| placed.host.name.to_string()).collect();
+            let names: Vec<_> =
+                plan.site.hosts().take(20).map(|placed| placed.host.name.to_string()).collect();
             format!("the plan has {}", names.join(", "))
         }
     };
@@ -36,7 +39,8 @@ impl Control {
     }
 
     pub(crate) fn record(&self, host: &HostName) -> HostRecord {
-        let empty = || HostRecord { facts: Arc::default(), conditions: Arc::new(Conditions::new(self.now())) };
+        let empty =
+            || HostRecord { facts: Arc::default(), conditions: Arc::new(Conditions::new(self.now())) };
         self.mirror().hosts.get(host).cloned().unwrap_or_else(empty)
     }
 
@@ -46,10 +50,11 @@ impl Control {
         let (phase, health, detail, since, deadline) = match record.conditions.phase() {
             None => {
                 let joined = record.conditions.get(Condition::Joined);
-                let (evidence, since) = joined.map_or((String::new(), Timestamp::default()), |joined| match &joined.state {
-                    State::Met { evidence, .. } => (evidence.clone(), joined.since),
-                    _ => (String::new(), joined.since),
-                });
+                let (evidence, since) =
+                    joined.map_or((String::new(), Timestamp::default()), |joined| match &joined.state {
+                        State::Met { evidence, .. } => (evidence.clone(), joined.since),
+                        _ => (String::new(), joined.since),
+                    });
                 ("Joined".to_owned(), Health::Ready, evidence, since, None)
             }
             Some(phase) => {
@@ -60,9 +65,13 @@ impl Control {
                         let health = if lost { Health::Lost } else { Health::Failed };
                         (name, health, format!("{}: {}", cause.code, cause.sentence), phase.since, None)
                     }
-                    State::Working { waits_for, deadline } => {
-                        (name, Health::Working, format!("waits for {waits_for}"), phase.since, Some(*deadline))
-                    }
+                    State::Working { waits_for, deadline } => (
+                        name,
+                        Health::Working,
+                        format!("waits for {waits_for}"),
+                        phase.since,
+                        Some(*deadline),
+                    ),
                     _ => (name, Health::Working, "not begun".to_owned(), phase.since, None),
                 }
             }
@@ -92,9 +101,15 @@ impl Control {
         for pod in plan.site.zones.iter().flat_map(|zone| &zone.pods) {
             for rack in &pod.racks {
                 let here = plan.site.hosts().filter(|p| p.pod.name == pod.name && p.host.rack == rack.name);
-                let mut hosts: Vec<_> = here.map(|placed| self.summary(&placed, &self.record(&placed.host.name))).collect();
+                let mut hosts: Vec<_> =
+                    here.map(|placed| self.summary(&placed, &self.record(&placed.host.name))).collect();
                 hosts.sort_by_key(|host| std::cmp::Reverse(host.u));
-                racks.push(RackView { name: rack.name.clone(), pod: pod.name.clone(), units: rack.units, hosts });
+                racks.push(RackView {
+                    name: rack.name.clone(),
+                    pod: pod.name.clone(),
+                    units: rack.units,
+                    hosts,
+                });
             }
             clusters.extend(pod.clusters.iter().map(|cluster| self.cluster_status(cluster)));
         }
@@ -154,13 +169,19 @@ impl Control {
 
     pub(crate) fn why_view(&self, subject: &str) -> Result<WhyView, ServiceError> {
         let plan = self.plan();
-        let host = subject.parse::<HostName>().ok().filter(|host| plan.as_ref().is_some_and(|p| p.site.host(host).is_some()));
+        let host = subject
+            .parse::<HostName>()
+            .ok()
+            .filter(|host| plan.as_ref().is_some_and(|p| p.site.host(host).is_some()));
         if let (Some(host), Some(plan)) = (host, &plan) {
             return Ok(self.why_host(plan, &host));
         }
         let mac: MacAddr = subject.parse().map_err(|_| unknown_host(plan.as_ref(), subject))?;
         if let Some(plan) = &plan
-            && let Some(placed) = plan.site.hosts().find(|p| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac))
+            && let Some(placed) = plan
+                .site
+                .hosts()
+                .find(|p| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac))
         {
             return Ok(self.why_host(plan, &placed.host.name));
         }
@@ -168,7 +189,10 @@ impl Control {
         let context = WhyContext { now: self.now(), conditions: None, facts: None, lacp: false };
         let pending = self.mirror().pending.get(&mac).cloned();
         let standing = match pending {
-            Some(pending) => format!("{mac} is not in the plan; it asked {} time(s) since {}, {}", pending.count, pending.first, pending.said),
+            Some(pending) => format!(
+                "{mac} is not in the plan; it asked {} time(s) since {}, {}",
+                pending.count, pending.first, pending.said
+            ),
             None => format!("{mac} is not in the plan, and was not seen asking to boot"),
         };
         Ok(answer(mac.to_string(), standing, events, &context))
@@ -181,7 +205,8 @@ impl Control {
         let now = self.now();
         let since = Timestamp(now.0.saturating_sub(WHY.0));
         let events = self.timeline.of_host(host, since);
-        let context = WhyContext { now, conditions: Some(&record.conditions), facts: Some(&record.facts), lacp };
+        let context =
+            WhyContext { now, conditions: Some(&record.conditions), facts: Some(&record.facts), lacp };
         let standing = placed.map_or_else(String::new, |placed| {
             let summary = self.summary(&placed, &record);
             format!("{host} is at {} since {}: {}", summary.phase, summary.since, summary.detail)
@@ -190,14 +215,25 @@ impl Control {
     }
 }
 
-fn answer(subject: String, standing: String, events: Vec<dayzero_model::event::Event>, context: &WhyContext<'_>) -> WhyView {
+fn answer(
+    subject: String,
+    standing: String,
+    events: Vec<dayzero_model::event::Event>,
+    context: &WhyContext<'_>,
+) -> WhyView {
     let findings = dayzero_timeline::why(&events, context).into_iter().map(|finding| WhyFinding {
         rule: finding.rule.to_owned(),
         sentence: finding.sentence,
         evidence: finding.evidence,
         next_action: finding.next_action,
     });
-    WhyView { subject, standing, findings: findings.collect(), text: events.iter().map(text::line).collect(), events }
+    WhyView {
+        subject,
+        standing,
+        findings: findings.collect(),
+        text: events.iter().map(text::line).collect(),
+        events,
+    }
 }
 
 fn planned_mac(plan: &Plan, mac: MacAddr) -> bool {
@@ -219,12 +255,16 @@ fn todo_of(host: &HostName, record: &HostRecord) -> Vec<Todo> {
         });
     }
     if let Some(first) = record.facts.refused_keys.first() {
-        let peers: std::collections::BTreeSet<_> = record.facts.refused_keys.iter().map(|key| key.peer.clone()).collect();
+        let peers: std::collections::BTreeSet<_> =
+            record.facts.refused_keys.iter().map(|key| key.peer.clone()).collect();
         let peers = peers.into_iter().collect::<Vec<_>>().join(", ");
         todo.push(Todo {
             host: Some(host.clone()),
             code: "clone-refused".to_owned(),
-            sentence: format!("{} key(s) were refused a certificate in the name of {host} (from {peers})", record.facts.refused_keys.len()),
+            sentence: format!(
+                "{} key(s) were refused a certificate in the name of {host} (from {peers})",
+                record.facts.refused_keys.len()
+            ),
             next_action: "find the machine that shows this host's MAC and is not it".to_owned(),
             since: first.at,
         });

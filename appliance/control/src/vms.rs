@@ -34,7 +34,11 @@ const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 3000 }
 const CONSOLE: (usize, usize) = (50, 300);
 
 fn missing(kind: &'static str, name: &Name, known: Vec<String>) -> ServiceError {
-    let remedy = if known.is_empty() { "the plan has none".to_owned() } else { format!("there are {}", known.join(", ")) };
+    let remedy = if known.is_empty() {
+        "the plan has none".to_owned()
+    } else {
+        format!("there are {}", known.join(", "))
+    };
     ServiceError::NotFound { kind, name: name.to_string(), remedy }
 }
 
@@ -49,9 +53,10 @@ enum Stop {
 fn stop(doing: &str, fault: AgentFault) -> Stop {
     match fault {
         AgentFault::Gone | AgentFault::Timeout(_) => Stop::Later(format!("{doing}: {fault}")),
-        AgentFault::Agent(error) => {
-            Stop::Failed(format!("{doing}: {} (expected {}, observed {})", error.sentence, error.expected, error.observed))
-        }
+        AgentFault::Agent(error) => Stop::Failed(format!(
+            "{doing}: {} (expected {}, observed {})",
+            error.sentence, error.expected, error.observed
+        )),
         AgentFault::Unexpected(_) => Stop::Failed(format!("{doing}: {fault}")),
     }
 }
@@ -74,7 +79,11 @@ impl Control {
             });
             let capacity = record.and_then(|record| record.facts.capacity).filter(|_| joined);
             let mut used = Usage::default();
-            for vm in mirror.vms.values().filter(|vm| vm.host.as_ref() == Some(&host.name) && vm.state != VmState::Failed) {
+            for vm in mirror
+                .vms
+                .values()
+                .filter(|vm| vm.host.as_ref() == Some(&host.name) && vm.state != VmState::Failed)
+            {
                 let Some(offering) = offering(&vm.offering) else { continue };
                 let request = Request::of(offering);
                 used.cpu.0 += request.cpu().0;
@@ -91,7 +100,11 @@ impl Control {
         });
         let storage = cluster.primary_storage.iter().filter_map(|name| {
             let storage = plan.site.storage(name)?;
-            let volumes = mirror.vms.values().filter_map(|vm| vm.volume.as_ref()).filter(|volume| volume.storage == *name);
+            let volumes = mirror
+                .vms
+                .values()
+                .filter_map(|vm| vm.volume.as_ref())
+                .filter(|volume| volume.storage == *name);
             let used = dayzero_model::Bytes(volumes.map(|volume| volume.size.0).sum());
             Some(StorageView { name: name.clone(), size: storage.size, used })
         });
@@ -99,11 +112,19 @@ impl Control {
     }
 
     /// Accepts and places a VM in one step.
-    pub(crate) async fn create_vm(self: &Arc<Self>, request: VmRequest, who: &str) -> Result<Vm, ServiceError> {
+    pub(crate) async fn create_vm(
+        self: &Arc<Self>,
+        request: VmRequest,
+        who: &str,
+    ) -> Result<Vm, ServiceError> {
         let (control, asked) = (self.clone(), request.clone());
         let created = self.tasks.spawn(async move { control.create_vm_in_turn(asked).await });
         let vm = created.await.unwrap_or(Err(ServiceError::Store(StoreError::Closed)))?;
-        self.tell_person(vm.host.as_ref(), who, format!("created VM {} (offering {}, template {})", vm.name, vm.offering, vm.template));
+        self.tell_person(
+            vm.host.as_ref(),
+            who,
+            format!("created VM {} (offering {}, template {})", vm.name, vm.offering, vm.template),
+        );
         self.clone().tend_vms();
         Ok(vm)
     }
@@ -120,15 +141,21 @@ impl Control {
         let known = |names: Vec<&Name>| names.into_iter().map(ToString::to_string).collect::<Vec<_>>();
         let offerings = &plan.site.offerings;
         let offering = offerings.iter().find(|offering| offering.name == request.offering);
-        let offering = offering
-            .ok_or_else(|| missing("offering", &request.offering, known(offerings.iter().map(|o| &o.name).collect())))?;
+        let offering = offering.ok_or_else(|| {
+            missing("offering", &request.offering, known(offerings.iter().map(|o| &o.name).collect()))
+        })?;
         let templates = &plan.site.templates;
         if !templates.iter().any(|template| template.name == request.template) {
-            return Err(missing("template", &request.template, known(templates.iter().map(|t| &t.name).collect())));
+            return Err(missing(
+                "template",
+                &request.template,
+                known(templates.iter().map(|t| &t.name).collect()),
+            ));
         }
         let (cluster, placement) = self.place(&plan, &request, offering)?;
         let name = format!("vol-{}", request.name).chars().take(63).collect::<String>();
-        let name: Name = name.trim_end_matches('-').parse().map_err(|e| ServiceError::System(format!("{e}")))?;
+        let name: Name =
+            name.trim_end_matches('-').parse().map_err(|e| ServiceError::System(format!("{e}")))?;
         let volume = placement.storage.map(|storage| VolumeSpec { name, storage, size: offering.disk });
         let vm = Vm {
             name: request.name,
@@ -152,8 +179,14 @@ impl Control {
         Ok(vm)
     }
 
-    fn place(&self, plan: &Plan, request: &VmRequest, offering: &Offering) -> Result<(Name, dayzero_scheduler::Placement), ServiceError> {
-        let clusters: Vec<_> = plan.site.zones.iter().flat_map(|z| &z.pods).flat_map(|pod| &pod.clusters).collect();
+    fn place(
+        &self,
+        plan: &Plan,
+        request: &VmRequest,
+        offering: &Offering,
+    ) -> Result<(Name, dayzero_scheduler::Placement), ServiceError> {
+        let clusters: Vec<_> =
+            plan.site.zones.iter().flat_map(|z| &z.pods).flat_map(|pod| &pod.clusters).collect();
         let wanted = |cluster: &&&Cluster| request.cluster.as_ref().is_none_or(|name| *name == cluster.name);
         let mut refusals = Vec::new();
         for cluster in clusters.iter().filter(wanted) {
@@ -163,7 +196,11 @@ impl Control {
             }
         }
         if let (true, Some(name)) = (refusals.is_empty(), &request.cluster) {
-            return Err(missing("cluster", name, clusters.iter().map(|cluster| cluster.name.to_string()).collect()));
+            return Err(missing(
+                "cluster",
+                name,
+                clusters.iter().map(|cluster| cluster.name.to_string()).collect(),
+            ));
         }
         Err(ServiceError::Refused {
             sentence: refusals.join("; "),
@@ -175,7 +212,10 @@ impl Control {
         loop {
             let [a, b, c]: [u8; 3] = rand::random();
             let mac = MacAddr([0x52, 0x54, 0x00, a, b, c]);
-            let planned = plan.site.hosts().any(|p| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac));
+            let planned = plan
+                .site
+                .hosts()
+                .any(|p| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac));
             if !planned && !self.mirror().vms.values().any(|vm| vm.mac == mac) {
                 return mac;
             }
@@ -183,7 +223,11 @@ impl Control {
     }
 
     /// Changes a VM's record; nothing is written if it stays the same.
-    async fn change_vm(self: &Arc<Self>, name: &Name, change: impl FnOnce(&mut Vm) + Send + 'static) -> Result<(), StoreError> {
+    async fn change_vm(
+        self: &Arc<Self>,
+        name: &Name,
+        change: impl FnOnce(&mut Vm) + Send + 'static,
+    ) -> Result<(), StoreError> {
         let (control, name) = (self.clone(), name.clone());
         let changed = self.tasks.spawn(async move {
             let _turn = control.turn.lock().await;
@@ -211,7 +255,8 @@ impl Control {
 
     /// A task for each VM that is not where it should be.
     pub(crate) fn tend_vms(self: Arc<Self>) {
-        let unfinished = |vm: &&Vm| matches!(vm.state, VmState::Requested | VmState::Preparing | VmState::Starting);
+        let unfinished =
+            |vm: &&Vm| matches!(vm.state, VmState::Requested | VmState::Preparing | VmState::Starting);
         let names: Vec<_> = self.mirror().vms.values().filter(unfinished).map(|vm| vm.name.clone()).collect();
         for name in names {
             if self.cancel.is_cancelled() || !self.busy().vms.insert(name.clone()) {
@@ -242,7 +287,9 @@ impl Control {
             };
             let stored = match result {
                 None => return,
-                Some(Ok((state, detail))) => self.change_vm(name, move |vm| (vm.state, vm.detail) = (state, detail)).await,
+                Some(Ok((state, detail))) => {
+                    self.change_vm(name, move |vm| (vm.state, vm.detail) = (state, detail)).await
+                }
                 Some(Err(Stop::Later(detail))) => {
                     let stored = self.change_vm(name, move |vm| vm.detail = detail).await;
                     tokio::time::sleep(PAUSE).await;
@@ -263,24 +310,36 @@ impl Control {
         let gone = |what: &str| Stop::Failed(format!("{what} is no longer in the plan"));
         let plan = self.plan().ok_or_else(|| gone("everything"))?;
         let host = vm.host.clone().ok_or_else(|| Stop::Failed("it was not placed".to_owned()))?;
-        let Some(volume) = vm.volume.clone() else { return Err(Stop::Failed("its cluster has no primary storage".to_owned())) };
-        let elected = self.elected(&plan, &host).ok_or_else(|| Stop::Later("no host is elected for volumes".to_owned()))?;
-        let template = plan.site.templates.iter().find(|t| t.name == vm.template).ok_or_else(|| gone("its template"))?;
+        let Some(volume) = vm.volume.clone() else {
+            return Err(Stop::Failed("its cluster has no primary storage".to_owned()));
+        };
+        let elected = self
+            .elected(&plan, &host)
+            .ok_or_else(|| Stop::Later("no host is elected for volumes".to_owned()))?;
+        let template =
+            plan.site.templates.iter().find(|t| t.name == vm.template).ok_or_else(|| gone("its template"))?;
         let store = plan.site.secondary_storage.iter().find(|s| s.name == template.store);
-        let base = store.map(|store| store.url.trim_end_matches('/')).ok_or_else(|| gone("its template's store"))?;
+        let base =
+            store.map(|store| store.url.trim_end_matches('/')).ok_or_else(|| gone("its template's store"))?;
         let url = format!("{base}/{}", template.file);
         let sha256 = match template.sha256 {
             Some(sha256) => sha256,
             None => checksum_beside(&url).await.map_err(Stop::Later)?,
         };
         let agents = &self.world.agents;
-        agents.order(&elected, Order::VolumeCreate(volume.clone()), SHORT).await.map_err(|f| stop("making its volume", f))?;
+        agents
+            .order(&elected, Order::VolumeCreate(volume.clone()), SHORT)
+            .await
+            .map_err(|f| stop("making its volume", f))?;
         let fill = Order::VolumeFill { volume, template: TemplateSource { url, sha256 } };
         match agents.order(&host, fill, FILL).await.map_err(|f| stop("filling its volume", f))? {
-            Report::Filled { sha256: read } if read == sha256 => {
-                Ok((VmState::Starting, format!("its volume holds {} (sha256 {})", vm.template, &sha256.to_string()[..16])))
+            Report::Filled { sha256: read } if read == sha256 => Ok((
+                VmState::Starting,
+                format!("its volume holds {} (sha256 {})", vm.template, &sha256.to_string()[..16]),
+            )),
+            Report::Filled { sha256: read } => {
+                Err(Stop::Failed(format!("its volume reads back {read}, not {sha256}")))
             }
-            Report::Filled { sha256: read } => Err(Stop::Failed(format!("its volume reads back {read}, not {sha256}"))),
             _ => Err(Stop::Failed("filling its volume: the agent answered something else".to_owned())),
         }
     }
@@ -290,7 +349,8 @@ impl Control {
         let plan = self.plan().ok_or_else(|| gone("everything"))?;
         let host = vm.host.clone().ok_or_else(|| gone("its host"))?;
         let placed = plan.site.host(&host).ok_or_else(|| gone("its host"))?;
-        let offering = plan.site.offerings.iter().find(|o| o.name == vm.offering).ok_or_else(|| gone("its offering"))?;
+        let offering =
+            plan.site.offerings.iter().find(|o| o.name == vm.offering).ok_or_else(|| gone("its offering"))?;
         let network = placed.cluster.guest_network.as_ref().ok_or_else(|| gone("its guest network"))?;
         let spec = VmSpec {
             name: vm.name.clone(),
@@ -300,10 +360,16 @@ impl Control {
             bridge: bridge_name(network),
             volume: vm.volume.clone().ok_or_else(|| gone("its volume"))?,
         };
-        self.world.agents.order(&host, Order::VmStart(spec), START).await.map_err(|f| stop("starting it", f))?;
+        self.world
+            .agents
+            .order(&host, Order::VmStart(spec), START)
+            .await
+            .map_err(|f| stop("starting it", f))?;
         let reports = self.ask_vms(&host).await.map_err(|f| stop("looking for it", f))?;
         match reports.iter().find(|report| report.name == vm.name) {
-            Some(report) if report.state == "running" => Ok((VmState::Running, format!("seen running on {host}"))),
+            Some(report) if report.state == "running" => {
+                Ok((VmState::Running, format!("seen running on {host}")))
+            }
             Some(report) => Err(Stop::Later(format!("its host shows it as '{}'", report.state))),
             None => Err(Stop::Later("its host does not show it yet".to_owned())),
         }
@@ -344,7 +410,14 @@ impl Control {
 
     async fn seen_vms(self: &Arc<Self>, host: &HostName, reports: Vec<VmReport>) {
         let started = |vm: &&Vm| matches!(vm.state, VmState::Running | VmState::Stopped | VmState::Lost);
-        let ours: Vec<_> = self.mirror().vms.values().filter(started).filter(|vm| vm.host.as_ref() == Some(host)).cloned().collect();
+        let ours: Vec<_> = self
+            .mirror()
+            .vms
+            .values()
+            .filter(started)
+            .filter(|vm| vm.host.as_ref() == Some(host))
+            .cloned()
+            .collect();
         for vm in ours {
             let report = reports.iter().find(|report| report.name == vm.name).cloned();
             let host = host.clone();
@@ -352,7 +425,11 @@ impl Control {
                 Some(report) => {
                     let running = report.state == "running";
                     vm.state = if running { VmState::Running } else { VmState::Stopped };
-                    vm.detail = if running { format!("seen running on {host}") } else { format!("its host shows it as '{}'", report.state) };
+                    vm.detail = if running {
+                        format!("seen running on {host}")
+                    } else {
+                        format!("its host shows it as '{}'", report.state)
+                    };
                     let short = |line: &String| line.chars().take(CONSOLE.1).collect::<String>();
                     let from = report.console.len().saturating_sub(CONSOLE.0);
                     vm.console = report.console[from..].iter().map(short).collect();
@@ -370,11 +447,15 @@ impl Control {
 
     /// A host went away: its VMs are not known to run.
     pub(crate) async fn lose_vms(self: &Arc<Self>, host: &HostName) {
-        let lost = |vm: &&Vm| vm.host.as_ref() == Some(host) && matches!(vm.state, VmState::Running | VmState::Starting);
+        let lost = |vm: &&Vm| {
+            vm.host.as_ref() == Some(host) && matches!(vm.state, VmState::Running | VmState::Starting)
+        };
         let names: Vec<_> = self.mirror().vms.values().filter(lost).map(|vm| vm.name.clone()).collect();
         for name in names {
             let detail = format!("the power of {host} is off");
-            if let Err(error) = self.change_vm(&name, move |vm| (vm.state, vm.detail) = (VmState::Lost, detail)).await {
+            if let Err(error) =
+                self.change_vm(&name, move |vm| (vm.state, vm.detail) = (VmState::Lost, detail)).await
+            {
                 tracing::error!(%error, vm = %name, "a VM's state could not be stored");
             }
         }

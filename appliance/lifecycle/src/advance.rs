@@ -77,7 +77,12 @@ fn frozen(busy: Option<ActionKind>, condition: Condition) -> bool {
     busy == Some(ActionKind::Prove) && condition < Condition::Proven
 }
 
-fn one(s: &Snapshot<'_>, before: &ConditionRecord, now: Timestamp, out: &mut Advance) -> (ConditionRecord, bool) {
+fn one(
+    s: &Snapshot<'_>,
+    before: &ConditionRecord,
+    now: Timestamp,
+    out: &mut Advance,
+) -> (ConditionRecord, bool) {
     let condition = before.condition;
     if frozen(s.busy, condition) && matches!(before.state, State::Met { .. }) {
         return (before.clone(), true);
@@ -102,7 +107,12 @@ fn one(s: &Snapshot<'_>, before: &ConditionRecord, now: Timestamp, out: &mut Adv
     }
 }
 
-fn met(before: &ConditionRecord, evidence: String, facts: dayzero_model::Sha256, now: Timestamp) -> ConditionRecord {
+fn met(
+    before: &ConditionRecord,
+    evidence: String,
+    facts: dayzero_model::Sha256,
+    now: Timestamp,
+) -> ConditionRecord {
     let since = match &before.state {
         State::Met { facts: old, .. } if *old == facts => return before.clone(),
         _ => now,

@@ -40,8 +40,15 @@ pub fn open_window(facts: &HostFacts) -> Option<BootWindow> {
 }
 
 /// What a host's iPXE is told.
-pub fn script(site: &Site, placed: &Placed<'_>, facts: &HostFacts, around: &Surroundings, mac: MacAddr) -> BootAction {
-    let (Some(window), Ok(management)) = (open_window(facts), crate::desired::management(site, placed)) else {
+pub fn script(
+    site: &Site,
+    placed: &Placed<'_>,
+    facts: &HostFacts,
+    around: &Surroundings,
+    mac: MacAddr,
+) -> BootAction {
+    let (Some(window), Ok(management)) = (open_window(facts), crate::desired::management(site, placed))
+    else {
         return BootAction::LocalDisk;
     };
     let boot = window.boot;

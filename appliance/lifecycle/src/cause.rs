@@ -32,7 +32,10 @@ pub fn wrong_credential(host: &HostName, which: &str, observed: impl Into<String
         format!("the BMC refuses the {which} credential"),
         format!("a login with the {which} credential"),
         observed,
-        then_retry(host, "set the BMC's password to what the secret file says, or correct the file and apply it"),
+        then_retry(
+            host,
+            "set the BMC's password to what the secret file says, or correct the file and apply it",
+        ),
     )
 }
 
@@ -54,7 +57,10 @@ pub fn pin_mismatch(host: &HostName, expected: impl Into<String>, observed: impl
         "the BMC shows another certificate than the one that was pinned",
         expected,
         observed,
-        then_retry(host, "find out who changed it; if it was you (a new certificate or board), `dayzero host reset` it"),
+        then_retry(
+            host,
+            "find out who changed it; if it was you (a new certificate or board), `dayzero host reset` it",
+        ),
     )
 }
 
@@ -70,7 +76,13 @@ pub fn serial_mismatch(host: &HostName, what: &str, expected: &str, observed: &s
 }
 
 /// Time ran out.
-pub fn timeout(host: &HostName, code: &str, waits_for: &str, seconds: u64, observed: impl Into<String>) -> Cause {
+pub fn timeout(
+    host: &HostName,
+    code: &str,
+    waits_for: &str,
+    seconds: u64,
+    observed: impl Into<String>,
+) -> Cause {
     cause(
         code,
         format!("nothing came within {seconds} s"),

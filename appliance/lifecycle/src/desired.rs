@@ -26,7 +26,13 @@ pub const ARP_MISSED_MAX: u8 = 2;
 pub const FIRST_TABLE: u32 = 101;
 
 fn plan_gap(what: String) -> Cause {
-    cause("plan-gap", what, "a plan that passes `dayzero plan check`", "it does not hold here", "correct the plan and apply it")
+    cause(
+        "plan-gap",
+        what,
+        "a plan that passes `dayzero plan check`",
+        "it does not hold here",
+        "correct the plan and apply it",
+    )
 }
 
 fn network_of<'a>(site: &'a Site, name: &Name) -> Result<&'a Network, Cause> {
@@ -34,7 +40,8 @@ fn network_of<'a>(site: &'a Site, name: &Name) -> Result<&'a Network, Cause> {
 }
 
 fn with_prefix(address: Ipv4Addr, network: &Network) -> Result<Ipv4Net, Cause> {
-    Ipv4Net::new(address, network.cidr.prefix_len()).map_err(|e| plan_gap(format!("{address} in {}: {e}", network.cidr)))
+    Ipv4Net::new(address, network.cidr.prefix_len())
+        .map_err(|e| plan_gap(format!("{address} in {}: {e}", network.cidr)))
 }
 
 /// The management network of a host's pod.
@@ -97,19 +104,28 @@ pub fn bridge_name(network: &Name) -> String {
 pub fn luns(site: &Site, placed: &Placed<'_>) -> Result<Vec<LunSpec>, Cause> {
     let mut luns = Vec::new();
     for name in &placed.cluster.primary_storage {
-        let storage = site.storage(name).ok_or_else(|| plan_gap(format!("primary storage {name} is not in the plan")))?;
+        let storage = site
+            .storage(name)
+            .ok_or_else(|| plan_gap(format!("primary storage {name} is not in the plan")))?;
         if storage.kind != StorageKind::Iscsi {
             continue;
         }
-        let target = storage.target.clone().ok_or_else(|| plan_gap(format!("primary storage {name} has no target")))?;
-        let wwn = storage.wwn.clone().ok_or_else(|| plan_gap(format!("primary storage {name} has no WWN")))?;
+        let target = storage
+            .target
+            .clone()
+            .ok_or_else(|| plan_gap(format!("primary storage {name} has no target")))?;
+        let wwn =
+            storage.wwn.clone().ok_or_else(|| plan_gap(format!("primary storage {name} has no WWN")))?;
         let path = |portal: &dayzero_model::site::Portal| {
             let nic = placed.host.storage_nics.iter().find(|nic| nic.network == portal.network)?;
             Some(PathSpec { nic: nic.mac, portal: portal.address, port: portal.port })
         };
         let paths: Vec<_> = storage.portals.iter().filter_map(path).collect();
         if paths.is_empty() {
-            return Err(plan_gap(format!("no storage NIC of {} reaches a portal of {name}", placed.host.name)));
+            return Err(plan_gap(format!(
+                "no storage NIC of {} reaches a portal of {name}",
+                placed.host.name
+            )));
         }
         luns.push(LunSpec { storage: name.clone(), target, wwn, paths, timers: MultipathTimers::default() });
     }
@@ -134,7 +150,8 @@ pub fn leg_bound(monitor: &BondMonitor, how: Break) -> Bound {
         },
         (BondMonitor::Mii { .. }, Break::DeadSwitch) => Bound {
             limit: Millis(5000),
-            is: "LACP short timeout 3 x 1000 ms + 1000 ms until the partner agrees + 1000 ms margin".to_owned(),
+            is: "LACP short timeout 3 x 1000 ms + 1000 ms until the partner agrees + 1000 ms margin"
+                .to_owned(),
         },
         (BondMonitor::Arp { interval_ms, missed_max, .. }, how) => {
             let (interval, missed) = (u64::from(*interval_ms), u64::from(*missed_max));
@@ -142,7 +159,9 @@ pub fn leg_bound(monitor: &BondMonitor, how: Break) -> Bound {
             match how {
                 Break::Cable => Bound {
                     limit: Millis(1000.max(seen)),
-                    is: format!("ARP interval {interval} ms x ({missed} missed + 2) = {seen} ms, asked: at most 1000 ms"),
+                    is: format!(
+                        "ARP interval {interval} ms x ({missed} missed + 2) = {seen} ms, asked: at most 1000 ms"
+                    ),
                 },
                 Break::DeadSwitch => Bound {
                     limit: Millis(seen + 1000),
@@ -230,6 +249,9 @@ mod tests {
         site.networks.retain(|network| network.name.as_str() != "storage-b");
         let placed = site.hosts().next().unwrap();
         let cause = network(&site, &placed).unwrap_err();
-        assert_eq!((cause.code.as_str(), cause.sentence.as_str()), ("plan-gap", "network storage-b is not in the plan"));
+        assert_eq!(
+            (cause.code.as_str(), cause.sentence.as_str()),
+            ("plan-gap", "network storage-b is not in the plan")
+        );
     }
 }

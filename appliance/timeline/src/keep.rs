@@ -70,7 +70,14 @@ impl Timeline {
             rings.push(subject, number, event);
         }
         let (feed, _) = broadcast::channel(FEED);
-        Ok(Self { inner: Arc::new(Inner { store: store.clone(), rings: Mutex::new(rings), feed, work: Notify::new() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store: store.clone(),
+                rings: Mutex::new(rings),
+                feed,
+                work: Notify::new(),
+            }),
+        })
     }
 
     /// Records an event: at once in memory, soon in the store.
@@ -141,7 +148,8 @@ impl Timeline {
                 let count = rings.waiting.len().min(BATCH_SIZE);
                 let batch: Vec<_> = rings.waiting.drain(..count).collect();
                 // What is deleted may still wait to be written: deletions go with the last batch.
-                let gone = if rings.waiting.is_empty() { std::mem::take(&mut rings.gone) } else { Vec::new() };
+                let gone =
+                    if rings.waiting.is_empty() { std::mem::take(&mut rings.gone) } else { Vec::new() };
                 (batch, gone, std::mem::take(&mut rings.dropped))
             };
             if dropped > 0 {
@@ -178,7 +186,9 @@ fn subject(event: &Event) -> Option<String> {
     match (&event.host, event.mac) {
         (Some(host), _) => Some(host.to_string()),
         (None, Some(mac)) => Some(mac.to_string()),
-        (None, None) if matches!(event.what, What::Person { .. } | What::Rack { .. }) => Some("site.".to_owned()),
+        (None, None) if matches!(event.what, What::Person { .. } | What::Rack { .. }) => {
+            Some("site.".to_owned())
+        }
         (None, None) => None,
     }
 }
@@ -189,7 +199,8 @@ impl Rings {
             self.make_room(subject.contains(':'));
         }
         let is_mac = subject.contains(':');
-        let ring = self.subjects.entry(subject.clone()).or_insert_with(|| Ring { events: VecDeque::new(), is_mac });
+        let ring =
+            self.subjects.entry(subject.clone()).or_insert_with(|| Ring { events: VecDeque::new(), is_mac });
         ring.events.push_back((number, event));
         let keep = if ring.is_mac { KEEP_MAC } else { KEEP_HOST };
         while ring.events.len() > keep {
@@ -207,7 +218,9 @@ impl Rings {
         }
         let last = |ring: &Ring| ring.events.back().map_or(0, |(number, _)| *number);
         let silent = self.subjects.iter().filter(|(_, ring)| ring.is_mac == for_mac);
-        let Some(name) = silent.min_by_key(|(_, ring)| last(ring)).map(|(name, _)| name.clone()) else { return };
+        let Some(name) = silent.min_by_key(|(_, ring)| last(ring)).map(|(name, _)| name.clone()) else {
+            return;
+        };
         if let Some(ring) = self.subjects.remove(&name) {
             self.gone.extend(ring.events.into_iter().map(|(number, _)| (name.clone(), number)));
         }

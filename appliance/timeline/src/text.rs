@@ -46,16 +46,22 @@ pub fn what(what: &What) -> String {
         }
         What::DhcpIgnored { reason } => format!("dhcp   not answered: {reason}"),
         What::TftpStart { file } => format!("tftp   {file} asked for"),
-        What::TftpEnd { file, bytes, ms, error: None } => format!("tftp   {file} transferred: {bytes} bytes in {ms} ms"),
+        What::TftpEnd { file, bytes, ms, error: None } => {
+            format!("tftp   {file} transferred: {bytes} bytes in {ms} ms")
+        }
         What::TftpEnd { file, bytes, ms, error: Some(error) } => {
             format!("tftp   {file} stopped after {bytes} bytes and {ms} ms: {error}")
         }
         What::Script { action: BootAction::Discovery { boot, .. }, peer } => {
             format!("script discovery image, boot {boot}, to {peer}")
         }
-        What::Script { action: BootAction::LocalDisk, peer } => format!("script leave to the disk, to {peer}"),
+        What::Script { action: BootAction::LocalDisk, peer } => {
+            format!("script leave to the disk, to {peer}")
+        }
         What::Script { action: BootAction::Refuse, peer } => format!("script refused to {peer}"),
-        What::HttpFile { path, peer, status, bytes } => format!("http   {path} to {peer}: {status}, {bytes} bytes"),
+        What::HttpFile { path, peer, status, bytes } => {
+            format!("http   {path} to {peer}: {status}, {bytes} bytes")
+        }
         What::Bmc { operation, result, failed } => {
             format!("bmc    {operation}{}: {result}", if *failed { " FAILED" } else { "" })
         }
@@ -65,7 +71,9 @@ pub fn what(what: &What) -> String {
             format!("enrol  key {} from {peer}: {decision}, {reason}", &key[..16])
         }
         What::Agent { message } => format!("agent  {message}"),
-        What::Condition { condition, state, detail } if detail.is_empty() => format!("state  {condition} {state}"),
+        What::Condition { condition, state, detail } if detail.is_empty() => {
+            format!("state  {condition} {state}")
+        }
         What::Condition { condition, state, detail } => format!("state  {condition} {state}: {detail}"),
         What::Rack { message } => format!("rack   {message}"),
         What::Person { who, did } => format!("person {who}: {did}"),
@@ -91,9 +99,18 @@ mod tests {
                 uuid: None,
                 vendor_class: Some("PXEClient:Arch:00007\u{7}".into()),
             },
-            What::DhcpOut { kind: "OFFER".into(), address: Some("10.77.0.11".parse().unwrap()), file: Some("snponly.efi".into()) },
+            What::DhcpOut {
+                kind: "OFFER".into(),
+                address: Some("10.77.0.11".parse().unwrap()),
+                file: Some("snponly.efi".into()),
+            },
             What::DhcpIgnored { reason: "not in the plan".into() },
-            What::TftpEnd { file: "snponly.efi".into(), bytes: 1468, ms: 9000, error: Some("timed out".into()) },
+            What::TftpEnd {
+                file: "snponly.efi".into(),
+                bytes: 1468,
+                ms: 9000,
+                error: Some("timed out".into()),
+            },
             What::Script { action: BootAction::Discovery { boot: BootId(1), cmdline: vec![] }, peer },
             What::HttpFile { path: "/boot/file/vmlinuz".into(), peer, status: 200, bytes: 8_000_000 },
             What::Bmc { operation: "power on".into(), result: "reads On".into(), failed: false },
@@ -104,7 +121,13 @@ mod tests {
             What::Person { who: "root".into(), did: "retry".into() },
         ];
         let shown = all.map(|what| {
-            let event = Event { at: Timestamp(1_795_000_000_000), host: Some("host1".parse().unwrap()), mac: None, boot: None, what };
+            let event = Event {
+                at: Timestamp(1_795_000_000_000),
+                host: Some("host1".parse().unwrap()),
+                mac: None,
+                boot: None,
+                what,
+            };
             line(&event)
         });
         insta::assert_snapshot!(shown.join("\n"));

@@ -55,7 +55,13 @@ pub(super) async fn discovery(control: &Arc<Control>, host: &HostName) -> Result
     let set = set.map_err(failed("setting one-time network boot"))?;
     if !set.boots(BootTarget::Pxe) {
         let next = format!("check the BMC's boot settings, then `dayzero host retry {host}`");
-        return Err(cause("boot-override", "the one-time network boot does not read back", "Pxe, once", read_back, next));
+        return Err(cause(
+            "boot-override",
+            "the one-time network boot does not read back",
+            "Pxe, once",
+            read_back,
+            next,
+        ));
     }
     let on = bmc.set_power(PowerAction::On).await;
     control.tell_bmc(host, "power on", &on, "reads on");
@@ -83,14 +89,20 @@ fn no_channel(host: &HostName) -> Cause {
 }
 
 /// The window: recorded before anything is done, so that a crash in between takes it up again.
-async fn open(control: &Arc<Control>, planned: &Host, channel: Channel) -> Result<(BootId, Option<Secret<String>>), Cause> {
+async fn open(
+    control: &Arc<Control>,
+    planned: &Host,
+    channel: Channel,
+) -> Result<(BootId, Option<Secret<String>>), Cause> {
     let host = &planned.name;
     let failed = |error: TrustError| system_cause(host, "opening a boot window", &error);
     let now = control.now();
     if let Some(window) = control.facts(host).and_then(|facts| facts.window.clone()) {
         let boot = window.window.boot;
         let known = control.enrolment.window(boot).map_err(failed)?;
-        if known.is_some_and(|w| w.is_open(now) && w.channel == channel && matches!(w.state, WindowState::Open)) {
+        if known
+            .is_some_and(|w| w.is_open(now) && w.channel == channel && matches!(w.state, WindowState::Open))
+        {
             return Ok((boot, control.enrolment.nonce(boot).map_err(failed)?));
         }
     }
@@ -106,7 +118,10 @@ async fn open(control: &Arc<Control>, planned: &Host, channel: Channel) -> Resul
         kernel_served: None,
         enrol_asked: None,
     };
-    control.step(host, move |facts| facts.window = Some(window)).await.map_err(store_cause(host, "opening a boot window"))?;
+    control
+        .step(host, move |facts| facts.window = Some(window))
+        .await
+        .map_err(store_cause(host, "opening a boot window"))?;
     Ok((opened.boot, opened.nonce))
 }
 
@@ -141,10 +156,18 @@ pub(super) async fn to_disk(control: &Arc<Control>, host: &HostName) -> Result<D
         if let Err(error) = bmc.eject_media().await {
             tracing::debug!(%error, %host, "nothing to eject");
         }
-        let now = bmc.boot_override().await.map_err(|error| bmc_cause(&planned, "reading the boot override", &error))?;
+        let now = bmc
+            .boot_override()
+            .await
+            .map_err(|error| bmc_cause(&planned, "reading the boot override", &error))?;
         if now.boots(BootTarget::Pxe) {
             let cleared = bmc.set_boot_once(BootTarget::Disk, None).await;
-            control.tell_bmc(host, "one-time disk boot", &cleared, "set, since the network boot was still there");
+            control.tell_bmc(
+                host,
+                "one-time disk boot",
+                &cleared,
+                "set, since the network boot was still there",
+            );
             cleared.map_err(|error| bmc_cause(&planned, "clearing the network boot", &error))?;
         }
     }
@@ -165,7 +188,10 @@ pub(super) async fn order(control: &Arc<Control>, host: &HostName) -> Result<Del
     let order = bmc.boot_order().await;
     let mut order = order.map_err(|error| bmc_cause(&planned, "reading the boot order", &error))?;
     if order.is_empty() {
-        order = control.facts(host).and_then(|facts| facts.install.as_ref().map(|i| i.boot_entries.clone())).unwrap_or_default();
+        order = control
+            .facts(host)
+            .and_then(|facts| facts.install.as_ref().map(|i| i.boot_entries.clone()))
+            .unwrap_or_default();
     }
     let shown = order.join(", ");
     control.tell_bmc(host, "boot order", &Ok::<_, dayzero_bmc::BmcError>(()), &format!("reads {shown}"));

@@ -35,7 +35,9 @@ pub(super) async fn contact(control: &Arc<Control>, host: &HostName) -> Result<D
             Ok(found) => break found,
             Err(unreachable) if tokio::time::Instant::now() >= until => {
                 let lease = control.facts(host).and_then(|facts| facts.bmc_lease);
-                let dhcp = lease.map_or("it never asked for an address by DHCP".to_owned(), |at| format!("it took its address at {at}"));
+                let dhcp = lease.map_or("it never asked for an address by DHCP".to_owned(), |at| {
+                    format!("it took its address at {at}")
+                });
                 let expected = format!("an answer at {}", planned.bmc.address);
                 return Err(bmc_unreachable(host, expected, format!("{unreachable}; {dhcp}")));
             }
@@ -51,7 +53,11 @@ pub(super) async fn contact(control: &Arc<Control>, host: &HostName) -> Result<D
         let failed = |error: TrustError| system_cause(host, "pinning a certificate", &error);
         let verdict = control.pins.check(host, certificate, control.now()).await.map_err(failed)?;
         if let PinVerdict::Changed { expected } = verdict {
-            return Err(pin_mismatch(host, format!("certificate {expected}"), format!("certificate {certificate}")));
+            return Err(pin_mismatch(
+                host,
+                format!("certificate {expected}"),
+                format!("certificate {certificate}"),
+            ));
         }
     }
     let power = bmc.power().await.map_err(|error| bmc_cause(&planned, "reading its power", &error))?;
@@ -78,7 +84,10 @@ pub(super) async fn contact(control: &Arc<Control>, host: &HostName) -> Result<D
 }
 
 /// One round over the credentials. The inner error: it does not answer.
-async fn log_in(control: &Arc<Control>, planned: &Host) -> Result<Result<(Arc<dyn Bmc>, CredentialRecord), String>, Cause> {
+async fn log_in(
+    control: &Arc<Control>,
+    planned: &Host,
+) -> Result<Result<(Arc<dyn Bmc>, CredentialRecord), String>, Cause> {
     let host = &planned.name;
     let target = control.target(planned)?;
     let record = control.credential_record(planned)?;
@@ -91,8 +100,17 @@ async fn log_in(control: &Arc<Control>, planned: &Host) -> Result<Result<(Arc<dy
         let result = control.world.bmcs.connect(&target, &login(candidate)).await;
         match result {
             Ok(bmc) => {
-                control.tell_bmc(host, &format!("log in as {}", candidate.user), &Ok::<_, BmcError>(()), "accepted");
-                let record = if again.as_ref() == Some(candidate) { CredentialRecord::new(factory) } else { record.clone() };
+                control.tell_bmc(
+                    host,
+                    &format!("log in as {}", candidate.user),
+                    &Ok::<_, BmcError>(()),
+                    "accepted",
+                );
+                let record = if again.as_ref() == Some(candidate) {
+                    CredentialRecord::new(factory)
+                } else {
+                    record.clone()
+                };
                 if again.is_some() && record.state() == "factory" {
                     store_record(control, host, &record).await?;
                 }
@@ -114,7 +132,11 @@ async fn log_in(control: &Arc<Control>, planned: &Host) -> Result<Result<(Arc<dy
     Err(wrong_credential(host, which, format!("it refuses the user(s) {}", refused.join(", "))))
 }
 
-async fn store_record(control: &Arc<Control>, host: &HostName, record: &CredentialRecord) -> Result<(), Cause> {
+async fn store_record(
+    control: &Arc<Control>,
+    host: &HostName,
+    record: &CredentialRecord,
+) -> Result<(), Cause> {
     let failed = |error: TrustError| system_cause(host, "storing a credential", &error);
     control.vault.put_record(&CredentialRecord::vault_name(host), record).await.map_err(failed)
 }
@@ -141,14 +163,24 @@ fn step_failed(host: &HostName) -> impl Fn(TrustError) -> Cause + '_ {
 }
 
 /// One step of the rotation. Each may be repeated.
-pub(super) async fn rotate(control: &Arc<Control>, host: &HostName, step: RotateStep) -> Result<Delta, Cause> {
+pub(super) async fn rotate(
+    control: &Arc<Control>,
+    host: &HostName,
+    step: RotateStep,
+) -> Result<Delta, Cause> {
     let (_, planned) = control.planned(host)?;
     let _permit = control.bmc_limit.acquire().await.map_err(|_| stopping())?;
     let record = control.credential_record(&planned)?;
     match (step, record) {
-        (RotateStep::Store, record @ CredentialRecord::Factory { .. }) => generate(control, &planned, record).await,
-        (RotateStep::Send, record @ CredentialRecord::PendingStored { .. }) => send(control, &planned, record).await,
-        (RotateStep::DisableFactory, record @ CredentialRecord::Applied { .. }) => disable(control, &planned, record).await,
+        (RotateStep::Store, record @ CredentialRecord::Factory { .. }) => {
+            generate(control, &planned, record).await
+        }
+        (RotateStep::Send, record @ CredentialRecord::PendingStored { .. }) => {
+            send(control, &planned, record).await
+        }
+        (RotateStep::DisableFactory, record @ CredentialRecord::Applied { .. }) => {
+            disable(control, &planned, record).await
+        }
         // The record is ahead of the facts: the process died between the two.
         (_, record) => {
             let phase = phase_of(&record);
@@ -171,7 +203,12 @@ async fn generate(control: &Arc<Control>, planned: &Host, record: CredentialReco
     let pending = Credential { user: ACCOUNT.to_owned(), password };
     let record = record.pending(pending).map_err(step_failed(host))?;
     let delta = advance(control, host, record).await?;
-    control.tell_bmc(host, "credential", &Ok::<_, BmcError>(()), "generated, encrypted, stored and synced; not sent yet");
+    control.tell_bmc(
+        host,
+        "credential",
+        &Ok::<_, BmcError>(()),
+        "generated, encrypted, stored and synced; not sent yet",
+    );
     Ok(delta)
 }
 
@@ -190,7 +227,9 @@ async fn send(control: &Arc<Control>, planned: &Host, record: CredentialRecord) 
     if !works {
         let bmc = match control.world.bmcs.connect(&target, &login(factory)).await {
             Ok(bmc) => bmc,
-            Err(error @ BmcError::WrongCredential { .. }) => return Err(wrong_credential(host, "factory", error.to_string())),
+            Err(error @ BmcError::WrongCredential { .. }) => {
+                return Err(wrong_credential(host, "factory", error.to_string()));
+            }
             Err(error) => return Err(bmc_cause(planned, "logging in with the factory credential", &error)),
         };
         let set = bmc.create_or_set_account(&pending.user, &pending.password).await;
@@ -230,7 +269,12 @@ async fn disable(control: &Arc<Control>, planned: &Host, record: CredentialRecor
             format!("disable the account by hand, then `dayzero host retry {host}`"),
         ));
     }
-    control.tell_bmc(host, &format!("try account {}", factory.user), &Ok::<_, BmcError>(()), "refused, as it should be");
+    control.tell_bmc(
+        host,
+        &format!("try account {}", factory.user),
+        &Ok::<_, BmcError>(()),
+        "refused, as it should be",
+    );
     let record = record.factory_disabled().map_err(step_failed(host))?;
     advance(control, host, record).await
 }

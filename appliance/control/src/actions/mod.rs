@@ -45,10 +45,16 @@ pub(crate) fn agent_cause(host: &HostName, doing: &str, fault: AgentFault) -> Ca
     let next = format!("see `dayzero why {host}`, then `dayzero host retry {host}`");
     match fault {
         AgentFault::Agent(error) => cause(&error.code, error.sentence, error.expected, error.observed, next),
-        AgentFault::Gone => {
-            cause("agent-silent", format!("the agent went away during {doing}"), "a connected agent", "its connection ended", next)
+        AgentFault::Gone => cause(
+            "agent-silent",
+            format!("the agent went away during {doing}"),
+            "a connected agent",
+            "its connection ended",
+            next,
+        ),
+        AgentFault::Timeout(after) => {
+            timeout(host, "agent-timeout", doing, after.as_secs(), "the agent is connected and silent")
         }
-        AgentFault::Timeout(after) => timeout(host, "agent-timeout", doing, after.as_secs(), "the agent is connected and silent"),
         AgentFault::Unexpected(what) => cause(
             "agent-protocol",
             format!("the agent's answer to {doing} makes no sense"),
@@ -61,7 +67,13 @@ pub(crate) fn agent_cause(host: &HostName, doing: &str, fault: AgentFault) -> Ca
 
 impl Control {
     /// Records a BMC operation.
-    pub(crate) fn tell_bmc<T, E: std::fmt::Display>(&self, host: &HostName, operation: &str, result: &Result<T, E>, read_back: &str) {
+    pub(crate) fn tell_bmc<T, E: std::fmt::Display>(
+        &self,
+        host: &HostName,
+        operation: &str,
+        result: &Result<T, E>,
+        read_back: &str,
+    ) {
         let (result, failed) = match result {
             Ok(_) => (read_back.to_owned(), false),
             Err(error) => (error.to_string(), true),
@@ -71,7 +83,10 @@ impl Control {
 }
 
 /// The store's failure during an action.
-pub(crate) fn store_cause<'a>(host: &'a HostName, doing: &'a str) -> impl Fn(dayzero_store::StoreError) -> Cause + 'a {
+pub(crate) fn store_cause<'a>(
+    host: &'a HostName,
+    doing: &'a str,
+) -> impl Fn(dayzero_store::StoreError) -> Cause + 'a {
     move |error| system_cause(host, doing, &error)
 }
 

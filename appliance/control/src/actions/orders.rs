@@ -30,7 +30,12 @@ fn unexpected(report: &Report) -> AgentFault {
 }
 
 /// Gives an order, and gives it again to an agent that was away for a moment. Orders are idempotent.
-pub(crate) async fn order(control: &Arc<Control>, host: &HostName, order: Order, timeout: Duration) -> Result<Report, AgentFault> {
+pub(crate) async fn order(
+    control: &Arc<Control>,
+    host: &HostName,
+    order: Order,
+    timeout: Duration,
+) -> Result<Report, AgentFault> {
     loop {
         match control.world.agents.order(host, order.clone(), timeout).await {
             Err(AgentFault::Gone) => {
@@ -63,7 +68,11 @@ pub(super) async fn inventory(control: &Arc<Control>, host: &HostName, lldp_s: u
 }
 
 /// Installs. A foreign disk is no failure of the order: the finding is recorded, and a person decides.
-pub(super) async fn install(control: &Arc<Control>, host: &HostName, install: InstallOrder) -> Result<Delta, Cause> {
+pub(super) async fn install(
+    control: &Arc<Control>,
+    host: &HostName,
+    install: InstallOrder,
+) -> Result<Delta, Cause> {
     let _permit = control.install_limit.acquire().await.map_err(|_| stopping())?;
     let limit = Duration::from_secs(1190);
     control.tell(host, What::Agent { message: "ordered to write the operating system".to_owned() });
@@ -94,7 +103,12 @@ pub(super) async fn install(control: &Arc<Control>, host: &HostName, install: In
 }
 
 /// Makes the network, and looks until every leg carries traffic: LACP takes seconds to agree.
-pub(super) async fn network(control: &Arc<Control>, host: &HostName, wanted: HostNetwork, basis: Sha256) -> Result<Delta, Cause> {
+pub(super) async fn network(
+    control: &Arc<Control>,
+    host: &HostName,
+    wanted: HostNetwork,
+    basis: Sha256,
+) -> Result<Delta, Cause> {
     let doing = "making the network";
     let mut ask = Order::Network(Box::new(wanted.clone()));
     let until = tokio::time::Instant::now() + SETTLE;
@@ -119,7 +133,12 @@ pub(super) async fn network(control: &Arc<Control>, host: &HostName, wanted: Hos
     }
 }
 
-pub(super) async fn storage(control: &Arc<Control>, host: &HostName, luns: Vec<LunSpec>, basis: Sha256) -> Result<Delta, Cause> {
+pub(super) async fn storage(
+    control: &Arc<Control>,
+    host: &HostName,
+    luns: Vec<LunSpec>,
+    basis: Sha256,
+) -> Result<Delta, Cause> {
     let doing = "connecting storage";
     let mut ask = Order::Storage(luns.clone());
     let until = tokio::time::Instant::now() + SETTLE;
@@ -129,7 +148,8 @@ pub(super) async fn storage(control: &Arc<Control>, host: &HostName, luns: Vec<L
             Ok(other) => return Err(agent_cause(host, doing, unexpected(&other))),
             Err(fault) => return Err(agent_cause(host, doing, fault)),
         };
-        let settled = storage_faults(&reports, &luns).is_empty() && reports.iter().all(|r| r.problems.is_empty());
+        let settled =
+            storage_faults(&reports, &luns).is_empty() && reports.iter().all(|r| r.problems.is_empty());
         if settled || tokio::time::Instant::now() >= until {
             let devices: Vec<_> = reports.iter().filter_map(|report| report.device.clone()).collect();
             control.tell(host, What::Agent { message: format!("storage: {}", devices.join(", ")) });
@@ -144,11 +164,18 @@ pub(super) async fn storage(control: &Arc<Control>, host: &HostName, luns: Vec<L
 }
 
 /// The elected host makes the volume group; the cluster then has it.
-pub(super) async fn volume_group(control: &Arc<Control>, host: &HostName, storage: Name, wwn: Wwn) -> Result<Delta, Cause> {
+pub(super) async fn volume_group(
+    control: &Arc<Control>,
+    host: &HostName,
+    storage: Name,
+    wwn: Wwn,
+) -> Result<Delta, Cause> {
     let (plan, _) = control.planned(host)?;
     let cluster = plan.site.host(host).map(|placed| placed.cluster.name.clone()).ok_or_else(stopping)?;
     let make = Order::VolumeGroup { storage: storage.clone(), wwn, plan_hash: plan.hash };
-    order(control, host, make, SHORT * 2).await.map_err(|fault| agent_cause(host, "making the volume group", fault))?;
+    order(control, host, make, SHORT * 2)
+        .await
+        .map_err(|fault| agent_cause(host, "making the volume group", fault))?;
     control.tell(host, What::Agent { message: format!("volume group of {storage} is there") });
     let add = move |record: &mut crate::records::ClusterRecord| {
         if !record.volume_groups.contains(&storage) {

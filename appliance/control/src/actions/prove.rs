@@ -56,7 +56,11 @@ struct Run<'a> {
 }
 
 /// The action: the report becomes a fact, whether it held or not.
-pub(super) async fn action(control: &Arc<Control>, host: &HostName, order: ProofOrder) -> Result<Delta, Cause> {
+pub(super) async fn action(
+    control: &Arc<Control>,
+    host: &HostName,
+    order: ProofOrder,
+) -> Result<Delta, Cause> {
     let basis = order.basis;
     let report = prove(control, host, order, None).await?;
     Ok(Box::new(move |facts| {
@@ -117,7 +121,8 @@ async fn restore(control: &Arc<Control>, path: &Path) -> Result<(), Cause> {
     control.world.puller.restore(path).await.map_err(|error| puller_cause(host, &error))?;
     control.tell(host, What::Rack { message: format!("path {} at {} restored", path.role, path.port) });
     let role = path.role.clone();
-    let forget = move |facts: &mut dayzero_model::facts::HostFacts| facts.pulled.retain(|pulled| *pulled != role);
+    let forget =
+        move |facts: &mut dayzero_model::facts::HostFacts| facts.pulled.retain(|pulled| *pulled != role);
     control.step(host, forget).await.map_err(store_cause(host, "recording a restored path"))
 }
 
@@ -155,6 +160,8 @@ impl<'a> Run<'a> {
         let host = host.clone();
         let mut run = Run { control, host, order, network, luns, plan, pings, writer, volume: None };
         run.volume = run.make_volume().await?;
+        // A writer of a proof that died with its appliance.
+        run.stop_writer().await;
         Ok(run)
     }
 
@@ -211,7 +218,12 @@ impl<'a> Run<'a> {
             }
             Probe::Writer => {
                 let reports = self.ask_storage().await?;
-                let portals = self.luns.iter().flat_map(|lun| &lun.paths).filter(|p| p.nic == path.mac).map(|p| p.portal);
+                let portals = self
+                    .luns
+                    .iter()
+                    .flat_map(|lun| &lun.paths)
+                    .filter(|p| p.nic == path.mac)
+                    .map(|p| p.portal);
                 let portals: Vec<_> = portals.collect();
                 let states = reports.iter().flat_map(|report| &report.paths);
                 let mut ours = states.filter(|state| portals.contains(&state.portal)).peekable();
@@ -251,15 +263,22 @@ impl<'a> Run<'a> {
         let missing = self.order.paths.iter().find(|path| path.role == *leg).cloned();
         let other = self.order.paths.iter().filter(legs).find(|path| path.role != *leg).cloned();
         let (Some(missing), Some(other)) = (missing.filter(|path| path.probe == Probe::Ping), other) else {
-            let known = self.order.paths.iter().filter(legs).map(|path| path.role.to_string()).collect::<Vec<_>>();
-            return Ok((Vec::new(), Some(format!("{leg} is no leg of the bond; legs are {}", known.join(", ")))));
+            let known =
+                self.order.paths.iter().filter(legs).map(|path| path.role.to_string()).collect::<Vec<_>>();
+            return Ok((
+                Vec::new(),
+                Some(format!("{leg} is no leg of the bond; legs are {}", known.join(", "))),
+            ));
         };
         let out = self.path(&missing)?;
         pull(self.control, &out, Break::Cable).await?;
         tokio::time::sleep(CALM).await;
         let bound = other.bounds.first().cloned().ok_or_else(stopping)?;
         let trial = self.broken(&other, bound.0, &bound.1).await?;
-        self.control.tell(&self.host, What::Rack { message: format!("control trial without {leg}: {}", shown(&trial)) });
+        self.control.tell(
+            &self.host,
+            What::Rack { message: format!("control trial without {leg}: {}", shown(&trial)) },
+        );
         Ok((vec![trial], None))
     }
 
@@ -410,7 +429,7 @@ impl<'a> Run<'a> {
         if self.volume.is_some()
             && let Err(fault) = self.control.world.agents.order(&self.host, Order::WriterStop, SHORT).await
         {
-            tracing::warn!(%fault, host = %self.host, "the proof's writer could not be stopped");
+            tracing::debug!(%fault, host = %self.host, "no writer to stop");
         }
     }
 }
@@ -439,7 +458,15 @@ impl Stall {
     fn begin(writer: &WriterWatch) -> Self {
         let base = writer.borrow().map(|(_, progress)| progress);
         let last = base.map_or(0, |progress| progress.blocks);
-        Self { base, last, since: Instant::now(), longest: Duration::ZERO, blocks: 0, errors: 0, frozen: false }
+        Self {
+            base,
+            last,
+            since: Instant::now(),
+            longest: Duration::ZERO,
+            blocks: 0,
+            errors: 0,
+            frozen: false,
+        }
     }
 
     fn look(&mut self, writer: &WriterWatch) {

@@ -13,21 +13,32 @@ async fn a_clone_inside_the_window_gets_no_certificate_and_is_reported() {
     for name in ["host1", "host2"] {
         let host: HostName = name.parse().unwrap();
         control.reset_host(&host, "test").await.unwrap();
-        let boot = super::until("a window", || control.facts(&host).unwrap().window.as_ref().map(|w| w.window.boot), Option::is_some).await;
+        let boot = super::until(
+            "a window",
+            || control.facts(&host).unwrap().window.as_ref().map(|w| w.window.boot),
+            Option::is_some,
+        )
+        .await;
         // It knows all that the boot network knows: boot id, MAC.
         let mac = control.plan().unwrap().site.host(&host).unwrap().host.bond.nics[0].mac;
         let clone = Key::new();
         let request = clone.request(boot.unwrap(), mac, None);
         let answer = post_enrol(&control, &request, "10.77.0.99").await;
         assert!(!matches!(answer, EnrolAnswer::Granted { .. }), "{name}: {answer:?}");
-        super::until("the host enrols", || control.facts(&host).unwrap().vouch.clone(), Option::is_some).await;
+        super::until("the host enrols", || control.facts(&host).unwrap().vouch.clone(), Option::is_some)
+            .await;
         let answer = post_enrol(&control, &request, "10.77.0.99").await;
         assert!(matches!(answer, EnrolAnswer::Refused { .. }), "{name}: {answer:?}");
         let facts = control.facts(&host).unwrap();
         assert_ne!(facts.vouch.as_ref().unwrap().key, clone.fingerprint());
-        assert!(facts.refused_keys.iter().any(|key| key.key == clone.fingerprint() && key.peer == "10.77.0.99"), "{facts:#?}");
+        assert!(
+            facts.refused_keys.iter().any(|key| key.key == clone.fingerprint() && key.peer == "10.77.0.99"),
+            "{facts:#?}"
+        );
         let status = control.status().await.unwrap();
-        assert!(status.todo.iter().any(|todo| todo.code == "clone-refused" && todo.host.as_ref() == Some(&host)));
+        assert!(
+            status.todo.iter().any(|todo| todo.code == "clone-refused" && todo.host.as_ref() == Some(&host))
+        );
         let why = control.why(name).await.unwrap();
         assert!(why.findings.iter().any(|finding| finding.rule == "clone-refused"));
     }

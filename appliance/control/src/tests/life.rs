@@ -24,10 +24,18 @@ async fn two_hosts_by_two_protocols_become_a_cluster_with_a_vm() {
         assert!(rack.account(&host, "dayzero").unwrap().len() >= 12);
         assert_eq!(view.facts.proof.unwrap().trials.len(), 8);
         let events = view.timeline_text.join("\n");
-        assert!(!events.contains(FACTORY) && !events.contains(&rack.account(&host, "dayzero").unwrap()), "{events}");
+        assert!(
+            !events.contains(FACTORY) && !events.contains(&rack.account(&host, "dayzero").unwrap()),
+            "{events}"
+        );
     }
     let name: dayzero_model::Name = "hello".parse().unwrap();
-    let asked = VmRequest { name: name.clone(), offering: "small".parse().unwrap(), template: "tiny".parse().unwrap(), cluster: None };
+    let asked = VmRequest {
+        name: name.clone(),
+        offering: "small".parse().unwrap(),
+        template: "tiny".parse().unwrap(),
+        cluster: None,
+    };
     let vm = control.vm_create(asked.clone(), "test").await.unwrap();
     assert!(control.vm_create(asked, "test").await.is_err(), "a name is used once");
     let look = || control.mirror().vms[&name].clone();
@@ -116,7 +124,11 @@ async fn each_fault_stops_one_host_with_its_cause_and_a_retry_carries_on() {
         assert!(why.findings[0].sentence.contains(code), "{why:#?}");
         assert!(!why.findings[0].next_action.is_empty());
         let status = control.status().await.unwrap();
-        assert!(status.todo.iter().any(|todo| todo.code == code && todo.host.as_ref() == Some(&one)), "{:#?}", status.todo);
+        assert!(
+            status.todo.iter().any(|todo| todo.code == code && todo.host.as_ref() == Some(&one)),
+            "{:#?}",
+            status.todo
+        );
         why
     };
     stops("wrong-credential").await;
@@ -126,7 +138,10 @@ async fn each_fault_stops_one_host_with_its_cause_and_a_retry_carries_on() {
     rack.with(&one, |machine| machine.serial = machine.planned_serial());
     control.retry(&one, "test").await.unwrap();
     let why = stops("cable-swapped").await;
-    assert!(why.findings[0].next_action.contains("move the cable of pod-a from sw-b/1 to sw-a/1"), "{why:#?}");
+    assert!(
+        why.findings[0].next_action.contains("move the cable of pod-a from sw-b/1 to sw-a/1"),
+        "{why:#?}"
+    );
     rack.with(&one, |machine| machine.cabling = machine.planned_cabling());
     control.retry(&one, "test").await.unwrap();
     stops("foreign-disk").await;

@@ -21,15 +21,32 @@ async fn listeners_answer_their_own_routes_alone() {
     let rack = Rack::new(&site(1));
     let control = open(dir.path(), &rack);
     control.apply(request(site(1), None), "test").await.unwrap();
-    let paths = ["/", "/enrol", "/enrol/", "/media/x.iso", "/media/", "/v1/status", "/boot/script", "/images/manifest.json", "/login"];
+    let paths = [
+        "/",
+        "/enrol",
+        "/enrol/",
+        "/media/x.iso",
+        "/media/",
+        "/v1/status",
+        "/boot/script",
+        "/images/manifest.json",
+        "/login",
+    ];
     for path in paths {
         for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
             let enrol = ask(crate::enrol::routes(control.clone()), "10.77.0.11", method.clone(), path).await;
             let ours = path == "/enrol" && method == Method::POST;
-            assert_eq!(enrol != StatusCode::NOT_FOUND && enrol != StatusCode::METHOD_NOT_ALLOWED, ours, "{method} {path}: {enrol}");
+            assert_eq!(
+                enrol != StatusCode::NOT_FOUND && enrol != StatusCode::METHOD_NOT_ALLOWED,
+                ours,
+                "{method} {path}: {enrol}"
+            );
             assert_ne!(enrol, StatusCode::OK, "a request without a body grants nothing");
             let media = ask(crate::media::routes(control.clone()), "10.77.9.11", method.clone(), path).await;
-            assert!(media == StatusCode::NOT_FOUND || media == StatusCode::METHOD_NOT_ALLOWED, "{method} {path}: {media}");
+            assert!(
+                media == StatusCode::NOT_FOUND || media == StatusCode::METHOD_NOT_ALLOWED,
+                "{method} {path}: {media}"
+            );
         }
     }
 }

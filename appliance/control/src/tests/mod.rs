@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 /// The lab's plan, with the first `hosts` hosts.
 fn site(hosts: usize) -> Site {
-    let text = include_str!("../../../lifecycle/src/testing/lab.json");
-    let mut site: Site = serde_json::from_str(text).unwrap();
+    let text = include_str!("../../../plan/examples/lab.yaml");
+    let mut site = dayzero_plan::load_str("lab.yaml", text, &dayzero_plan::Known::default()).unwrap().0;
     let cluster = &mut site.zones[0].pods[0].clusters[0];
     cluster.hosts.truncate(hosts);
     if hosts == 1 {

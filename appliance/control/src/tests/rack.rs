@@ -3,7 +3,9 @@
 
 use crate::control::Control;
 use crate::view::Progress;
-use crate::world::{AgentFault, Agents, Bmcs, Path, PathPuller, PingRun, PingStats, Pings, Profiles, WriterWatch};
+use crate::world::{
+    AgentFault, Agents, Bmcs, Path, PathPuller, PingRun, PingStats, Pings, Profiles, WriterWatch,
+};
 use async_trait::async_trait;
 use axum::extract::connect_info::MockConnectInfo;
 use base64::Engine;
@@ -90,6 +92,8 @@ pub(super) struct Machine {
     /// Roles whose path is broken, and since when none of the bond's legs is left.
     pub(super) broken: BTreeSet<Name>,
     dark: Option<Instant>,
+    /// The longest such time.
+    darkest: Duration,
     writing: bool,
     blocks: u64,
     volume_group: bool,
@@ -127,6 +131,7 @@ impl Rack {
             luns: Vec::new(),
             broken: BTreeSet::new(),
             dark: None,
+            darkest: Duration::ZERO,
             writing: false,
             blocks: 0,
             volume_group: false,
@@ -190,7 +195,11 @@ impl Rack {
             let pxe = matches!(machine.runs, Runs::Pxe);
             let enrol = match &machine.runs {
                 Runs::Discovery { enrolled: false, boot, key } => {
-                    let medium = machine.medium.as_ref().and_then(|iso| read_iso(iso).ok()).filter(|file| file.boot == *boot);
+                    let medium = machine
+                        .medium
+                        .as_ref()
+                        .and_then(|iso| read_iso(iso).ok())
+                        .filter(|file| file.boot == *boot);
                     let nonce = medium.map(|file| file.nonce);
                     let mac = machine.plan.bond.nics[0].mac;
                     (nonce.is_some() || machine.ca_told).then(|| key.request(*boot, mac, nonce))
@@ -213,7 +222,13 @@ impl Rack {
         if let Some((installed, boots)) = connect {
             self.with(host, |machine| machine.connected = true);
             let kernel_boot = format!("boot-{boots}");
-            let facts = AgentFacts { installed, version: "1".into(), kernel_boot, connected: true, since: control.now() };
+            let facts = AgentFacts {
+                installed,
+                version: "1".into(),
+                kernel_boot,
+                connected: true,
+                since: control.now(),
+            };
             control.agent_came(host, facts).await;
         }
     }
@@ -228,7 +243,13 @@ impl Rack {
             What::Script { action: BootAction::Discovery { boot: window.boot, cmdline }, peer },
             What::HttpFile { path: "/boot/file/initrd.img".into(), peer, status: 200, bytes: 1 },
         ] {
-            let event = PxeEvent { interface: "mgmt0".into(), mac: Some(mac), host: Some(host.clone()), boot: Some(window.boot), what };
+            let event = PxeEvent {
+                interface: "mgmt0".into(),
+                mac: Some(mac),
+                host: Some(host.clone()),
+                boot: Some(window.boot),
+                what,
+            };
             control.note_event(event).await.unwrap();
         }
         self.with(host, |machine| {
@@ -252,7 +273,8 @@ impl Rack {
 
     fn write(&self, host: &HostName) {
         let progress = self.with(host, |machine| {
-            let paths = machine.plan.storage_nics.iter().filter(|nic| !machine.broken.contains(&nic.role)).count();
+            let paths =
+                machine.plan.storage_nics.iter().filter(|nic| !machine.broken.contains(&nic.role)).count();
             if machine.writing && paths > 0 {
                 machine.blocks += 1;
             }
@@ -269,7 +291,13 @@ impl Rack {
             let up = !machine.broken.contains(&nic.role);
             LegState { mac: nic.mac, kernel_name: nic.role.to_string(), up, usable: up }
         });
-        let bond = BondState { name: "bond0".into(), mode: "802.3ad".into(), active: None, legs: legs.collect(), partner: None };
+        let bond = BondState {
+            name: "bond0".into(),
+            mode: "802.3ad".into(),
+            active: None,
+            legs: legs.collect(),
+            partner: None,
+        };
         NetworkReport {
             converged: true,
             bond: Some(bond),
@@ -282,7 +310,12 @@ impl Rack {
     fn neighbours(machine: &Machine) -> Vec<Neighbour> {
         let one = |(mac, port): (&MacAddr, &String)| {
             let (system, port) = port.split_once('/').unwrap();
-            Neighbour { nic_mac: *mac, system_name: system.into(), port_id: port.into(), port_description: None }
+            Neighbour {
+                nic_mac: *mac,
+                system_name: system.into(),
+                port_id: port.into(),
+                port_description: None,
+            }
         };
         machine.cabling.iter().map(one).collect()
     }
@@ -290,13 +323,20 @@ impl Rack {
     fn storage(machine: &Machine) -> Vec<LunReport> {
         let report = |lun: &LunSpec| {
             let state = |path: &dayzero_model::storage::PathSpec| {
-                let role = machine.plan.storage_nics.iter().find(|nic| nic.mac == path.nic).map(|nic| &nic.role);
+                let role =
+                    machine.plan.storage_nics.iter().find(|nic| nic.mac == path.nic).map(|nic| &nic.role);
                 let active = role.is_some_and(|role| !machine.broken.contains(role));
                 PathState { portal: path.portal, kernel_name: "sdb".into(), active }
             };
             let paths = lun.paths.iter().map(state).collect();
             let device = Some(format!("/dev/mapper/3{}", lun.wwn));
-            LunReport { storage: Some(lun.storage.clone()), device, size: Bytes(4 << 30), paths, problems: vec![] }
+            LunReport {
+                storage: Some(lun.storage.clone()),
+                device,
+                size: Bytes(4 << 30),
+                paths,
+                problems: vec![],
+            }
         };
         machine.luns.iter().map(report).collect()
     }
@@ -311,7 +351,11 @@ impl Rack {
             link: true,
         };
         Inventory {
-            system: SystemIdentity { serial: Some(machine.serial.clone()), uuid: machine.plan.uuid.clone(), ..Default::default() },
+            system: SystemIdentity {
+                serial: Some(machine.serial.clone()),
+                uuid: machine.plan.uuid.clone(),
+                ..Default::default()
+            },
             boot_mode: BootMode::Uefi,
             firmware: Firmware::default(),
             cpu: Cpu { threads: 2, sockets: 1, ..Cpu::default() },
@@ -359,12 +403,16 @@ impl Rack {
                 (machine.writing, machine.blocks) = (true, 0);
                 Report::Ok
             }
-            Order::WriterVerify => Report::Writer(WriterProgress { read_back: machine.blocks.max(1), ..Default::default() }),
+            Order::WriterVerify => {
+                Report::Writer(WriterProgress { read_back: machine.blocks.max(1), ..Default::default() })
+            }
             Order::WriterStop => {
                 machine.writing = false;
                 Report::Ok
             }
-            Order::Capacity => Report::Capacity(Capacity { threads: 2, cpu: Mhz(4000), memory: MebiBytes(1024), kvm: true }),
+            Order::Capacity => {
+                Report::Capacity(Capacity { threads: 2, cpu: Mhz(4000), memory: MebiBytes(1024), kvm: true })
+            }
             Order::VmStart(spec) => {
                 machine.vms.insert(spec.name.clone(), spec);
                 Report::Ok
@@ -374,15 +422,26 @@ impl Rack {
                 Report::Ok
             }
             Order::Vms => {
-                let vm = |name: &Name| VmReport { name: name.clone(), state: "running".into(), console: vec![format!("I am {name}")] };
+                let vm = |name: &Name| VmReport {
+                    name: name.clone(),
+                    state: "running".into(),
+                    console: vec![format!("I am {name}")],
+                };
                 Report::Vms(machine.vms.keys().map(vm).collect())
             }
             Order::InspectDisk { .. } => Report::Ok,
         })
     }
 
-    fn install(machine: &mut Machine, order: &dayzero_model::install::InstallOrder) -> Result<Report, AgentError> {
-        let finding = dayzero_model::install::DiskFinding::new(order.disk.serial.clone(), None, machine.foreign.clone());
+    fn install(
+        machine: &mut Machine,
+        order: &dayzero_model::install::InstallOrder,
+    ) -> Result<Report, AgentError> {
+        let finding = dayzero_model::install::DiskFinding::new(
+            order.disk.serial.clone(),
+            None,
+            machine.foreign.clone(),
+        );
         let consented = order.consent.as_ref().is_some_and(|consent| consent.finding == finding.digest);
         if !machine.foreign.is_empty() && !consented {
             return Err(AgentError {
@@ -418,7 +477,10 @@ pub(super) async fn post_enrol(control: &Arc<Control>, request: &EnrolRequest, p
     let peer: SocketAddr = SocketAddr::new(peer.parse().unwrap(), 4711);
     let routes = crate::enrol::routes(control.clone()).layer(MockConnectInfo(peer));
     let body = serde_json::to_vec(request).unwrap();
-    let asked = axum::http::Request::post("/enrol").header("content-type", "application/json").body(axum::body::Body::from(body)).unwrap();
+    let asked = axum::http::Request::post("/enrol")
+        .header("content-type", "application/json")
+        .body(axum::body::Body::from(body))
+        .unwrap();
     let answer = routes.oneshot(asked).await.unwrap();
     let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
     serde_json::from_slice(&bytes).unwrap()
@@ -430,7 +492,10 @@ impl Bmcs for Rack {
         let machines = self.machines();
         let found = machines.values().find(|machine| IpAddr::V4(machine.plan.bmc.address) == target.address);
         let Some(machine) = found else {
-            return Err(BmcError::Unreachable { address: target.address.to_string(), reason: "nobody".into() });
+            return Err(BmcError::Unreachable {
+                address: target.address.to_string(),
+                reason: "nobody".into(),
+            });
         };
         if machine.accounts.get(&credential.user) != Some(credential.password.expose()) {
             return Err(BmcError::WrongCredential { user: credential.user.clone() });
@@ -500,7 +565,8 @@ impl Bmc for FakeBmc {
     }
     async fn boot_override(&self) -> Result<BootOverride, BmcError> {
         let set = self.with(|machine| machine.pxe_once);
-        let (target, lasting) = if set { (BootTarget::Pxe, Lasting::Once) } else { (BootTarget::None, Lasting::Disabled) };
+        let (target, lasting) =
+            if set { (BootTarget::Pxe, Lasting::Once) } else { (BootTarget::None, Lasting::Disabled) };
         Ok(BootOverride { target, lasting, mode: None, observed: String::new() })
     }
     async fn boot_order(&self) -> Result<Vec<String>, BmcError> {
@@ -551,7 +617,9 @@ impl Console for FakeConsole {
     async fn next_line(&mut self) -> Result<Option<String>, BmcError> {
         tokio::time::sleep(Duration::from_millis(5)).await;
         Ok(Some(self.rack.with(&self.host, |machine| match &machine.runs {
-            Runs::Discovery { boot, key, enrolled: false } => format!("{VOUCH_LINE} {boot} {}", key.fingerprint()),
+            Runs::Discovery { boot, key, enrolled: false } => {
+                format!("{VOUCH_LINE} {boot} {}", key.fingerprint())
+            }
             _ => "login:".to_owned(),
         })))
     }
@@ -615,7 +683,9 @@ impl PathPuller for Rack {
     async fn restore(&self, path: &Path) -> Result<(), String> {
         self.with(&path.host, |machine| {
             machine.broken.remove(&path.role);
-            machine.dark = None;
+            if let Some(since) = machine.dark.take() {
+                machine.darkest = machine.darkest.max(since.elapsed());
+            }
         });
         Ok(())
     }
@@ -624,26 +694,29 @@ impl PathPuller for Rack {
 struct FakePings {
     rack: Arc<Rack>,
     host: HostName,
-    longest: Mutex<Duration>,
 }
 
 impl PingRun for FakePings {
     fn stats(&self) -> PingStats {
-        let silent = self.rack.with(&self.host, |machine| machine.dark.map_or(Duration::ZERO, |since| since.elapsed()));
-        let mut longest = self.longest.lock().unwrap();
-        *longest = (*longest).max(silent).max(Duration::from_millis(11));
-        PingStats { sent: 10, back: 10, longest: *longest, silent }
+        let (silent, darkest) = self.rack.with(&self.host, |machine| {
+            (machine.dark.map_or(Duration::ZERO, |since| since.elapsed()), machine.darkest)
+        });
+        PingStats { sent: 10, back: 10, longest: darkest.max(silent).max(Duration::from_millis(11)), silent }
     }
     fn reset(&self) {
-        *self.longest.lock().unwrap() = Duration::ZERO;
+        self.rack.with(&self.host, |machine| machine.darkest = Duration::ZERO);
     }
 }
 
 impl Pings for Rack {
     fn start(&self, address: Ipv4Addr) -> Result<Box<dyn PingRun>, String> {
-        let host = self.machines().values().find(|machine| machine.plan.address == address).map(|m| m.plan.name.clone());
+        let host = self
+            .machines()
+            .values()
+            .find(|machine| machine.plan.address == address)
+            .map(|m| m.plan.name.clone());
         let rack = self.me.upgrade().unwrap();
-        Ok(Box::new(FakePings { rack, host: host.unwrap(), longest: Mutex::default() }))
+        Ok(Box::new(FakePings { rack, host: host.unwrap() }))
     }
 }
 
@@ -654,13 +727,6 @@ impl Machine {
 
     pub(super) fn planned_cabling(&self) -> BTreeMap<MacAddr, String> {
         self.plan.nics().map(|(_, mac, port)| (mac, port.to_string())).collect()
-    }
-
-    pub(super) fn boot_key(&self) -> Option<(BootId, Sha256)> {
-        match &self.runs {
-            Runs::Discovery { boot, key, .. } => Some((*boot, key.fingerprint())),
-            _ => None,
-        }
     }
 }
 

@@ -9,7 +9,10 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
     let plan = &s.placed.host.bmc;
     let Some(bmc) = s.facts.bmc.as_ref().filter(|bmc| bmc.address == plan.address) else {
         let waits_for = match s.facts.bmc_lease {
-            None => format!("the BMC {} to ask for its address ({}) by DHCP, and to answer", plan.mac, plan.address),
+            None => format!(
+                "the BMC {} to ask for its address ({}) by DHCP, and to answer",
+                plan.mac, plan.address
+            ),
             Some(_) => format!("the BMC at {} to answer", plan.address),
         };
         return Outcome::work(Action::ContactBmc, waits_for);
@@ -18,7 +21,9 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
     match s.facts.credential {
         CredentialPhase::Factory => rotate(RotateStep::Store, "a generated credential to be stored"),
         CredentialPhase::Stored => rotate(RotateStep::Send, "the BMC to take the generated credential"),
-        CredentialPhase::Works => rotate(RotateStep::DisableFactory, "the BMC to refuse the factory credential"),
+        CredentialPhase::Works => {
+            rotate(RotateStep::DisableFactory, "the BMC to refuse the factory credential")
+        }
         CredentialPhase::FactoryDisabled => {
             let protocol = format!("{:?}", bmc.protocol);
             let pin = bmc.certificate.map_or_else(String::new, |pin| {

@@ -8,8 +8,18 @@ use dayzero_model::site::Host;
 
 /// Placeholders that vendors leave in identity fields, in lower case.
 const JUNK: [&str; 12] = [
-    "", "to be filled by o.e.m.", "default string", "none", "not specified", "system serial number", "0123456789",
-    "123456789", "unknown", "n/a", "not available", "00000000-0000-0000-0000-000000000000",
+    "",
+    "to be filled by o.e.m.",
+    "default string",
+    "none",
+    "not specified",
+    "system serial number",
+    "0123456789",
+    "123456789",
+    "unknown",
+    "n/a",
+    "not available",
+    "00000000-0000-0000-0000-000000000000",
 ];
 
 /// A value, unless it is a placeholder.
@@ -34,7 +44,12 @@ pub fn swapped_uuid(uuid: &str) -> Option<String> {
 ///
 /// # Errors
 /// Cause `serial-mismatch`.
-pub fn compare(host: &Host, serial: Option<&str>, uuid: Option<&str>, by: &str) -> Result<Vec<String>, Cause> {
+pub fn compare(
+    host: &Host,
+    serial: Option<&str>,
+    uuid: Option<&str>,
+    by: &str,
+) -> Result<Vec<String>, Cause> {
     let mut agreed = Vec::new();
     if let Some(serial) = told(serial) {
         if !serial.eq_ignore_ascii_case(host.serial.trim()) {
@@ -81,6 +96,7 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
     } else {
         format!("the BMC tells the planned {}", agreed.join(", "))
     };
-    let rests_on = (&bmc.serial, &bmc.uuid, &bmc.bmc_mac, &bmc.nic_macs, &host.serial, &host.uuid, &host.bmc.mac);
+    let rests_on =
+        (&bmc.serial, &bmc.uuid, &bmc.bmc_mac, &bmc.nic_macs, &host.serial, &host.uuid, &host.bmc.mac);
     Outcome::met(evidence, &rests_on)
 }

@@ -20,10 +20,15 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
             install.disk,
             facts.boot_order.join(", ")
         );
-        return Outcome::met(evidence, &(&install.disk, &install.disk_guid, &install.machine_id, &facts.boot_order));
+        return Outcome::met(
+            evidence,
+            &(&install.disk, &install.disk_guid, &install.machine_id, &facts.boot_order),
+        );
     }
     match running {
-        Some(agent) if agent.installed => Outcome::work(Action::ReadBootOrder, "the boot order to be read back"),
+        Some(agent) if agent.installed => {
+            Outcome::work(Action::ReadBootOrder, "the boot order to be read back")
+        }
         Some(_) => Outcome::work(Action::RebootToDisk, "the restart from disk"),
         None => Outcome::wait("the installed system to start and its agent to connect", deadlines::DISK_BOOT),
     }

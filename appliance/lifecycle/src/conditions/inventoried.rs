@@ -19,7 +19,9 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
         };
     };
     let system = &inventory.system;
-    if let Err(cause) = identified::compare(host, system.serial.as_deref(), system.uuid.as_deref(), "the host") {
+    if let Err(cause) =
+        identified::compare(host, system.serial.as_deref(), system.uuid.as_deref(), "the host")
+    {
         return Outcome::Failed(cause);
     }
     let (cpu, disks, nics) = (&inventory.cpu, inventory.disks.len(), inventory.nics.len());

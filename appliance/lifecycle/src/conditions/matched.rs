@@ -17,7 +17,8 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
         Some(drift) if drift.is_empty() => {
             let inventory = s.facts.inventory.as_ref();
             let rests_on = (profile, inventory.map(|i| (&i.cpu, &i.dimms, &i.disks, &i.firmware)));
-            let nics: Vec<_> = inventory.into_iter().flat_map(|i| &i.nics).map(|nic| (nic.mac, &nic.slot)).collect();
+            let nics: Vec<_> =
+                inventory.into_iter().flat_map(|i| &i.nics).map(|nic| (nic.mac, &nic.slot)).collect();
             Outcome::met(format!("profile {profile} matches: no drift"), &(rests_on, nics))
         }
         Some(drift) => Outcome::Failed(profile_drift(host, profile.as_str(), drift)),

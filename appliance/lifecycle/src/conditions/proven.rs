@@ -43,16 +43,27 @@ pub fn trial_text(trial: &Trial) -> String {
 }
 
 fn evidence(report: &ProofReport) -> String {
-    let worst = |probe: Probe| report.trials.iter().filter(|trial| trial.probe == probe).map(|trial| trial.gap.0).max();
+    let worst = |probe: Probe| {
+        report.trials.iter().filter(|trial| trial.probe == probe).map(|trial| trial.gap.0).max()
+    };
     let (gap, stall) = (worst(Probe::Ping).unwrap_or(0), worst(Probe::Writer).unwrap_or(0));
-    format!("{} trials held: longest gap {gap} ms, longest stall {stall} ms, no wrong block", report.trials.len())
+    format!(
+        "{} trials held: longest gap {gap} ms, longest stall {stall} ms, no wrong block",
+        report.trials.len()
+    )
 }
 
 fn not_held(s: &Snapshot<'_>, report: &ProofReport) -> Cause {
     let retry = format!("then `dayzero host retry {}`", s.placed.host.name);
     if let Some(why) = &report.refused {
         let next = format!("restore what is named, {retry}");
-        return cause("proof-refused", "the proof did not start or stopped early", "a host with every path usable", why, next);
+        return cause(
+            "proof-refused",
+            "the proof did not start or stopped early",
+            "a host with every path usable",
+            why,
+            next,
+        );
     }
     let broken: Vec<_> = report.trials.iter().filter(|trial| !trial.held).collect();
     let shown = |trial: &&Trial| {

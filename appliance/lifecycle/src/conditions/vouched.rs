@@ -41,11 +41,14 @@ pub(crate) fn last_hop(s: &Snapshot<'_>) -> (&'static str, String) {
 pub fn step(s: &Snapshot<'_>) -> Outcome {
     if let Some(vouch) = &s.facts.vouch {
         let key = vouch.key.to_string();
-        let evidence = format!("the BMC vouched for key {} by {} in boot {}", &key[..16], vouch.channel, vouch.boot);
+        let evidence =
+            format!("the BMC vouched for key {} by {} in boot {}", &key[..16], vouch.channel, vouch.boot);
         return Outcome::met(evidence, &(vouch.key, vouch.certificate));
     }
     match s.facts.window.as_ref().filter(|window| window.powered.is_some()) {
-        None => Outcome::work(Action::BootDiscovery, "one-time network boot to be set, read back, and power on"),
+        None => {
+            Outcome::work(Action::BootDiscovery, "one-time network boot to be set, read back, and power on")
+        }
         Some(window) => {
             let (waits_for, within, _) = hop(window);
             Outcome::wait(waits_for, within)

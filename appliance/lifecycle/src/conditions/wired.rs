@@ -18,7 +18,9 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
     };
     let network_basis = basis(&network);
     if s.facts.network_basis != Some(network_basis) {
-        let work = || Outcome::work(Action::ApplyNetwork(Box::new(network), network_basis), "bond, bridges and routes");
+        let work = || {
+            Outcome::work(Action::ApplyNetwork(Box::new(network), network_basis), "bond, bridges and routes")
+        };
         return agent_or_wait(s, true).unwrap_or_else(work);
     }
     if let Some(failed) = network_fault(s, &network) {
@@ -26,7 +28,9 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
     }
     let luns_basis = basis(&luns);
     if !luns.is_empty() && s.facts.luns_basis != Some(luns_basis) {
-        let work = || Outcome::work(Action::ConnectStorage(luns, luns_basis), "iSCSI sessions and multipath devices");
+        let work = || {
+            Outcome::work(Action::ConnectStorage(luns, luns_basis), "iSCSI sessions and multipath devices")
+        };
         return agent_or_wait(s, true).unwrap_or_else(work);
     }
     if let Some(failed) = storage_fault(s, &luns) {
@@ -47,7 +51,8 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
 
 /// Everything but the volume group is there: what a host needs to be elected.
 pub fn paths_ready(s: &Snapshot<'_>) -> bool {
-    let (Ok(network), Ok(luns)) = (desired::network(s.site, &s.placed), desired::luns(s.site, &s.placed)) else {
+    let (Ok(network), Ok(luns)) = (desired::network(s.site, &s.placed), desired::luns(s.site, &s.placed))
+    else {
         return false;
     };
     let current = s.facts.network_basis == Some(basis(&network)) && s.facts.luns_basis == Some(basis(&luns));
@@ -62,7 +67,9 @@ pub fn leg_faults(report: &NetworkReport, wanted: &HostNetwork) -> Vec<String> {
         match bond.legs.iter().find(|leg| leg.mac == *mac) {
             None => faults.push(format!("leg {mac} is not in {}", bond.name)),
             Some(leg) if !leg.up => faults.push(format!("leg {mac} ({}) is down", leg.kernel_name)),
-            Some(leg) if !leg.usable => faults.push(format!("leg {mac} ({}) carries nothing", leg.kernel_name)),
+            Some(leg) if !leg.usable => {
+                faults.push(format!("leg {mac} ({}) carries nothing", leg.kernel_name))
+            }
             Some(_) => {}
         }
     }
@@ -126,7 +133,8 @@ fn storage_fault(s: &Snapshot<'_>, wanted: &[LunSpec]) -> Option<Outcome> {
 fn evidence(s: &Snapshot<'_>, network: &HostNetwork) -> String {
     let bond = s.facts.network.as_ref().and_then(|report| report.bond.as_ref());
     let mode = bond.map_or_else(String::new, |bond| bond.mode.clone());
-    let partner = bond.and_then(|bond| bond.partner).map_or_else(String::new, |mac| format!(", LACP partner {mac}"));
+    let partner =
+        bond.and_then(|bond| bond.partner).map_or_else(String::new, |mac| format!(", LACP partner {mac}"));
     let paths: usize = s.facts.luns.iter().map(|lun| lun.paths.len()).sum();
     let devices: Vec<_> = s.facts.luns.iter().filter_map(|lun| lun.device.clone()).collect();
     let storage = if devices.is_empty() {
@@ -134,5 +142,10 @@ fn evidence(s: &Snapshot<'_>, network: &HostNetwork) -> String {
     } else {
         format!("; {paths} path(s) to {}", devices.join(", "))
     };
-    format!("{} {mode} with {} legs{partner}; {}{storage}", network.bond.name, network.bond.legs.len(), network.management)
+    format!(
+        "{} {mode} with {} legs{partner}; {}{storage}",
+        network.bond.name,
+        network.bond.legs.len(),
+        network.management
+    )
 }

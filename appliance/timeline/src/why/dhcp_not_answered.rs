@@ -15,6 +15,8 @@ pub(super) fn apply(events: &[Event], _: &WhyContext<'_>) -> Option<Finding> {
         rule: "dhcp-not-answered",
         sentence: format!("{count} DHCP message(s) were not answered: {reason}"),
         evidence: vec![text::line(event)],
-        next_action: "if this machine belongs here, put its MAC into the plan and apply it; else find out whose it is".to_owned(),
+        next_action:
+            "if this machine belongs here, put its MAC into the plan and apply it; else find out whose it is"
+                .to_owned(),
     })
 }

@@ -15,6 +15,8 @@ pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Findin
             "the plan bonds the pod NICs by 802.3ad".to_owned(),
             format!("power on since {powered}, no DHCP message of a pod NIC since"),
         ],
-        next_action: "switch LACP fallback (\"no lacp suspend-individual\", \"lacp force-up\") on at both ports".to_owned(),
+        next_action:
+            "switch LACP fallback (\"no lacp suspend-individual\", \"lacp force-up\") on at both ports"
+                .to_owned(),
     })
 }

@@ -10,7 +10,9 @@ fn is(what: &What, wanted: &str) -> bool {
 
 pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
     let (at, offer) = last(events, |what| is(what, "OFFER"))?;
-    if follows(events, at, |what| is(what, "REQUEST") || is(what, "ACK")) || !overdue(offer, context, PATIENCE) {
+    if follows(events, at, |what| is(what, "REQUEST") || is(what, "ACK"))
+        || !overdue(offer, context, PATIENCE)
+    {
         return None;
     }
     let tries = events.iter().filter(|event| is(&event.what, "DISCOVER")).count();

@@ -10,7 +10,8 @@ const NOW: u64 = 1_000_000;
 
 fn events(list: Vec<(u64, What)>) -> Vec<Event> {
     let mac = Some(MacAddr([0x52, 0x54, 0, 0x77, 1, 1]));
-    let event = |(at, what)| Event { at: Timestamp(at), host: Some("host1".parse().unwrap()), mac, boot: None, what };
+    let event =
+        |(at, what)| Event { at: Timestamp(at), host: Some("host1".parse().unwrap()), mac, boot: None, what };
     list.into_iter().map(event).collect()
 }
 
@@ -59,10 +60,20 @@ fn each_fault_is_found_by_its_rule() {
     assert_eq!(rules(healthy[..6].to_vec()), ["kernel-not-fetched"]);
     assert_eq!(rules(healthy[..7].to_vec()), ["kernel-not-fetched", "agent-silent"]);
     assert_eq!(rules(healthy[..2].to_vec()), ["no-request-after-offer"]);
-    assert_eq!(rules(vec![(NOW - 100, dhcp("DISCOVER")), (NOW - 90, out("OFFER"))]), Vec::<&str>::new(), "it just began");
+    assert_eq!(
+        rules(vec![(NOW - 100, dhcp("DISCOVER")), (NOW - 90, out("OFFER"))]),
+        Vec::<&str>::new(),
+        "it just began"
+    );
     assert_eq!(rules(vec![(1, tftp(1468, Some("timed out")))]), ["tftp-stopped"]);
-    assert_eq!(rules(vec![(1, tftp(0, Some("timed out"))), (2, What::TftpStart { file: "x".into() })]), Vec::<&str>::new());
-    assert_eq!(rules(vec![(1, What::DhcpIgnored { reason: "not in the plan".into() })]), ["dhcp-not-answered"]);
+    assert_eq!(
+        rules(vec![(1, tftp(0, Some("timed out"))), (2, What::TftpStart { file: "x".into() })]),
+        Vec::<&str>::new()
+    );
+    assert_eq!(
+        rules(vec![(1, What::DhcpIgnored { reason: "not in the plan".into() })]),
+        ["dhcp-not-answered"]
+    );
 }
 
 #[test]

@@ -12,10 +12,21 @@ pub(super) fn apply(events: &[Event], _: &WhyContext<'_>) -> Option<Finding> {
     }
     let (sentence, next_action) = if *bytes == 0 {
         let sentence = format!("TFTP of {file} began, but no block was ever acknowledged");
-        (sentence, "look for a firewall or relay between host and appliance that lets UDP 69 pass but not the transfer's own port")
+        (
+            sentence,
+            "look for a firewall or relay between host and appliance that lets UDP 69 pass but not the transfer's own port",
+        )
     } else {
         let sentence = format!("TFTP of {file} stopped after {bytes} bytes");
-        (sentence, "compare the MTU of host port, switches and appliance: blocks of 1468 bytes need 1500; then look for packet loss")
+        (
+            sentence,
+            "compare the MTU of host port, switches and appliance: blocks of 1468 bytes need 1500; then look for packet loss",
+        )
     };
-    Some(Finding { rule: "tftp-stopped", sentence, evidence: vec![text::line(event)], next_action: next_action.to_owned() })
+    Some(Finding {
+        rule: "tftp-stopped",
+        sentence,
+        evidence: vec![text::line(event)],
+        next_action: next_action.to_owned(),
+    })
 }
