@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Applies a plan. Exit code 2 if it breaks a rule or nobody agreed.
-pub async fn apply(client: &Client, out: Output, file: &Path, yes: bool) -> Result<(), Failure> {
+pub(crate) async fn apply(client: &Client, out: Output, file: &Path, yes: bool) -> Result<(), Failure> {
     let site = plan::load(out, file)?;
     let credentials = credentials(out, file, &site)?;
     let preview: PlanPreview = client.post("/v1/plan/preview", &site).await?;

@@ -6,12 +6,12 @@ use dayzero_model::ids::{HostName, MacAddr, Name, Sha256};
 use std::path::PathBuf;
 
 /// Default place of the socket.
-pub const SOCKET: &str = "/var/lib/dayzero/dayzero.sock";
+pub(crate) const SOCKET: &str = "/var/lib/dayzero/dayzero.sock";
 
 /// Turns racked servers into a redundantly wired, running cloud.
 #[derive(Debug, Parser)]
 #[command(name = "dayzero", version, max_term_width = 100, arg_required_else_help = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// How results are written.
     #[arg(short, long, global = true, value_enum, default_value = "text")]
     pub output: Format,
@@ -25,7 +25,7 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the control plane.
     Serve {
         /// Its configuration (TOML); appliance/examples/serve.toml explains every key.
@@ -91,7 +91,7 @@ pub enum Command {
 
 /// `dayzero plan`.
 #[derive(Debug, Subcommand)]
-pub enum PlanCommand {
+pub(crate) enum PlanCommand {
     /// Read and check a plan. Exit code 2 if it breaks a rule.
     Check {
         /// The plan.
@@ -114,7 +114,7 @@ pub enum PlanCommand {
 
 /// `dayzero host`.
 #[derive(Debug, Subcommand)]
-pub enum HostCommand {
+pub(crate) enum HostCommand {
     /// Its conditions with evidence, facts and timeline.
     Show {
         /// The host.
@@ -159,7 +159,7 @@ pub enum HostCommand {
 
 /// `dayzero vm`.
 #[derive(Debug, Subcommand)]
-pub enum VmCommand {
+pub(crate) enum VmCommand {
     /// Ask for a VM.
     Create(VmCreate),
     /// All VMs, where they run and why there.
@@ -168,7 +168,7 @@ pub enum VmCommand {
 
 /// `dayzero vm create`.
 #[derive(Debug, Args)]
-pub struct VmCreate {
+pub(crate) struct VmCreate {
     /// Offering: its size.
     #[arg(long)]
     pub offering: Name,
@@ -188,7 +188,7 @@ pub struct VmCreate {
 
 /// `dayzero store`.
 #[derive(Debug, Subcommand)]
-pub enum StoreCommand {
+pub(crate) enum StoreCommand {
     /// Read and check every record and blob: of the running appliance, or of a data directory that nobody serves.
     Verify {
         /// The data directory of an appliance that is stopped.
@@ -199,7 +199,7 @@ pub enum StoreCommand {
 
 /// `dayzero rehearse`.
 #[derive(Debug, Args)]
-pub struct Rehearse {
+pub(crate) struct Rehearse {
     /// The plan.
     #[arg(long, value_name = "FILE", required_unless_present = "clean")]
     pub plan: Option<PathBuf>,
@@ -222,7 +222,7 @@ pub struct Rehearse {
 
 /// `dayzero lab`.
 #[derive(Debug, Args)]
-pub struct Lab {
+pub(crate) struct Lab {
     /// Directory of the rack.
     #[arg(long, global = true, value_name = "DIR", default_value = "/var/tmp/dayzero-demo/rack")]
     pub dir: PathBuf,
@@ -233,7 +233,7 @@ pub struct Lab {
 
 /// A power button.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Button {
+pub(crate) enum Button {
     /// Switch on.
     On,
     /// Cut.
@@ -246,7 +246,7 @@ pub enum Button {
 
 /// What to do to the virtual rack. NICs are counted from 0 in the plan's order: bond first, then storage.
 #[derive(Debug, Subcommand)]
-pub enum LabCommand {
+pub(crate) enum LabCommand {
     /// Machines, cables, switches.
     Status,
     /// Pull the cable of a NIC: carrier is lost.

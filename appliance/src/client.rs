@@ -19,38 +19,38 @@ const MOST: usize = 256 << 20;
 
 /// A client of one appliance.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
 }
 
 impl Client {
     /// By its socket.
-    pub fn new(socket: &Path) -> Self {
+    pub(crate) fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
     }
 
     /// `GET`.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         read(path, &self.call(Method::GET, path, None).await?)
     }
 
     /// `POST` with an answer.
-    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
         read(path, &self.call(Method::POST, path, Some(json(body)?)).await?)
     }
 
     /// `POST` without a body, with an answer.
-    pub async fn post_empty<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+    pub(crate) async fn post_empty<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         read(path, &self.call(Method::POST, path, None).await?)
     }
 
     /// Anything that answers with nothing.
-    pub async fn act(&self, method: Method, path: &str) -> Result<(), Failure> {
+    pub(crate) async fn act(&self, method: Method, path: &str) -> Result<(), Failure> {
         self.call(method, path, None).await.map(drop)
     }
 
     /// `POST` of a body that answers with nothing.
-    pub async fn act_with<B: Serialize>(&self, path: &str, body: &B) -> Result<(), Failure> {
+    pub(crate) async fn act_with<B: Serialize>(&self, path: &str, body: &B) -> Result<(), Failure> {
         self.call(Method::POST, path, Some(json(body)?)).await.map(drop)
     }
 
@@ -105,7 +105,7 @@ fn refused(status: StatusCode, bytes: &[u8]) -> Failure {
 }
 
 /// A path segment, percent-encoded (RFC 3986 section 2.3: what is not unreserved).
-pub fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -14,7 +14,7 @@ const MOST: u64 = 1 << 20;
 /// `serve.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ServeConfig {
+pub(crate) struct ServeConfig {
     /// Data directory: store and socket.
     #[serde(default = "data_dir")]
     pub data_dir: PathBuf,
@@ -35,7 +35,7 @@ pub struct ServeConfig {
 /// The operators' listener.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Operators {
+pub(crate) struct Operators {
     /// Address and TCP port of REST and console.
     #[serde(default = "listen")]
     pub listen: SocketAddr,
@@ -47,7 +47,7 @@ pub struct Operators {
 /// What hosts boot and install.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Files {
+pub(crate) struct Files {
     /// Kernel of the discovery image.
     #[serde(default = "kernel")]
     pub kernel: PathBuf,
@@ -65,7 +65,7 @@ pub struct Files {
 /// Who pulls paths in a proof.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum PullerConfig {
+pub(crate) enum PullerConfig {
     /// A person, asked on the to-do list.
     #[default]
     Person,
@@ -117,7 +117,7 @@ impl Default for Files {
 }
 
 /// Reads the configuration. What is wrong is the user's fault, with its place.
-pub fn load(file: &Path) -> Result<ServeConfig, Failure> {
+pub(crate) fn load(file: &Path) -> Result<ServeConfig, Failure> {
     let shown = file.display();
     let unreadable = |error: std::io::Error| Failure::user(format!("the configuration {shown} cannot be read: {error}"));
     let size = std::fs::metadata(file).map_err(unreadable)?.len();
@@ -136,7 +136,7 @@ fn parse(text: &str) -> Result<ServeConfig, toml::de::Error> {
 
 impl ServeConfig {
     /// What control needs of it.
-    pub fn control(&self) -> ControlConfig {
+    pub(crate) fn control(&self) -> ControlConfig {
         let files = &self.files;
         ControlConfig {
             data: self.data_dir.clone(),

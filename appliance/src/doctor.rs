@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// A finding, for `-o json`.
 #[derive(Debug, Serialize)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// What was looked at.
     pub check: &'static str,
     /// `good`, `warning` or `fault`.
@@ -41,7 +41,7 @@ impl From<Finding> for Shown {
 }
 
 /// Looks, and says what it found.
-pub async fn run(client: &Client, out: Output, file: &Path, config: Option<&Path>) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, out: Output, file: &Path, config: Option<&Path>) -> Result<(), Failure> {
     let site = plan::load(out, file)?;
     let files = config.map(config::load).transpose()?.map(|config| config.files).unwrap_or_default();
     // Ports are ours while the appliance runs.

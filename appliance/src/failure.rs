@@ -4,7 +4,7 @@ use std::error::Error;
 
 /// The end of a command.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The user must change something: exit code 2.
     User(String),
     /// The system failed: exit code 1.
@@ -14,7 +14,7 @@ pub enum Failure {
 }
 
 /// An error with its causes in one line.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -31,17 +31,17 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 
 impl Failure {
     /// The user's fault.
-    pub fn user(text: impl Into<String>) -> Self {
+    pub(crate) fn user(text: impl Into<String>) -> Self {
         Self::User(text.into())
     }
 
     /// The system's failure, with its causes.
-    pub fn system(error: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn system(error: &(dyn Error + 'static)) -> Self {
         Self::System(chain(error))
     }
 
     /// The exit code.
-    pub fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::System(_) => 1,
             Self::User(_) => 2,
@@ -50,7 +50,7 @@ impl Failure {
     }
 
     /// What is still to be said.
-    pub fn message(&self) -> Option<&str> {
+    pub(crate) fn message(&self) -> Option<&str> {
         match self {
             Self::System(text) | Self::User(text) => Some(text),
             Self::Quiet(_) => None,

@@ -13,7 +13,7 @@ use dayzero_model::proof::ProofReport;
 use hyper::Method;
 
 /// `dayzero host …`.
-pub async fn run(client: &Client, out: Output, command: HostCommand) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, out: Output, command: HostCommand) -> Result<(), Failure> {
     match command {
         HostCommand::Show { host, events } => {
             let view: HostView = client.get(&format!("/v1/hosts/{host}?events={events}")).await?;
@@ -42,7 +42,7 @@ pub async fn run(client: &Client, out: Output, command: HostCommand) -> Result<(
 }
 
 /// Asks unless told not to; anything but `yes` ends it.
-pub fn sure(out: Output, yes: bool, question: &str) -> Result<(), Failure> {
+pub(crate) fn sure(out: Output, yes: bool, question: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
@@ -56,7 +56,7 @@ pub fn sure(out: Output, yes: bool, question: &str) -> Result<(), Failure> {
 }
 
 /// `dayzero prove`: exit code 1 if the proof did not hold, with the report all the same.
-pub async fn prove(client: &Client, out: Output, host: &HostName, without_leg: Option<Name>) -> Result<(), Failure> {
+pub(crate) async fn prove(client: &Client, out: Output, host: &HostName, without_leg: Option<Name>) -> Result<(), Failure> {
     let request = ProveRequest { without_leg };
     let report: ProofReport = client.post(&format!("/v1/hosts/{host}/prove"), &request).await?;
     out.show(&report, text::host::proof)?;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Runs the rack of a plan until it is told to end, or only clears a former one.
-pub async fn rehearse(out: Output, options: Rehearse) -> Result<(), Failure> {
+pub(crate) async fn rehearse(out: Output, options: Rehearse) -> Result<(), Failure> {
     let dir = options.dir;
     let Some(file) = options.plan.filter(|_| !options.clean) else {
         return clean(out, &dir);
@@ -77,7 +77,7 @@ fn button(button: Button) -> PowerAction {
 }
 
 /// Asks the rack for something and shows its answer.
-pub async fn run(out: Output, lab: Lab) -> Result<(), Failure> {
+pub(crate) async fn run(out: Output, lab: Lab) -> Result<(), Failure> {
     let mut client = LabClient::connect(&lab.dir).await.map_err(failed)?;
     let answer = client.ask(&request(lab.command)).await.map_err(failed)?;
     match (&answer, out.format) {

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     #[default]
     Text,
@@ -19,14 +19,14 @@ pub enum Format {
 
 /// The terminal.
 #[derive(Clone, Copy, Debug)]
-pub struct Output {
+pub(crate) struct Output {
     /// How results are written.
     pub format: Format,
 }
 
 impl Output {
     /// A result: JSON as it is, or the text made from it.
-    pub fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+    pub(crate) fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
         match self.format {
             Format::Json => {
                 let json = serde_json::to_string_pretty(value).map_err(|e| Failure::system(&e))?;
@@ -37,19 +37,19 @@ impl Output {
     }
 
     /// Lines for people; without control characters; ends with one line feed.
-    pub fn text(self, text: &str) -> Result<(), Failure> {
+    pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
         let clean: String = text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
         let end = if clean.is_empty() || clean.ends_with('\n') { "" } else { "\n" };
         self.raw(&format!("{clean}{end}"))
     }
 
     /// A sentence that says what was done; nothing in JSON.
-    pub fn done(self, sentence: &str) -> Result<(), Failure> {
+    pub(crate) fn done(self, sentence: &str) -> Result<(), Failure> {
         if self.format == Format::Text { self.text(sentence) } else { self.raw("{}\n") }
     }
 
     /// Bytes as they are.
-    pub fn raw(self, text: &str) -> Result<(), Failure> {
+    pub(crate) fn raw(self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         match written {
@@ -59,14 +59,14 @@ impl Output {
     }
 
     /// A note beside the result: standard error.
-    pub fn note(self, text: &str) {
+    pub(crate) fn note(self, text: &str) {
         let clean: String = text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
         let mut err = io::stderr().lock();
         let _ = writeln!(err, "{}", clean.trim_end_matches('\n'));
     }
 
     /// Asks a question on the terminal; the answer without its line end, none at the end of input.
-    pub fn ask(self, question: &str) -> Result<Option<String>, Failure> {
+    pub(crate) fn ask(self, question: &str) -> Result<Option<String>, Failure> {
         let mut err = io::stderr().lock();
         write!(err, "{question} ").and_then(|()| err.flush()).map_err(|e| Failure::system(&e))?;
         let mut line = String::new();
@@ -75,7 +75,7 @@ impl Output {
     }
 
     /// True if a person sits at standard input.
-    pub fn is_person(self) -> bool {
+    pub(crate) fn is_person(self) -> bool {
         io::stdin().is_terminal()
     }
 }

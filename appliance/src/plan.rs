@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// `dayzero plan …`.
-pub fn run(out: Output, command: PlanCommand) -> Result<(), Failure> {
+pub(crate) fn run(out: Output, command: PlanCommand) -> Result<(), Failure> {
     match command {
         PlanCommand::Check { file } => check(out, &file),
         PlanCommand::Init { csv } => init(out, csv.as_deref()),
@@ -43,7 +43,7 @@ fn check(out: Output, file: &Path) -> Result<(), Failure> {
 }
 
 /// A plan that broke no rule; what is wrong or to be looked at goes to standard error.
-pub fn load(out: Output, file: &Path) -> Result<Site, Failure> {
+pub(crate) fn load(out: Output, file: &Path) -> Result<Site, Failure> {
     match dayzero_plan::load_with(file, &known()) {
         Ok((site, source)) => {
             if !source.warnings().is_empty() {

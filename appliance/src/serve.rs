@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Runs the control plane.
-pub async fn serve(out: Output, file: &Path) -> Result<(), Failure> {
+pub(crate) async fn serve(out: Output, file: &Path) -> Result<(), Failure> {
     let config = config::load(file)?;
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     on_signals(stop.clone())?;

@@ -9,25 +9,25 @@ use dayzero_control::view::{StatusView, WhyView};
 use hyper::Method;
 
 /// The site at a glance.
-pub async fn status(client: &Client, out: Output) -> Result<(), Failure> {
+pub(crate) async fn status(client: &Client, out: Output) -> Result<(), Failure> {
     let view: StatusView = client.get("/v1/status").await?;
     out.show(&view, text::status::status)
 }
 
 /// The boot flight recorder.
-pub async fn why(client: &Client, out: Output, subject: &str) -> Result<(), Failure> {
+pub(crate) async fn why(client: &Client, out: Output, subject: &str) -> Result<(), Failure> {
     let view: WhyView = client.get(&format!("/v1/why/{}", segment(subject))).await?;
     out.show(&view, text::why::why)
 }
 
 /// A person did what was asked for.
-pub async fn confirm(client: &Client, out: Output, id: &str) -> Result<(), Failure> {
+pub(crate) async fn confirm(client: &Client, out: Output, id: &str) -> Result<(), Failure> {
     client.act(Method::POST, &format!("/v1/confirm/{}", segment(id))).await?;
     out.done(&format!("confirmed: {id}"))
 }
 
 /// A new claim code.
-pub async fn claim(client: &Client, out: Output) -> Result<(), Failure> {
+pub(crate) async fn claim(client: &Client, out: Output) -> Result<(), Failure> {
     let code: ClaimCode = client.post_empty("/v1/claim").await?;
     if out.format == Format::Text {
         out.note("Open the console and enter this code with a new password for 'admin'. It works once.");

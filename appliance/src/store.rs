@@ -9,7 +9,7 @@ use dayzero_store::{Options, Store};
 use std::path::Path;
 
 /// `dayzero store …`.
-pub async fn run(client: &Client, out: Output, command: StoreCommand) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, out: Output, command: StoreCommand) -> Result<(), Failure> {
     let StoreCommand::Verify { data_dir } = command;
     let found = match data_dir {
         None => client.post_empty("/v1/store/verify").await?,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// `dayzero vm …`.
-pub async fn run(client: &Client, out: Output, command: VmCommand) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, out: Output, command: VmCommand) -> Result<(), Failure> {
     match command {
         VmCommand::List => {
             let vms: Vec<Vm> = client.get("/v1/vms").await?;

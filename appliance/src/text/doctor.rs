@@ -4,7 +4,7 @@ use super::wrap;
 use crate::doctor::Shown;
 
 /// Findings, the worst first.
-pub fn findings(shown: &[Shown]) -> String {
+pub(crate) fn findings(shown: &[Shown]) -> String {
     let mut text = String::new();
     for finding in shown {
         let place = finding.interface.as_ref().map_or_else(String::new, |name| format!(" {name}"));

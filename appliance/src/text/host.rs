@@ -10,7 +10,7 @@ use dayzero_model::proof::{Break, Probe, ProofReport};
 use dayzero_model::units::Timestamp;
 
 /// All of one host.
-pub fn host(view: &HostView) -> String {
+pub(crate) fn host(view: &HostView) -> String {
     let summary = &view.summary;
     let now = view.timeline.last().map_or(summary.since, |event| event.at.max(summary.since));
     let mut text = format!(
@@ -132,7 +132,7 @@ fn hardware(inventory: &Inventory) -> String {
 }
 
 /// A proof's trials, each bound with its arithmetic.
-pub fn proof(report: &ProofReport) -> String {
+pub(crate) fn proof(report: &ProofReport) -> String {
     let verdict = if report.held { "held" } else { "DID NOT HOLD" };
     let mut text = format!("Proof of {}: {verdict}\n", report.started);
     if let Some(refused) = &report.refused {

@@ -5,7 +5,7 @@ use super::table;
 use dayzero_rehearsal::protocol::LabStatus;
 
 /// The rack as it is.
-pub fn status(lab: &LabStatus) -> String {
+pub(crate) fn status(lab: &LabStatus) -> String {
     let mut text = format!("Virtual rack, daemon {}\n\n", lab.pid);
     let hosts = lab.hosts.iter().map(|host| {
         let mut armed = Vec::new();

@@ -1,11 +1,11 @@
 //! Views as text for people: pure, from the same types that `-o json` shows. Lines fit 100 columns; golden files hold them.
 
-pub mod doctor;
-pub mod host;
-pub mod lab;
-pub mod status;
-pub mod vm;
-pub mod why;
+pub(crate) mod doctor;
+pub(crate) mod host;
+pub(crate) mod lab;
+pub(crate) mod status;
+pub(crate) mod vm;
+pub(crate) mod why;
 
 #[cfg(test)]
 mod tests;
@@ -14,10 +14,10 @@ use comfy_table::{ContentArrangement, Table};
 use dayzero_model::units::Timestamp;
 
 /// Widest line.
-pub const WIDTH: u16 = 100;
+pub(crate) const WIDTH: u16 = 100;
 
 /// A table without borders, two spaces between columns, at most [`WIDTH`] wide.
-pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
@@ -35,7 +35,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
 }
 
 /// How long ago, in the two largest units.
-pub fn ago(now: Timestamp, then: Timestamp) -> String {
+pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
     let seconds = now.since(then).0 / 1000;
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -46,13 +46,13 @@ pub fn ago(now: Timestamp, then: Timestamp) -> String {
 }
 
 /// Hour, minute and second (UTC) of a moment, from its RFC 3339 text.
-pub fn clock(at: Timestamp) -> String {
+pub(crate) fn clock(at: Timestamp) -> String {
     let text = at.to_string();
     text.split_once('T').map_or(text.clone(), |(_, time)| time.chars().take(8).collect())
 }
 
 /// Words wrapped at [`WIDTH`], every line after the first indented.
-pub fn wrap(first: &str, indent: usize, text: &str) -> String {
+pub(crate) fn wrap(first: &str, indent: usize, text: &str) -> String {
     let mut out = first.to_owned();
     let mut column = first.chars().count();
     let mut fresh = true;

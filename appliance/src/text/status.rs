@@ -5,7 +5,7 @@ use dayzero_control::view::{ClusterView, Health, HostSummary, StatusView};
 use dayzero_model::units::Timestamp;
 
 /// A host's health as a word.
-pub fn health(health: Health) -> &'static str {
+pub(crate) fn health(health: Health) -> &'static str {
     match health {
         Health::Working => "working",
         Health::Failed => "FAILED",
@@ -15,7 +15,7 @@ pub fn health(health: Health) -> &'static str {
 }
 
 /// The site at a glance.
-pub fn status(view: &StatusView) -> String {
+pub(crate) fn status(view: &StatusView) -> String {
     let Some(site) = &view.site else {
         return format!("No plan is applied yet: `dayzero apply FILE`.\n{}", rest(view));
     };
@@ -98,7 +98,7 @@ fn cluster(cluster: &ClusterView) -> Vec<String> {
 }
 
 /// A serialised word, such as an enum's.
-pub fn text_of<T: serde::Serialize>(value: &T) -> String {
+pub(crate) fn text_of<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),

@@ -5,7 +5,7 @@ use super::{table, wrap};
 use dayzero_model::vm::Vm;
 
 /// All VMs: where each runs, and why there.
-pub fn list(vms: &[Vm]) -> String {
+pub(crate) fn list(vms: &[Vm]) -> String {
     if vms.is_empty() {
         return "no virtual machines\n".to_owned();
     }
@@ -22,7 +22,7 @@ pub fn list(vms: &[Vm]) -> String {
 }
 
 /// One VM, with the end of its console.
-pub fn one(vm: &Vm) -> String {
+pub(crate) fn one(vm: &Vm) -> String {
     let host = vm.host.as_ref().map_or_else(|| "no host yet".to_owned(), ToString::to_string);
     let mut text = format!("VM {}: {} on {host}\n", vm.name, text_of(&vm.state));
     for (label, value) in [("why", &vm.why), ("detail", &vm.detail)] {

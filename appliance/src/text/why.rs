@@ -4,7 +4,7 @@ use super::wrap;
 use dayzero_control::view::WhyView;
 
 /// Standing, findings, and the boot flight recorder.
-pub fn why(view: &WhyView) -> String {
+pub(crate) fn why(view: &WhyView) -> String {
     let mut text = wrap(&format!("{}: ", view.subject), 2, &view.standing);
     for (number, finding) in view.findings.iter().enumerate() {
         text.push('\n');

@@ -178,11 +178,6 @@ fn write_config(images: &Images, dir: &Path) -> Result<PathBuf> {
 data_dir = "{data}"
 key_file = "{key}"
 
-[networks]
-mgmt = "mgmt0"
-bmc = "bmc0"
-guest = "guest0"
-
 [operators]
 listen = "127.0.0.1:8443"
 
