@@ -317,8 +317,14 @@ mod tests {
                             bound.insert(at, (lease.mac, lease.expires));
                         }
                     }
-                    2 => if pool.release(mac(who), address(last)).is_some() { bound.remove(&address(last)); },
-                    3 => if pool.decline(mac(who), address(last), now).is_some() { bound.remove(&address(last)); },
+                    2 | 3 => {
+                        let at = address(last);
+                        let change =
+                            if step == 2 { pool.release(mac(who), at) } else { pool.decline(mac(who), at, now) };
+                        if change.is_some() {
+                            bound.remove(&at);
+                        }
+                    }
                     _ => {}
                 }
                 prop_assert_eq!(pool.free.len() + pool.entries.len(), 7, "51 is never given");

@@ -48,7 +48,7 @@ pub(crate) fn initramfs(dir: &Path) -> PathBuf {
     fs::create_dir_all(root.join("proc")).unwrap();
     fs::create_dir_all(root.join("dev")).unwrap();
     let init = "#!/busybox sh\n/busybox mount -t proc proc /proc\n\
-                echo \"DZT-INIT $(/busybox cat /proc/cmdline)\" > /dev/console\n/busybox poweroff -f\n";
+                echo \"DZT-INIT $(/busybox cat /proc/cmdline) DZT-END\" > /dev/console\n/busybox poweroff -f\n";
     fs::write(root.join("init"), init).unwrap();
     let out = dir.join("initramfs.img");
     must(&format!(
@@ -123,8 +123,10 @@ impl Machine {
             command.args(["-drive", code]);
             command.args(["-drive", &format!("if=pflash,unit=1,format=raw,file={}", vars.display())]);
         }
-        if firmware == Firmware::UefiHttp {
-            for version in ["4", "6"] {
+        if matches!(firmware, Firmware::Uefi | Firmware::UefiHttp) {
+            // By IPv6 we serve nothing, and OVMF would wait a minute for it.
+            let off: &[&str] = if firmware == Firmware::UefiHttp { &["4", "6"] } else { &["6"] };
+            for version in off {
                 command.args(["-fw_cfg", &format!("name=opt/org.tianocore/IPv{version}PXESupport,string=n")]);
             }
         }
