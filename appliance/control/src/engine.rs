@@ -291,7 +291,7 @@ impl Control {
                 self.cancel.cancel();
                 std::future::pending::<()>().await;
             }
-            return Ok(revision);
+            Ok(revision)
         }
         #[cfg(not(test))]
         tx.commit().await

@@ -205,7 +205,7 @@ pub fn proof(site: &Site, placed: &Placed<'_>) -> Result<ProofOrder, Cause> {
             }
         }
     }
-    let ports: Vec<_> = placed.host.nics().map(|(role, mac, port)| (role, mac, port)).collect();
+    let ports: Vec<_> = placed.host.nics().collect();
     let basis = basis(&(&network, &luns, &ports));
     Ok(ProofOrder { paths, storage: luns.first().map(|lun| lun.storage.clone()), basis })
 }

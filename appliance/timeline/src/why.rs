@@ -70,7 +70,7 @@ pub fn why(events: &[Event], context: &WhyContext<'_>) -> Vec<Finding> {
 pub(crate) const PATIENCE: Millis = Millis(15_000);
 
 /// The last event that `test` accepts, with its place.
-pub(crate) fn last<'e>(events: &'e [Event], test: impl Fn(&What) -> bool) -> Option<(usize, &'e Event)> {
+pub(crate) fn last(events: &[Event], test: impl Fn(&What) -> bool) -> Option<(usize, &Event)> {
     events.iter().enumerate().rev().find(|(_, event)| test(&event.what))
 }
 
