@@ -71,10 +71,8 @@ async fn run(console: &mut File) -> Outcome {
     for disk in &found {
         writeln!(console, "disk {} {:?}", disk.text(), disk.disk)?;
     }
-    let disk = DiskSelector {
-        serial: Some("DZDISK0001".to_owned()),
-        wwn: Some("0x5000c50077000001".parse()?),
-    };
+    let disk =
+        DiskSelector { serial: Some("DZDISK0001".to_owned()), wwn: Some("0x5000c50077000001".parse()?) };
     let inspection = finding::inspect(disks::select(&found, &disk)?)?;
     let base = argument("test.url")?;
     let mut order = InstallOrder {

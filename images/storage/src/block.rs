@@ -114,7 +114,8 @@ impl Device {
         };
         let exclusive = access == Access::Exclusive && block;
         let base = libc::O_CLOEXEC | if exclusive { libc::O_EXCL } else { 0 };
-        let open = |flags: i32| OpenOptions::new().read(true).write(write).custom_flags(base | flags).open(path);
+        let open =
+            |flags: i32| OpenOptions::new().read(true).write(write).custom_flags(base | flags).open(path);
         let file = match if write { open(libc::O_DIRECT) } else { open(0) } {
             // Some file systems have no direct I/O; disks always do.
             Err(e) if write && !block && e.raw_os_error() == Some(libc::EINVAL) => open(0),
@@ -145,7 +146,9 @@ impl Device {
     /// # Errors
     /// I/O.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
-        self.file.read_exact_at(buffer, offset).map_err(StorageError::io(&format!("reading at {offset} of"), &self.path))
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(StorageError::io(&format!("reading at {offset} of"), &self.path))
     }
 
     /// Reads up to `length` bytes at `offset`; fewer at the end, none beyond it. Any offset and length will do.
@@ -174,7 +177,9 @@ impl Device {
     /// # Errors
     /// I/O.
     pub fn write(&self, offset: u64, buffer: &[u8]) -> Result<(), StorageError> {
-        self.file.write_all_at(buffer, offset).map_err(StorageError::io(&format!("writing at {offset} of"), &self.path))
+        self.file
+            .write_all_at(buffer, offset)
+            .map_err(StorageError::io(&format!("writing at {offset} of"), &self.path))
     }
 
     /// Changes some bytes anywhere: reads the blocks around them, and writes them back.

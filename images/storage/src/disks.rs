@@ -53,7 +53,8 @@ impl FoundDisk {
 pub fn enumerate() -> Result<Vec<FoundDisk>, StorageError> {
     let mut disks = enumerate_in(Path::new("/sys/block"), Path::new("/dev"))?;
     for found in &mut disks {
-        let signatures = Device::open(&found.path, Access::Look).and_then(|device| finding::signatures(&device));
+        let signatures =
+            Device::open(&found.path, Access::Look).and_then(|device| finding::signatures(&device));
         found.disk.signatures = signatures.unwrap_or_else(|e| vec![format!("cannot be read: {e}")]);
     }
     Ok(disks)
@@ -73,9 +74,9 @@ pub fn enumerate_in(sys_block: &Path, dev: &Path) -> Result<Vec<FoundDisk>, Stor
 
 fn one(sys_block: &Path, dev: &Path, name: &str) -> Option<FoundDisk> {
     // nvme0c0n1 is one path of nvme0n1.
-    let nvme_path = name.strip_prefix("nvme").is_some_and(|rest| {
-        rest.split_once('c').is_some_and(|(n, _)| n.bytes().all(|b| b.is_ascii_digit()))
-    });
+    let nvme_path = name
+        .strip_prefix("nvme")
+        .is_some_and(|rest| rest.split_once('c').is_some_and(|(n, _)| n.bytes().all(|b| b.is_ascii_digit())));
     let no_disk = |prefix: &&str| {
         name.strip_prefix(*prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
@@ -89,7 +90,8 @@ fn one(sys_block: &Path, dev: &Path, name: &str) -> Option<FoundDisk> {
     };
     let number = |path: &str| text(path).and_then(|text| text.parse::<u64>().ok());
     let size = number("size")?.checked_mul(512).filter(|size| *size > 0)?;
-    let serial = text("serial").or_else(|| text("device/serial")).or_else(|| page80(&sys.join("device/vpd_pg80")));
+    let serial =
+        text("serial").or_else(|| text("device/serial")).or_else(|| page80(&sys.join("device/vpd_pg80")));
     let wwid = text("device/wwid").or_else(|| text("wwid"));
     let target = std::fs::canonicalize(&sys).unwrap_or_else(|_| sys.clone());
     let disk = Disk {
@@ -107,7 +109,8 @@ fn one(sys_block: &Path, dev: &Path, name: &str) -> Option<FoundDisk> {
 }
 
 fn clean(text: &str) -> Option<String> {
-    let text: String = text.trim_matches(|c: char| c.is_whitespace() || c == '\0').chars().take(256).collect();
+    let text: String =
+        text.trim_matches(|c: char| c.is_whitespace() || c == '\0').chars().take(256).collect();
     (!text.is_empty()).then(|| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect())
 }
 
@@ -167,9 +170,9 @@ pub fn select<'a>(disks: &'a [FoundDisk], selector: &DiskSelector) -> Result<&'a
     if SHARED_BUSES.contains(&disk.disk.bus.as_str()) {
         return unfit(format!("it is reached by {}, where other hosts may see it too", disk.disk.bus));
     }
-    let twin = disks.iter().find(|other| {
-        other.path != disk.path && disk.disk.wwn.is_some() && other.disk.wwn == disk.disk.wwn
-    });
+    let twin = disks
+        .iter()
+        .find(|other| other.path != disk.path && disk.disk.wwn.is_some() && other.disk.wwn == disk.disk.wwn);
     if let Some(twin) = twin {
         return unfit(format!("{} is the same disk over another path", twin.text()));
     }

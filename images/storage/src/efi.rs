@@ -73,7 +73,9 @@ fn write(vars: &Path, name: &str, content: &[u8]) -> Result<(), StorageError> {
     let path = variable(vars, name);
     let whole = [&ATTRIBUTES, content].concat();
     // efivarfs takes a variable in one write.
-    let put = || std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?.write_all(&whole);
+    let put = || {
+        std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?.write_all(&whole)
+    };
     put().map_err(StorageError::io("writing the firmware variable", &path))
 }
 
@@ -84,8 +86,9 @@ fn numbers(bytes: &[u8]) -> Vec<u16> {
 /// Description of a load option.
 fn description(option: &[u8]) -> String {
     let units = numbers(option.get(6..).unwrap_or_default());
-    let text: String =
-        char::decode_utf16(units.into_iter().take_while(|unit| *unit != 0)).map(|c| c.unwrap_or('?')).collect();
+    let text: String = char::decode_utf16(units.into_iter().take_while(|unit| *unit != 0))
+        .map(|c| c.unwrap_or('?'))
+        .collect();
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(80).collect()
 }
 
@@ -102,7 +105,11 @@ pub fn entries(vars: &Path) -> Vec<String> {
 
 /// Numbers of the entries that are there.
 fn present(vars: &Path) -> Vec<u16> {
-    let names = std::fs::read_dir(vars).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+    let names = std::fs::read_dir(vars)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok());
     names
         .filter_map(|name| {
             let digits = name.strip_prefix("Boot")?.strip_suffix(&format!("-{GLOBAL}"))?.to_owned();

@@ -182,9 +182,11 @@ impl From<crate::tool::ToolError> for StorageError {
         use crate::tool::ToolError;
         match error {
             ToolError::Start { program, source } => Self::Io { what: format!("starting {program}"), source },
-            ToolError::TimedOut { program, seconds } => {
-                Self::Timeout { what: format!("the end of {program}"), seconds, seen: "it still ran, and was killed".to_owned() }
-            }
+            ToolError::TimedOut { program, seconds } => Self::Timeout {
+                what: format!("the end of {program}"),
+                seconds,
+                seen: "it still ran, and was killed".to_owned(),
+            },
             ToolError::Failed { program, args, status, message } => {
                 Self::Tool { program: format!("{program} {args}"), status, message }
             }
@@ -199,7 +201,9 @@ impl From<StorageError> for AgentError {
         let (expected, observed) = match error {
             StorageError::Io { what, source } => (what, source.to_string()),
             StorageError::DiskMissing { wanted, present } => (wanted, present),
-            StorageError::DiskAmbiguous { wanted, matches } => (format!("one disk that is {wanted}"), matches),
+            StorageError::DiskAmbiguous { wanted, matches } => {
+                (format!("one disk that is {wanted}"), matches)
+            }
             StorageError::DiskUnfit { disk, why } => (format!("{disk} usable for the operating system"), why),
             StorageError::ForeignDisk { finding: found, why } => {
                 let observed = found.found.join("; ");

@@ -1,11 +1,11 @@
 //! Fills a volume from a template: streamed by HTTP, hashed on the way, and read back from the device.
 
 use crate::StorageError;
+use crate::block::{Access, Device};
 use dayzero_model::Sha256;
 use sha2::Digest;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 const BLOCK: usize = 1 << 20;
 
@@ -21,30 +21,43 @@ fn wrong(code: &'static str, sentence: String, expected: String, observed: Strin
 pub async fn fill(volume: &Path, url: &str, expected: &Sha256) -> Result<Sha256, StorageError> {
     let unreachable = |error: reqwest::Error| {
         let observed = error.without_url().to_string();
-        wrong("template-unreachable", format!("the template {url} cannot be fetched: {observed}"), "HTTP 200".to_owned(), observed)
+        wrong(
+            "template-unreachable",
+            format!("the template {url} cannot be fetched: {observed}"),
+            "HTTP 200".to_owned(),
+            observed,
+        )
     };
-    // reqwest wants the process to name one TLS provider, even for plain HTTP; a second call changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(10))
-        .read_timeout(Duration::from_secs(30))
-        .build()
-        .map_err(unreachable)?;
+    let client = crate::source::client()?;
     let mut response = client.get(url).send().await.map_err(unreachable)?;
     if response.status() != reqwest::StatusCode::OK {
         let status = response.status().to_string();
-        return Err(wrong("template-unreachable", format!("the template {url}: {status}"), "HTTP 200".to_owned(), status));
+        return Err(wrong(
+            "template-unreachable",
+            format!("the template {url}: {status}"),
+            "HTTP 200".to_owned(),
+            status,
+        ));
     }
     let room = volume_size(volume)?;
+    // What a deleted volume of somebody else's left here is not for the next one to read.
+    let whole = volume.to_owned();
+    let emptied =
+        tokio::task::spawn_blocking(move || Device::open(&whole, Access::Direct)?.zero(0, room - room % 512))
+            .await;
+    emptied.map_err(|error| StorageError::io("emptying", volume)(error.into()))??;
     let mut out = open(volume, true)?;
     let (mut hash, mut len) = (sha2::Sha256::new(), 0_u64);
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
         len += chunk.len() as u64;
         if len > room {
             let sentence = format!("the template {url} does not fit into {}", volume.display());
-            return Err(wrong("template-too-large", sentence, format!("at most {room} bytes"), format!("more than {room}")));
+            return Err(wrong(
+                "template-too-large",
+                sentence,
+                format!("at most {room} bytes"),
+                format!("more than {room}"),
+            ));
         }
         hash.update(&chunk);
         out.write_all(&chunk).map_err(StorageError::io("volume", volume))?;
@@ -58,7 +71,8 @@ pub async fn fill(volume: &Path, url: &str, expected: &Sha256) -> Result<Sha256,
     }
     let volume = volume.to_owned();
     let read = tokio::task::spawn_blocking(move || read_back(&volume, len)).await;
-    let read = read.map_err(|error| StorageError::io("reading back", Path::new("the volume"))(error.into()))??;
+    let read =
+        read.map_err(|error| StorageError::io("reading back", Path::new("the volume"))(error.into()))??;
     if read != fetched {
         let sentence = "what was written to the volume reads back differently".to_owned();
         return Err(wrong("volume-corrupt", sentence, fetched.to_string(), read.to_string()));
@@ -67,7 +81,11 @@ pub async fn fill(volume: &Path, url: &str, expected: &Sha256) -> Result<Sha256,
 }
 
 fn open(volume: &Path, write: bool) -> Result<std::fs::File, StorageError> {
-    std::fs::OpenOptions::new().read(true).write(write).open(volume).map_err(StorageError::io("volume", volume))
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(write)
+        .open(volume)
+        .map_err(StorageError::io("volume", volume))
 }
 
 fn volume_size(volume: &Path) -> Result<u64, StorageError> {
@@ -82,7 +100,7 @@ fn clear_head(volume: &Path) -> Result<(), StorageError> {
 }
 
 /// Past the page cache: what the device holds.
-fn read_back(volume: &PathBuf, len: u64) -> Result<Sha256, StorageError> {
+fn read_back(volume: &Path, len: u64) -> Result<Sha256, StorageError> {
     let io = || StorageError::io("volume", volume);
     let file = open(volume, false)?;
     let _ = nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED);
@@ -125,9 +143,12 @@ mod tests {
     #[tokio::test]
     async fn a_template_is_written_and_read_back() {
         let file = volume(8192);
-        let read = fill(file.path(), &serve(b"boot sector").await, &Sha256::of(b"boot sector")).await.unwrap();
+        std::fs::write(file.path(), [0xaa; 8192]).unwrap();
+        let read =
+            fill(file.path(), &serve(b"boot sector").await, &Sha256::of(b"boot sector")).await.unwrap();
         assert_eq!(read, Sha256::of(b"boot sector"));
-        assert!(std::fs::read(file.path()).unwrap().starts_with(b"boot sector"));
+        let now = std::fs::read(file.path()).unwrap();
+        assert!(now.starts_with(b"boot sector") && now[11..].iter().all(|byte| *byte == 0), "old data shows");
     }
 
     #[tokio::test]

@@ -58,9 +58,7 @@ pub fn signatures(device: &Device) -> Result<Vec<String>, StorageError> {
     let mut found = signatures::all(device, 0, device.size())?;
     tables(device, &mut found)?;
     if found.is_empty() {
-        for (at, place) in
-            [(0, "first"), (device.size().saturating_sub(MIB as u64), "last")]
-        {
+        for (at, place) in [(0, "first"), (device.size().saturating_sub(MIB as u64), "last")] {
             let bytes = device.read_some(at, MIB)?;
             let count = bytes.iter().filter(|byte| **byte != 0).count();
             if count > 0 {
@@ -90,7 +88,9 @@ fn tables(device: &Device, found: &mut Vec<String>) -> Result<(), StorageError> 
             gpt_there = true;
             found.push(format!("GPT partition table with {} partitions", table.partitions.len()));
             let parts = table.partitions.iter().enumerate();
-            partitions.extend(parts.map(|(n, p)| (format!("GPT partition {} '{}'", n + 1, p.name), p.start, p.length)));
+            partitions.extend(
+                parts.map(|(n, p)| (format!("GPT partition {} '{}'", n + 1, p.name), p.start, p.length)),
+            );
         } else if !gpt_there && gpt::is_claimed(device, sector)? {
             gpt_there = true;
             found.push("GPT partition table, damaged".to_owned());
@@ -101,12 +101,14 @@ fn tables(device: &Device, found: &mut Vec<String>) -> Result<(), StorageError> 
         let entries = first[446..510].chunks(16).filter(|e| e[4] != 0 && e[4] != 0xee);
         let entries: Vec<(u8, u64, u64)> = entries
             .map(|e| {
-                let word = |at: usize| u64::from(u32::from_le_bytes([e[at], e[at + 1], e[at + 2], e[at + 3]]));
+                let word =
+                    |at: usize| u64::from(u32::from_le_bytes([e[at], e[at + 1], e[at + 2], e[at + 3]]));
                 (e[4], word(8) * 512, word(12) * 512)
             })
             .filter(|(_, start, length)| *start > 0 && *length > 0 && *start < device.size())
             .collect();
-        let names_fs = found.iter().any(|f| f.starts_with("FAT") || f.starts_with("NTFS") || f.starts_with("exFAT"));
+        let names_fs =
+            found.iter().any(|f| f.starts_with("FAT") || f.starts_with("NTFS") || f.starts_with("exFAT"));
         if !entries.is_empty() && !names_fs {
             found.push(format!("MBR partition table with {} partitions", entries.len()));
             let parts = entries.iter().enumerate();

@@ -56,7 +56,9 @@ fn guid(bytes: &[u8], at: usize) -> Uuid {
 pub fn read(device: &Device, sector: u64) -> Result<Option<Table>, StorageError> {
     let last = device.size() / sector;
     for lba in [1, last.saturating_sub(1)] {
-        if lba > 0 && let Some(table) = read_at(device, sector, lba)? {
+        if lba > 0
+            && let Some(table) = read_at(device, sector, lba)?
+        {
             return Ok(Some(table));
         }
     }
@@ -108,12 +110,19 @@ fn read_at(device: &Device, sector: u64, lba: u64) -> Result<Option<Table>, Stor
 fn partition(entry: &[u8], sector: u64) -> Option<Partition> {
     let (first, last) = (le_u64(entry, 32), le_u64(entry, 40));
     let length = last.checked_sub(first)?.checked_add(1)?.checked_mul(sector)?;
-    let units: Vec<u16> = entry[56..128].chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+    let units: Vec<u16> =
+        entry[56..128].chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
     let name: String = char::decode_utf16(units.into_iter().take_while(|unit| *unit != 0))
         .map(|c| c.unwrap_or('?'))
         .map(|c| if c.is_control() { '?' } else { c })
         .collect();
-    Some(Partition { kind: guid(entry, 0), guid: guid(entry, 16), start: first.checked_mul(sector)?, length, name })
+    Some(Partition {
+        kind: guid(entry, 0),
+        guid: guid(entry, 16),
+        start: first.checked_mul(sector)?,
+        length,
+        name,
+    })
 }
 
 /// Sectors that the table takes at the start (after LBA 0) and at the end.

@@ -155,7 +155,9 @@ impl Own {
     }
 
     fn partition(&self, writer: &Writer, role: PartitionRole) -> Result<(), StorageError> {
-        let (Some((number, place)), Some((_, root))) = (writer.place(role), writer.place(PartitionRole::Root)) else {
+        let (Some((number, place)), Some((_, root))) =
+            (writer.place(role), writer.place(PartitionRole::Root))
+        else {
             return Ok(());
         };
         // Kernel numbers are small: a manifest has three partitions.
@@ -252,8 +254,9 @@ impl Mount {
         let at = Path::new(MOUNTS).join(name);
         std::fs::create_dir_all(&at).map_err(StorageError::io("making", &at))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some(node), &at, Some(kind), flags, None::<&str>)
-            .map_err(|e| StorageError::io(&format!("mounting {} ({kind}) at", node.display()), &at)(e.into()))?;
+        mount(Some(node), &at, Some(kind), flags, None::<&str>).map_err(|e| {
+            StorageError::io(&format!("mounting {} ({kind}) at", node.display()), &at)(e.into())
+        })?;
         Ok(Self { at, mounted: true })
     }
 

@@ -56,7 +56,9 @@ async fn log_in_path(lun: &LunSpec, path: &PathSpec) -> Result<(), StorageError>
     let iface = interface(path.nic);
     let portal = format!("{}:{}", path.portal, path.port);
     allow(iscsiadm(&["-m", "iface", "-I", &iface, "-o", "new"]).await, SESSION_EXISTS)?;
-    for (key, value) in [("iface.net_ifacename", device.as_str()), ("iface.hwaddress", ""), ("iface.transport_name", "tcp")] {
+    for (key, value) in
+        [("iface.net_ifacename", device.as_str()), ("iface.hwaddress", ""), ("iface.transport_name", "tcp")]
+    {
         if !value.is_empty() {
             iscsiadm(&["-m", "iface", "-I", &iface, "-o", "update", "-n", key, "-v", value]).await?;
         }
@@ -93,11 +95,22 @@ async fn drop_crossed(lun: &LunSpec) -> Result<(), StorageError> {
     let text = allow(iscsiadm(&["-m", "node", "-P", "1"]).await, NO_RECORDS)?;
     for record in parse_records(&text).into_iter().filter(|record| record.target == lun.target) {
         let planned = lun.paths.iter().any(|path| {
-            record.portal == format!("{}:{}", path.portal, path.port) && record.interface == interface(path.nic)
+            record.portal == format!("{}:{}", path.portal, path.port)
+                && record.interface == interface(path.nic)
         });
         if !planned {
-            let args =
-                ["-m", "node", "-T", &record.target, "-p", &record.portal, "-I", &record.interface, "-o", "delete"];
+            let args = [
+                "-m",
+                "node",
+                "-T",
+                &record.target,
+                "-p",
+                &record.portal,
+                "-I",
+                &record.interface,
+                "-o",
+                "delete",
+            ];
             allow(iscsiadm(&args).await, NO_RECORDS)?;
         }
     }
@@ -122,7 +135,11 @@ fn parse_records(text: &str) -> Vec<Record> {
         } else if let Some(at) = line.strip_prefix("Portal: ") {
             portal = at.split(',').next().unwrap_or_default().to_owned();
         } else if let Some(name) = line.strip_prefix("Iface Name: ") {
-            records.push(Record { target: target.clone(), portal: portal.clone(), interface: name.to_owned() });
+            records.push(Record {
+                target: target.clone(),
+                portal: portal.clone(),
+                interface: name.to_owned(),
+            });
         }
     }
     records
@@ -177,9 +194,13 @@ fn parse_sessions(text: &str) -> Vec<Session> {
                 state: String::new(),
                 disks: Vec::new(),
             });
-        } else if let (Some(state), Some(last)) = (line.strip_prefix("iSCSI Session State: "), sessions.last_mut()) {
+        } else if let (Some(state), Some(last)) =
+            (line.strip_prefix("iSCSI Session State: "), sessions.last_mut())
+        {
             state.clone_into(&mut last.state);
-        } else if let (Some(rest), Some(last)) = (line.strip_prefix("Attached scsi disk "), sessions.last_mut()) {
+        } else if let (Some(rest), Some(last)) =
+            (line.strip_prefix("Attached scsi disk "), sessions.last_mut())
+        {
             last.disks.extend(rest.split_ascii_whitespace().next().map(str::to_owned));
         }
     }
@@ -188,14 +209,24 @@ fn parse_sessions(text: &str) -> Vec<Session> {
 
 /// Kernel name of a NIC: by its own address, also while a bond lends it another.
 fn netdev(mac: MacAddr) -> Result<String, StorageError> {
-    let entries = std::fs::read_dir("/sys/class/net").map_err(StorageError::io("reading", std::path::Path::new("/sys/class/net")))?;
+    let entries = std::fs::read_dir("/sys/class/net")
+        .map_err(StorageError::io("reading", std::path::Path::new("/sys/class/net")))?;
     let wanted = mac.to_string();
-    let own = |path: &std::path::Path| std::fs::read_to_string(path.join("address")).is_ok_and(|a| a.trim() == wanted);
+    let own = |path: &std::path::Path| {
+        std::fs::read_to_string(path.join("address")).is_ok_and(|a| a.trim() == wanted)
+    };
     entries
         .flatten()
         .find(|entry| entry.path().join("device").exists() && own(&entry.path()))
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .ok_or_else(|| StorageError::wrong("no-such-nic", format!("no NIC has the address {mac}"), wanted.clone(), "none"))
+        .ok_or_else(|| {
+            StorageError::wrong(
+                "no-such-nic",
+                format!("no NIC has the address {mac}"),
+                wanted.clone(),
+                "none",
+            )
+        })
 }
 
 #[cfg(test)]

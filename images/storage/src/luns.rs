@@ -71,7 +71,9 @@ fn one(lun: &LunSpec, sessions: &Seen<iscsi::Session>, paths: &Seen<multipath::P
     for planned in &lun.paths {
         let portal = format!("{}:{}", planned.portal, planned.port);
         let session = sessions.iter().find(|session| {
-            session.target == lun.target && session.portal == portal && session.interface == iscsi::interface(planned.nic)
+            session.target == lun.target
+                && session.portal == portal
+                && session.interface == iscsi::interface(planned.nic)
         });
         let line = session.and_then(|session| {
             paths.iter().find(|path| multipath::is_of(path, &lun.wwn) && session.disks.contains(&path.disk))
@@ -80,7 +82,9 @@ fn one(lun: &LunSpec, sessions: &Seen<iscsi::Session>, paths: &Seen<multipath::P
         if !active {
             let why = match (session, line) {
                 (None, _) => "has no session".to_owned(),
-                (Some(session), None) => format!("has a session ({}) but no disk in multipathd", session.state),
+                (Some(session), None) => {
+                    format!("has a session ({}) but no disk in multipathd", session.state)
+                }
                 (_, Some(line)) => format!("is {} {} {}", line.dm, line.checker, line.device),
             };
             report.problems.push(format!("path to {portal} of {} {why}", lun.storage));

@@ -4,8 +4,8 @@
 //! made a physical volume only while it is empty; only the multipath device is looked at, never one of its paths; nothing
 //! is activated but by the host that uses it. Argument lists are fixed.
 
-use crate::tool::{self, ToolError};
 use crate::StorageError;
+use crate::tool::{self, ToolError};
 use dayzero_model::Name;
 use dayzero_model::storage::VolumeSpec;
 use std::path::{Path, PathBuf};
@@ -48,17 +48,36 @@ pub async fn make_group(storage: &Name, device: &Path) -> Result<(), StorageErro
             return Ok(());
         }
         if !vg.is_empty() {
-            let sentence = format!("the LUN of primary storage '{storage}' holds volume group '{vg}', which is not Dayzero's");
-            return Err(StorageError::wrong("foreign-lun", sentence, format!("an empty LUN or group '{name}'"), (*vg).to_owned()));
+            let sentence = format!(
+                "the LUN of primary storage '{storage}' holds volume group '{vg}', which is not Dayzero's"
+            );
+            return Err(StorageError::wrong(
+                "foreign-lun",
+                sentence,
+                format!("an empty LUN or group '{name}'"),
+                (*vg).to_owned(),
+            ));
         }
     } else {
         if let Some(at) = first_content(device)? {
-            let sentence = format!("the LUN of primary storage '{storage}' is not empty and not ours: wipe it on the array, or plan another LUN");
-            return Err(StorageError::wrong("foreign-lun", sentence, "zeros in the first MiB", format!("content at byte {at}")));
+            let sentence = format!(
+                "the LUN of primary storage '{storage}' is not empty and not ours: wipe it on the array, or plan another LUN"
+            );
+            return Err(StorageError::wrong(
+                "foreign-lun",
+                sentence,
+                "zeros in the first MiB",
+                format!("content at byte {at}"),
+            ));
         }
         lvm("pvcreate", device, &["--yes", &device.to_string_lossy()]).await?;
     }
-    lvm("vgcreate", device, &["--yes", "--addtag", TAG, "--setautoactivation", "n", &name, &device.to_string_lossy()]).await?;
+    lvm(
+        "vgcreate",
+        device,
+        &["--yes", "--addtag", TAG, "--setautoactivation", "n", &name, &device.to_string_lossy()],
+    )
+    .await?;
     Ok(())
 }
 
@@ -69,7 +88,9 @@ pub async fn make_group(storage: &Name, device: &Path) -> Result<(), StorageErro
 pub async fn create(volume: &VolumeSpec, device: &Path) -> Result<(), StorageError> {
     let size = volume.size.0.div_ceil(EXTENT) * EXTENT;
     let name = group(&volume.storage);
-    let known = lvm("lvs", device, &["--noheadings", "--nosuffix", "--units", "b", "-o", "lv_name,lv_size", &name]).await?;
+    let known =
+        lvm("lvs", device, &["--noheadings", "--nosuffix", "--units", "b", "-o", "lv_name,lv_size", &name])
+            .await?;
     for line in known.lines() {
         let mut words = line.split_ascii_whitespace();
         if words.next() == Some(volume.name.as_str()) {
@@ -78,12 +99,31 @@ pub async fn create(volume: &VolumeSpec, device: &Path) -> Result<(), StorageErr
                 return Ok(());
             }
             let sentence = format!("volume '{}' exists with another size", volume.name);
-            return Err(StorageError::wrong("volume-differs", sentence, size.to_string(), format!("{there:?}")));
+            return Err(StorageError::wrong(
+                "volume-differs",
+                sentence,
+                size.to_string(),
+                format!("{there:?}"),
+            ));
         }
     }
     let bytes = format!("{size}b");
-    let args =
-        ["--yes", "--activate", "n", "--zero", "n", "--wipesignatures", "n", "--size", &bytes, "--name", volume.name.as_str(), "--addtag", TAG, &name];
+    let args = [
+        "--yes",
+        "--activate",
+        "n",
+        "--zero",
+        "n",
+        "--wipesignatures",
+        "n",
+        "--size",
+        &bytes,
+        "--name",
+        volume.name.as_str(),
+        "--addtag",
+        TAG,
+        &name,
+    ];
     lvm("lvcreate", device, &args).await?;
     Ok(())
 }
@@ -107,7 +147,8 @@ pub async fn activate(volume: &VolumeSpec, device: &Path) -> Result<PathBuf, Sto
 /// # Errors
 /// It is in use, or LVM fails.
 pub async fn deactivate(volume: &VolumeSpec, device: &Path) -> Result<(), StorageError> {
-    lvm("lvchange", device, &["--activate", "n", &format!("{}/{}", group(&volume.storage), volume.name)]).await?;
+    lvm("lvchange", device, &["--activate", "n", &format!("{}/{}", group(&volume.storage), volume.name)])
+        .await?;
     Ok(())
 }
 
@@ -137,7 +178,11 @@ mod tests {
 
     #[test]
     fn a_volume_has_one_path() {
-        let volume = VolumeSpec { name: "vol-hello".parse().unwrap(), storage: "lun0".parse().unwrap(), size: dayzero_model::Bytes(1) };
+        let volume = VolumeSpec {
+            name: "vol-hello".parse().unwrap(),
+            storage: "lun0".parse().unwrap(),
+            size: dayzero_model::Bytes(1),
+        };
         assert_eq!(path(&volume), Path::new("/dev/dz-lun0/vol-hello"));
     }
 }

@@ -41,20 +41,29 @@ pub fn check(manifest: &ImageManifest) -> Result<(), String> {
         return Err(format!("format {} is not 1, which this agent knows", manifest.format));
     }
     let roles: Vec<PartitionRole> = manifest.partitions.iter().map(|p| p.role).collect();
-    if roles != [PartitionRole::BiosBoot, PartitionRole::Esp, PartitionRole::Root] || roles.len() > PARTITIONS {
+    if roles != [PartitionRole::BiosBoot, PartitionRole::Esp, PartitionRole::Root] || roles.len() > PARTITIONS
+    {
         return Err(format!("its partitions are {roles:?}, expected BIOS boot, ESP and root"));
     }
     for partition in &manifest.partitions {
         let name = partition.role.gpt_name();
         let chunk = u64::from(partition.chunk_size);
         if chunk == 0 || partition.chunk_size > CHUNK || chunk % ALIGN as u64 != 0 {
-            return Err(format!("{name}: chunks of {chunk} bytes; they must be a multiple of {ALIGN}, at most {CHUNK}"));
+            return Err(format!(
+                "{name}: chunks of {chunk} bytes; they must be a multiple of {ALIGN}, at most {CHUNK}"
+            ));
         }
         if partition.content.0 > partition.size.0 {
-            return Err(format!("{name}: content of {} in a partition of {}", partition.content, partition.size));
+            return Err(format!(
+                "{name}: content of {} in a partition of {}",
+                partition.content, partition.size
+            ));
         }
         if partition.content.0 % ALIGN as u64 != 0 {
-            return Err(format!("{name}: content of {} bytes is no multiple of {ALIGN}", partition.content.0));
+            return Err(format!(
+                "{name}: content of {} bytes is no multiple of {ALIGN}",
+                partition.content.0
+            ));
         }
         let count = partition.chunks.len();
         if count > CHUNKS || count as u64 != partition.content.0.div_ceil(chunk) {
@@ -62,10 +71,13 @@ pub fn check(manifest: &ImageManifest) -> Result<(), String> {
         }
         for (index, each) in partition.chunks.iter().enumerate() {
             if let Chunk::Data { blake3, compressed } = each {
-                let named = blake3.len() == 64 && blake3.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+                let named =
+                    blake3.len() == 64 && blake3.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
                 // zstd never grows a block by more than a few bytes.
                 if !named || u64::from(*compressed) > chunk + chunk / 128 + 1024 {
-                    return Err(format!("{name}: chunk {index} has no hash for a name, or is too long packed"));
+                    return Err(format!(
+                        "{name}: chunk {index} has no hash for a name, or is too long packed"
+                    ));
                 }
             }
         }
@@ -75,7 +87,11 @@ pub fn check(manifest: &ImageManifest) -> Result<(), String> {
     }
     for file in &manifest.host_files {
         let plain = file.path.starts_with('/') && !file.path.split('/').any(|part| part == "..");
-        if !plain || file.path.len() > 512 || file.content.len() > FILES.1 || file.partition == PartitionRole::BiosBoot {
+        if !plain
+            || file.path.len() > 512
+            || file.content.len() > FILES.1
+            || file.partition == PartitionRole::BiosBoot
+        {
             return Err(format!("host file '{}' cannot be written", file.path));
         }
     }

@@ -111,7 +111,8 @@ pub async fn wait_for(device: &Path, patience: Duration) -> Result<(), StorageEr
     while !device.exists() {
         if tokio::time::Instant::now() > until {
             let shown = device.display().to_string();
-            let sentence = format!("the LUN's multipath device {shown} did not appear within {} s", patience.as_secs());
+            let sentence =
+                format!("the LUN's multipath device {shown} did not appear within {} s", patience.as_secs());
             return Err(StorageError::wrong("lun-missing", sentence, shown, "no such device"));
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -141,6 +142,9 @@ mod tests {
                     sdc 36000000000000000000000000e000001 failed faulty running\n\n";
         let paths = parse_paths(text);
         let wwn: Wwn = "6000000000000000000000000e000001".parse().unwrap();
-        assert_eq!(paths.iter().map(|path| (path.usable(), is_of(path, &wwn))).collect::<Vec<_>>(), [(true, true), (false, true)]);
+        assert_eq!(
+            paths.iter().map(|path| (path.usable(), is_of(path, &wwn))).collect::<Vec<_>>(),
+            [(true, true), (false, true)]
+        );
     }
 }

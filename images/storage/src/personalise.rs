@@ -104,7 +104,8 @@ pub fn personalise(
         root_files(mounted, personality, identity, credentials, &values)?;
     }
     for file in files.iter().filter(|file| file.partition == mounted.role) {
-        let content = values.iter().fold(file.content.clone(), |text, (name, value)| text.replace(name, value));
+        let content =
+            values.iter().fold(file.content.clone(), |text, (name, value)| text.replace(name, value));
         put(mounted, &file.path, file.mode, content.as_bytes())?;
     }
     Ok(())
@@ -129,14 +130,20 @@ fn root_files(
         let path = mounted.at.join(&directory[1..]);
         std::fs::create_dir_all(&path).map_err(StorageError::io("making", &path))?;
     }
-    let value = |name: &str| values.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str()).unwrap_or_default();
+    let value =
+        |name: &str| values.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str()).unwrap_or_default();
     let (host, name) = (value("@HOSTNAME@"), value("@FQDN@"));
-    let hosts = format!("127.0.0.1 localhost\n127.0.1.1 {name} {host}\n::1 localhost ip6-localhost ip6-loopback\n");
+    let hosts =
+        format!("127.0.0.1 localhost\n127.0.1.1 {name} {host}\n::1 localhost ip6-localhost ip6-loopback\n");
     for (path, mode, content) in [
         ("/etc/hostname", 0o644, format!("{host}\n").as_bytes()),
         ("/etc/hosts", 0o644, hosts.as_bytes()),
         ("/etc/machine-id", 0o444, format!("{}\n", identity.machine_id).as_bytes()),
-        ("/etc/iscsi/initiatorname.iscsi", 0o600, format!("InitiatorName={}\n", identity.initiator).as_bytes()),
+        (
+            "/etc/iscsi/initiatorname.iscsi",
+            0o600,
+            format!("InitiatorName={}\n", identity.initiator).as_bytes(),
+        ),
         ("/etc/ssh/ssh_host_ed25519_key", 0o600, identity.ssh.private.as_bytes()),
         ("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, identity.ssh.public.as_bytes()),
         (AGENT_JSON, 0o600, json.as_slice()),
@@ -154,7 +161,8 @@ fn put(mounted: &Mounted, path: &str, mode: u32, content: &[u8]) -> Result<(), S
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     let base = std::fs::canonicalize(mounted.at).map_err(StorageError::io("opening", mounted.at))?;
     let wanted = base.join(directory.trim_start_matches('/'));
-    let inside = std::fs::canonicalize(&wanted).map_err(StorageError::io("opening the directory", &wanted))?;
+    let inside =
+        std::fs::canonicalize(&wanted).map_err(StorageError::io("opening the directory", &wanted))?;
     if !inside.starts_with(&base) || name.is_empty() || name == ".." {
         let reason = format!("{path} leads out of the partition, to {}", inside.display());
         return Err(StorageError::Manifest(reason));

@@ -40,7 +40,9 @@ impl Aligned {
 fn fill_sector(sector: &mut [u8], sequence: u64, offset: u64) {
     let seed = sequence.rotate_left(17) ^ offset;
     for (i, word) in sector.chunks_exact_mut(8).enumerate() {
-        word.copy_from_slice(&(seed.wrapping_add(i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes());
+        word.copy_from_slice(
+            &(seed.wrapping_add(i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes(),
+        );
     }
     sector[..8].copy_from_slice(b"DZPROOF1");
     sector[8..16].copy_from_slice(&sequence.to_le_bytes());
@@ -89,11 +91,18 @@ impl Writer {
         let slots = usize::try_from(size / (2 * LARGE as u64)).unwrap_or(0).min(512);
         if slots == 0 {
             let sentence = format!("{} is too small for the proof's writer", path.display());
-            return Err(StorageError::wrong("volume-too-small", sentence, "at least 2 MiB", format!("{size} bytes")));
+            return Err(StorageError::wrong(
+                "volume-too-small",
+                sentence,
+                "at least 2 MiB",
+                format!("{size} bytes"),
+            ));
         }
         let shared = Arc::new(Shared { live: Mutex::new(vec![None; 2 * slots]), ..Shared::default() });
         let (mine, started) = (shared.clone(), Instant::now());
-        let thread = std::thread::Builder::new().name("proof".to_owned()).spawn(move || write_loop(&file, &mine, started));
+        let thread = std::thread::Builder::new()
+            .name("proof".to_owned())
+            .spawn(move || write_loop(&file, &mine, started));
         let thread = thread.map_err(StorageError::io("starting the proof's writer on", path))?;
         Ok(Self { shared, path: path.to_owned(), started, thread: Mutex::new(Some(thread)) })
     }
@@ -170,7 +179,10 @@ fn write_loop(file: &File, shared: &Shared, started: Instant) {
     let mut sequence = 0_u64;
     while !shared.stop.load(Ordering::Relaxed) {
         {
+            let waits = Instant::now();
             let mut live = shared.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // While blocks are read back no write is tried: that is no stall.
+            last += waits.elapsed();
             sequence += 1;
             let slot = usize::try_from(sequence).unwrap_or(0) % live.len();
             let (offset, len) = place(slot);
@@ -239,6 +251,23 @@ mod tests {
         assert_eq!((progress.wrong, progress.errors), (0, 0));
         assert_eq!(progress.read_back, 8);
         writer.stop();
+    }
+
+    #[test]
+    fn the_time_of_reading_back_is_no_stall() {
+        let file = volume();
+        let writer = Writer::start(file.path()).unwrap();
+        wait_for_blocks(&writer, 20);
+        let before = writer.progress().blocks;
+        let held = Instant::now();
+        let live = writer.shared.live.lock().unwrap();
+        while held.elapsed() < Duration::from_secs(3) {
+            std::thread::yield_now();
+        }
+        drop(live);
+        wait_for_blocks(&writer, before + 3);
+        let longest = writer.stop().longest_ms;
+        assert!(longest < 3000, "{longest} ms");
     }
 
     #[test]

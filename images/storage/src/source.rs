@@ -33,29 +33,35 @@ pub struct HttpChunks {
     base: String,
 }
 
+/// A client for plain HTTP, without proxy and with bounded silences. It trusts no certificate: the discovery image has
+/// none, and the default client cannot even be made there.
+///
+/// # Errors
+/// If it cannot be made.
+pub(crate) fn client() -> Result<reqwest::Client, StorageError> {
+    let failed = |e: &dyn std::error::Error| StorageError::Fetch { url: "any".to_owned(), reason: chain(e) };
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| failed(&e))?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(5))
+        .read_timeout(SILENCE);
+    builder.build().map_err(|e| failed(&e))
+}
+
 impl Http {
-    /// A client for plain HTTP, without proxy and with bounded silences. It trusts no certificate: the discovery image
-    /// has none, and the default client cannot even be made there.
+    /// With the client of [`client`].
     ///
     /// # Errors
     /// If it cannot be made.
     pub fn new() -> Result<Self, StorageError> {
-        let failed = |e: &dyn std::error::Error| StorageError::Fetch { url: "any".to_owned(), reason: chain(e) };
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| failed(&e))?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(5))
-            .read_timeout(SILENCE)
-            .build()
-            .map_err(|e| failed(&e))?;
-        Ok(Self { client, patience: PATIENCE })
+        Ok(Self { client: client()?, patience: PATIENCE })
     }
 
     /// With less patience, for tests.
@@ -166,7 +172,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_goes_away_in_between_is_asked_again() {
-        let url = server(vec![b"", &GOOD[..GOOD.len() - 2], b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", GOOD]);
+        let url = server(vec![
+            b"",
+            &GOOD[..GOOD.len() - 2],
+            b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n",
+            GOOD,
+        ]);
         let bytes = Http::new().unwrap().get(&url, 100).await.unwrap();
         assert_eq!(&bytes[..], b"hello");
     }

@@ -30,7 +30,8 @@ pub(crate) struct Store {
 impl ChunkSource for Store {
     fn fetch<'a>(&'a self, blake3: &'a str, limit: usize) -> BoxFuture<'a, Result<Bytes, StorageError>> {
         Box::pin(async move {
-            let gone = |reason: &str| StorageError::Fetch { url: blake3.to_owned(), reason: reason.to_owned() };
+            let gone =
+                |reason: &str| StorageError::Fetch { url: blake3.to_owned(), reason: reason.to_owned() };
             if let Some(left) = self.left.lock().unwrap().as_mut() {
                 *left = left.checked_sub(1).ok_or_else(|| gone("the server is gone"))?;
             }
@@ -45,7 +46,11 @@ pub(crate) fn tool(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output();
     let output = output.unwrap_or_else(|e| panic!("{program}: {e}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program} {args:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     text
 }
 

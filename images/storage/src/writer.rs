@@ -95,7 +95,11 @@ impl Writer {
     ///
     /// # Errors
     /// I/O, or a disk that is too small.
-    pub fn begin(device: Arc<Device>, manifest: Arc<ImageManifest>, plan: Sha256) -> Result<Self, StorageError> {
+    pub fn begin(
+        device: Arc<Device>,
+        manifest: Arc<ImageManifest>,
+        plan: Sha256,
+    ) -> Result<Self, StorageError> {
         let table = layout(&manifest, &device)?;
         let marker = Marker { stage: Stage::Writing, disk: table.disk, plan };
         device.zero(0, MIB)?;
@@ -157,7 +161,8 @@ impl Writer {
         let mut done = 0;
         for (image, partition) in self.manifest.partitions.iter().zip(&self.table.partitions) {
             // Nothing of what lay here before shows through: not in the BIOS boot partition, and not at the ends.
-            let (device, start, end) = (self.device.clone(), partition.start, partition.start + partition.length);
+            let (device, start, end) =
+                (self.device.clone(), partition.start, partition.start + partition.length);
             let edge = partition.length.min(MIB);
             blocking(move || device.zero(start, edge).and_then(|()| device.zero(end - edge, edge))).await?;
             let what = format!("writing {}", image.role.gpt_name());
@@ -192,16 +197,18 @@ impl Writer {
     ) -> Result<(), StorageError> {
         let size = u64::from(image.chunk_size);
         let length = |index: usize| (image.content.0 - index as u64 * size).min(size);
-        let fetched = futures::stream::iter(image.chunks.iter().enumerate()).map(|(index, chunk)| async move {
-            match chunk {
-                Chunk::Zero => Ok::<_, StorageError>((index, None)),
-                Chunk::Data { blake3, compressed } => {
-                    let limit = *compressed as usize;
-                    let content = one_chunk(source, image, index, blake3, limit, length(index) as usize).await?;
-                    Ok((index, Some(content)))
+        let fetched =
+            futures::stream::iter(image.chunks.iter().enumerate()).map(|(index, chunk)| async move {
+                match chunk {
+                    Chunk::Zero => Ok::<_, StorageError>((index, None)),
+                    Chunk::Data { blake3, compressed } => {
+                        let limit = *compressed as usize;
+                        let content =
+                            one_chunk(source, image, index, blake3, limit, length(index) as usize).await?;
+                        Ok((index, Some(content)))
+                    }
                 }
-            }
-        });
+            });
         let mut fetched = Box::pin(fetched.buffered(WINDOW));
         // A run of zero chunks is one command to the disk.
         let mut zeros: Option<(u64, u64)> = None;
@@ -239,7 +246,10 @@ impl Writer {
         let Some((_, place)) = self.place(PartitionRole::BiosBoot) else { return Ok(()) };
         let core = boot_code(&self.manifest, place.start)?.1;
         if core.len() as u64 > place.length {
-            return Err(StorageError::Manifest(format!("core_img of {} bytes exceeds its partition", core.len())));
+            return Err(StorageError::Manifest(format!(
+                "core_img of {} bytes exceeds its partition",
+                core.len()
+            )));
         }
         self.device.write(place.start, Aligned::of(&core).bytes())
     }

@@ -13,8 +13,18 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 const MODULES: [&str; 12] = [
-    "virtio_pci", "virtio_net", "virtio_scsi", "sd_mod", "ext4", "crc32c_generic", "crc32c_intel", "vfat", "nls_cp437",
-    "nls_ascii", "nls_iso8859-1", "efivarfs",
+    "virtio_pci",
+    "virtio_net",
+    "virtio_scsi",
+    "sd_mod",
+    "ext4",
+    "crc32c_generic",
+    "crc32c_intel",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+    "nls_iso8859-1",
+    "efivarfs",
 ];
 
 fn output(command: &mut Command) -> String {
@@ -105,8 +115,11 @@ struct Machine {
 impl Machine {
     fn start(work: &Path, uefi: bool, more: &[String]) -> Self {
         let mut command = Command::new("qemu-system-x86_64");
-        command.args("-nodefaults -display none -vga none -machine q35 -accel tcg -cpu max -m 1024".split(' '));
-        command.args("-no-reboot -serial stdio -device virtio-scsi-pci -netdev user,id=n,restrict=off".split(' '));
+        command
+            .args("-nodefaults -display none -vga none -machine q35 -accel tcg -cpu max -m 1024".split(' '));
+        command.args(
+            "-no-reboot -serial stdio -device virtio-scsi-pci -netdev user,id=n,restrict=off".split(' '),
+        );
         command.args(["-device", "virtio-net-pci,netdev=n,mac=52:54:00:77:01:01,romfile="]);
         let drive = format!("if=none,id=d,format=raw,cache=unsafe,file={}", work.join("disk").display());
         command.args(["-drive", &drive]);
@@ -146,7 +159,10 @@ impl Machine {
                 return;
             }
         }
-        panic!("no '{what}' within {seconds} s; last lines: {:#?}", self.seen.iter().rev().take(20).collect::<Vec<_>>());
+        panic!(
+            "no '{what}' within {seconds} s; last lines: {:#?}",
+            self.seen.iter().rev().take(20).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -200,7 +216,7 @@ fn install_and_start(uefi: bool) {
     assert!(verdict.contains("No problems found"), "{verdict}");
 
     let mut machine = Machine::start(work.path(), uefi, &[]);
-    machine.wait_for("host1 login: ", 400);
+    machine.wait_for("host1 login:", 400);
 }
 
 #[test]

@@ -19,7 +19,11 @@ fn sysfs(disks: &[(&str, &str, &[(&str, &str)])]) -> tempfile::TempDir {
 
 fn rack() -> Vec<FoundDisk> {
     let root = sysfs(&[
-        ("vda", "pci0/virtio0", &[("size", "8388608\n"), ("serial", "DZDISK0001"), ("queue/rotational", "1")]),
+        (
+            "vda",
+            "pci0/virtio0",
+            &[("size", "8388608\n"), ("serial", "DZDISK0001"), ("queue/rotational", "1")],
+        ),
         (
             "sda",
             "pci0/virtio1/host0",
@@ -32,11 +36,27 @@ fn rack() -> Vec<FoundDisk> {
                 ("queue/rotational", "0"),
             ],
         ),
-        ("nvme0n1", "pci1/nvme", &[("size", "1000"), ("device/serial", "N1  "), ("wwid", "eui.0025388b710116a1")]),
+        (
+            "nvme0n1",
+            "pci1/nvme",
+            &[("size", "1000"), ("device/serial", "N1  "), ("wwid", "eui.0025388b710116a1")],
+        ),
         ("nvme0c0n1", "pci1/nvme", &[("size", "1000")]),
-        ("sdb", "platform/host3/session1", &[("size", "100"), ("device/wwid", "naa.6000000000000000000000000e000001")]),
-        ("sdc", "platform/host4/session2", &[("size", "100"), ("device/wwid", "naa.6000000000000000000000000e000001")]),
-        ("sdd", "pci2/host5/rport-5:0-0", &[("size", "100"), ("device/wwid", "naa.600000000000000000000000000000fc")]),
+        (
+            "sdb",
+            "platform/host3/session1",
+            &[("size", "100"), ("device/wwid", "naa.6000000000000000000000000e000001")],
+        ),
+        (
+            "sdc",
+            "platform/host4/session2",
+            &[("size", "100"), ("device/wwid", "naa.6000000000000000000000000e000001")],
+        ),
+        (
+            "sdd",
+            "pci2/host5/rport-5:0-0",
+            &[("size", "100"), ("device/wwid", "naa.600000000000000000000000000000fc")],
+        ),
         ("sde", "pci2/host6", &[("size", "100"), ("device/wwid", "naa.5000c500000000aa")]),
         ("sdf", "pci2/host7", &[("size", "100"), ("device/wwid", "naa.5000c500000000aa")]),
         ("sdg", "pci2/host8", &[("size", "100"), ("device/wwid", "naa.5000c500000000bb"), ("ro", "1")]),
@@ -54,7 +74,14 @@ fn disks_say_who_they_are() {
         .iter()
         .map(|d| {
             let disk = &d.disk;
-            format!("{} {} {} {} rotational={}", d.text(), disk.bus, disk.size, disk.logical_block, disk.rotational)
+            format!(
+                "{} {} {} {} rotational={}",
+                d.text(),
+                disk.bus,
+                disk.size,
+                disk.logical_block,
+                disk.rotational
+            )
         })
         .collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
@@ -74,22 +101,39 @@ fn disks_say_who_they_are() {
 fn exactly_one_local_writable_disk_is_selected() {
     let disks = rack();
     let select = |serial: Option<&str>, wwn: Option<&str>| {
-        let selector = DiskSelector {
-            serial: serial.map(str::to_owned),
-            wwn: wwn.map(|wwn| wwn.parse().unwrap()),
-        };
+        let selector =
+            DiskSelector { serial: serial.map(str::to_owned), wwn: wwn.map(|wwn| wwn.parse().unwrap()) };
         super::select(&disks, &selector).map(FoundDisk::text).map_err(|e| format!("{}: {e}", e.code()))
     };
     assert_eq!(select(Some("DZDISK0001"), None).unwrap(), "vda (serial DZDISK0001)");
-    assert_eq!(select(Some("ABCD12"), Some("0x5000c50012345678")).unwrap(), "sda (serial ABCD12, WWN 5000c50012345678)");
+    assert_eq!(
+        select(Some("ABCD12"), Some("0x5000c50012345678")).unwrap(),
+        "sda (serial ABCD12, WWN 5000c50012345678)"
+    );
     let cases = [
         (None, None, "disk-missing: no disk of this host is a disk without serial and WWN"),
         // Serial of one disk, WWN of another.
-        (Some("DZDISK0001"), Some("0x5000c50012345678"), "disk-missing: no disk of this host is serial DZDISK0001 and WWN"),
-        (None, Some("6000000000000000000000000e000001"), "disk-ambiguous: WWN 6000000000000000000000000e000001 names more"),
-        (None, Some("600000000000000000000000000000fc"), "disk-unfit: disk sdd (WWN 600000000000000000000000000000fc) cannot be the operating system's: it is reached by fc"),
+        (
+            Some("DZDISK0001"),
+            Some("0x5000c50012345678"),
+            "disk-missing: no disk of this host is serial DZDISK0001 and WWN",
+        ),
+        (
+            None,
+            Some("6000000000000000000000000e000001"),
+            "disk-ambiguous: WWN 6000000000000000000000000e000001 names more",
+        ),
+        (
+            None,
+            Some("600000000000000000000000000000fc"),
+            "disk-unfit: disk sdd (WWN 600000000000000000000000000000fc) cannot be the operating system's: it is reached by fc",
+        ),
         (None, Some("5000c500000000aa"), "disk-ambiguous"),
-        (None, Some("5000c500000000bb"), "disk-unfit: disk sdg (WWN 5000c500000000bb) cannot be the operating system's: it is write protected"),
+        (
+            None,
+            Some("5000c500000000bb"),
+            "disk-unfit: disk sdg (WWN 5000c500000000bb) cannot be the operating system's: it is write protected",
+        ),
     ];
     for (serial, wwn, expected) in cases {
         let error = select(serial, wwn).unwrap_err();
@@ -105,5 +149,8 @@ fn a_disk_that_is_seen_twice_is_refused_even_if_one_path_lacks_its_serial() {
     let selector = DiskSelector { serial: Some("TWIN".to_owned()), wwn: None };
     let error = select(&disks, &selector).unwrap_err();
     assert_eq!(error.code(), "disk-unfit");
-    assert!(error.to_string().contains("sdf (WWN 5000c500000000aa) is the same disk over another path"), "{error}");
+    assert!(
+        error.to_string().contains("sdf (WWN 5000c500000000aa) is the same disk over another path"),
+        "{error}"
+    );
 }

@@ -10,9 +10,7 @@ use crate::error::StorageError;
 pub(super) fn all(device: &Device, start: u64, length: u64) -> Result<Vec<String>, StorageError> {
     let part = Part { device, start, length };
     let mut found = Vec::new();
-    for probe in [
-        ext, fixed, fat, swap, lvm, mdraid, zfs, iso, vmfs,
-    ] {
+    for probe in [ext, fixed, fat, swap, lvm, mdraid, zfs, iso, vmfs] {
         found.extend(probe(&part)?);
     }
     Ok(found)

@@ -70,7 +70,10 @@ fn tables_and_what_lies_in_their_partitions() {
     mbr[510..].copy_from_slice(&[0x55, 0xaa]);
     put(&disk, &[(0, &mbr), (MB as u64, b"XFSB")]);
     assert_eq!(tool("sfdisk", &["-l", &path]).matches("Linux").count(), 1, "sfdisk sees the same");
-    assert_eq!(found(&disk), ["MBR partition 1 of type 0x83: XFS file system", "MBR partition table with 1 partitions"]);
+    assert_eq!(
+        found(&disk),
+        ["MBR partition 1 of type 0x83: XFS file system", "MBR partition table with 1 partitions"]
+    );
 }
 
 #[test]
@@ -141,7 +144,10 @@ fn consent_is_for_one_disk_and_one_content() {
     };
     assert_eq!(refused(None), "disk DZDISK0001 holds foreign data and no consent to wipe it was given");
     let other = consent("DZDISK0002", digest);
-    assert_eq!(refused(Some(&other)), "disk DZDISK0001 holds foreign data and the consent given is for disk DZDISK0002");
+    assert_eq!(
+        refused(Some(&other)),
+        "disk DZDISK0001 holds foreign data and the consent given is for disk DZDISK0002"
+    );
     let changed = consent("DZDISK0001", inspection(&["swap space"], false).finding.digest);
     assert!(refused(Some(&changed)).contains("the consent given is for another content"));
 }

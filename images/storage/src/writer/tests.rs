@@ -44,7 +44,8 @@ fn look(path: &Path) -> Inspection {
 
 fn extract(path: &Path, to: &Path, partition: &Partition) {
     let bytes = std::fs::read(path).unwrap();
-    std::fs::write(to, &bytes[partition.start as usize..(partition.start + partition.length) as usize]).unwrap();
+    std::fs::write(to, &bytes[partition.start as usize..(partition.start + partition.length) as usize])
+        .unwrap();
 }
 
 #[tokio::test]
