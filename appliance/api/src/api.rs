@@ -6,6 +6,7 @@ use dayzero_store::Store;
 use dayzero_trust::Users;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Everything that a handler needs. Built once, shared by both listeners.
@@ -17,6 +18,8 @@ pub struct Api {
     pub(crate) started: Timestamp,
     /// Ends event streams, so that a shutdown need not wait for those who watch.
     pub(crate) cancel: CancellationToken,
+    /// Places for open pages.
+    pub(crate) pages: Arc<Semaphore>,
 }
 
 /// Answer of `GET /v1/health`. Without an identity only `status` is told.
@@ -59,7 +62,8 @@ impl Api {
         clock: fn() -> Timestamp,
         cancel: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { service, store, users, clock, started: clock(), cancel })
+        let pages = Arc::new(Semaphore::new(crate::web::MOST_PAGES));
+        Arc::new(Self { service, store, users, clock, started: clock(), cancel, pages })
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -20,6 +20,7 @@ mod problem;
 pub mod rest;
 pub mod routes;
 pub mod unix;
+mod web;
 
 pub use api::{Api, Health};
 pub use identity::Identity;

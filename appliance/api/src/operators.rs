@@ -109,6 +109,7 @@ impl Operators {
 /// The routes of this listener.
 pub(crate) fn router(api: Arc<Api>) -> Router {
     routes::router()
+        .merge(crate::web::router())
         .fallback(routes::nothing_here)
         .method_not_allowed_fallback(routes::wrong_method)
         .layer(from_fn(own_pages_only))
@@ -172,7 +173,8 @@ const SECURITY: [(&str, &str); 8] = [
     ("strict-transport-security", "max-age=31536000"),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
-    ("referrer-policy", "no-referrer"),
+    // Not `no-referrer`: browsers would then send `Origin: null` with our own forms.
+    ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("permissions-policy", "camera=(), microphone=(), geolocation=()"),
