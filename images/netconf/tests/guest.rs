@@ -4,6 +4,9 @@
 //! Run with `DAYZERO_GUEST_KERNEL=<directory with an unpacked linux-image package> cargo test -p dayzero-netconf --test
 //! guest -- --ignored`. Needs qemu-system-x86_64, cpio, depmod and modprobe.
 
+// All of this file is a test; clippy knows only functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};

@@ -78,15 +78,11 @@ async fn until_active(lun: &LunSpec, active: usize, seconds: u64) -> (bool, Stri
 async fn run(console: &mut File) -> Outcome<()> {
     let wired = dayzero_netconf::converge(&network()?).await;
     check(console, "wired", wired.converged, &format!("{:?}", wired.problems))?;
-    let (lun, other) = (lun("6000000000000000000000000e000001")?, lun("6000000000000000000000000e000002")?);
+    // The WWNs that tgt gives to LUN 1 and LUN 2 of target 14.
+    let (lun, other) = (lun("60000000000000000e000000000e0001")?, lun("60000000000000000e000000000e0002")?);
     let start = Instant::now();
     let report = luns::connect(&[lun.clone(), other.clone()]).await;
     let both = report.iter().all(|r| r.problems.is_empty() && r.paths.len() == 2);
-    let wwid =
-        |name: &str| std::fs::read_to_string(format!("/sys/block/{name}/device/wwid")).unwrap_or_default();
-    for name in ["sdb", "sdc", "sdd", "sde"] {
-        writeln!(console, "{name} {}\r", wwid(name).trim())?;
-    }
     check(console, "connected", both, &format!("{} ms {report:?}", start.elapsed().as_millis()))?;
     let start = Instant::now();
     let again = luns::connect(&[lun.clone(), other.clone()]).await;

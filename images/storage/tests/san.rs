@@ -4,6 +4,9 @@
 //! san -- --ignored`. Needs qemu-system-x86_64, tgt, busybox, mtools, a kernel with loop devices and ext4. Makes the
 //! network namespace `dzt-net-san` and removes it.
 
+// All of this file is a test; clippy knows only functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 use bytes::Bytes;
 use dayzero_model::ids::Sha256;
 use dayzero_model::install::{ImageManifest, PartitionRole};

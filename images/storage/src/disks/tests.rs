@@ -1,7 +1,9 @@
 use super::*;
 
+type Files<'a> = &'a [(&'a str, &'a str)];
+
 /// A sysfs with these disks: name, (file, content) pairs, and where the link leads.
-fn sysfs(disks: &[(&str, &str, &[(&str, &str)])]) -> tempfile::TempDir {
+fn sysfs(disks: &[(&str, &str, Files)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let block = root.path().join("block");
     std::fs::create_dir(&block).unwrap();

@@ -11,7 +11,9 @@ fn file(mib: usize) -> tempfile::NamedTempFile {
     file
 }
 
-fn put(file: &tempfile::NamedTempFile, patches: &[(u64, &[u8])]) {
+type Patches<'a> = &'a [(u64, &'a [u8])];
+
+fn put(file: &tempfile::NamedTempFile, patches: Patches) {
     use std::os::unix::fs::FileExt;
     for (at, bytes) in patches {
         file.as_file().write_all_at(bytes, *at).unwrap();
@@ -91,7 +93,7 @@ fn members_of_volumes_pools_and_arrays_are_named() {
     iso[1..6].copy_from_slice(b"CD001");
     iso[40..46].copy_from_slice(b"DEBIAN");
     let uber = 0x00ba_b10c_u64;
-    let cases: [(&[(u64, &[u8])], &str); 14] = [
+    let cases: [(Patches, &str); 14] = [
         (&[(512, &lvm)], "LVM2 physical volume aBcDeFgHiJkLmNoPqRsTuVwXyZ012345"),
         (&[(4096, &raid)], "Linux RAID member 'host:0', metadata 1.2"),
         (&[(0, &raid)], "Linux RAID member 'host:0', metadata 1.1"),
