@@ -174,8 +174,7 @@ impl Control {
         );
         let said = said.chars().take(300).collect();
         let stored = known.as_ref().map(|pending| pending.last);
-        let mut pending =
-            known.unwrap_or(Pending { mac: seen.mac, first: now, last: now, count: 0, said });
+        let mut pending = known.unwrap_or(Pending { mac: seen.mac, first: now, last: now, count: 0, said });
         pending.count += 1;
         if stored.is_some_and(|stored| now.since(stored).0 < PENDING_EVERY) {
             pending.last = stored.unwrap_or(now);

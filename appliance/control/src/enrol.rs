@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use dayzero_model::event::{Event, What};
-use dayzero_model::facts::{HostFacts, RefusedKey, VouchFacts};
+use dayzero_model::facts::{HostFacts, RefusedKey, VouchFacts, WaitingKey};
 use dayzero_model::ids::{HostName, Sha256};
 use dayzero_model::wire::{EnrolAnswer, EnrolRequest};
 use dayzero_trust::{Enrolled, Refusal, Revocation, TrustError, Vouch};
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 const MAX_BODY: usize = 32 << 10;
 /// Refused keys kept of a host.
 const MAX_REFUSED: usize = 16;
+/// Keys that may wait in one boot; a machine can make as many as it likes.
+const MAX_WAITING: usize = 8;
 
 /// The listener's routes.
 pub(crate) fn routes(control: Arc<Control>) -> Router {
@@ -78,10 +80,13 @@ impl Control {
             Enrolled::Granted { host, vouch, certificate, .. } => {
                 self.granted(&host, request, peer, vouch, certificate).await
             }
-            Enrolled::Wait { host, .. } => self.asked_for_certificate(&host, request).await,
+            Enrolled::Wait { host, key, .. } => {
+                let waiting = WaitingKey { key, peer: peer.ip().to_string(), at: self.now() };
+                self.asked_for_certificate(&host, request, Some(waiting)).await
+            }
             Enrolled::Refused { host, refusal, first, .. } => {
                 if let Some(host) = &host {
-                    self.asked_for_certificate(host, request).await?;
+                    self.asked_for_certificate(host, request, None).await?;
                 }
                 if first { self.refused(host, request, peer, refusal).await } else { Ok(()) }
             }
@@ -92,11 +97,18 @@ impl Control {
         self: &Arc<Self>,
         host: &HostName,
         request: &EnrolRequest,
+        waiting: Option<WaitingKey>,
     ) -> Result<(), dayzero_store::StoreError> {
         let (now, boot) = (self.now(), request.boot);
         self.step(host, move |facts| {
             if let Some(window) = facts.window.as_mut().filter(|window| window.window.boot == boot) {
                 window.enrol_asked.get_or_insert(now);
+                if let Some(waiting) = waiting
+                    && window.waiting.len() < MAX_WAITING
+                    && window.waiting.iter().all(|known| known.key != waiting.key)
+                {
+                    window.waiting.push(waiting);
+                }
             }
         })
         .await
@@ -124,6 +136,11 @@ impl Control {
         let reason = format!("the BMC vouched for it by {}", vouch.channel);
         self.enrol_event(Some(host), request, peer, true, vouch.key, reason);
         self.step(host, move |known| {
+            let waiting = known.window.as_ref().map(|window| window.waiting.clone()).unwrap_or_default();
+            for other in waiting.into_iter().filter(|other| other.key != facts.key) {
+                let reason = "the BMC vouched for another key in the same boot".to_owned();
+                note_refused(known, RefusedKey { key: other.key, reason, peer: other.peer, at: other.at });
+            }
             known.vouch = Some(facts);
             known.window = None;
             known.agent = None;

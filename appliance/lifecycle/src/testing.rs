@@ -43,6 +43,7 @@ pub(crate) fn window(host: &str) -> WindowFacts {
         script_served: None,
         kernel_served: None,
         enrol_asked: None,
+        waiting: Vec::new(),
     }
 }
 

@@ -154,6 +154,21 @@ pub struct WindowFacts {
     /// The discovery agent asked for a certificate, granted or not.
     #[serde(default)]
     pub enrol_asked: Option<Timestamp>,
+    /// Keys that asked in this boot and that nothing has vouched for (yet): once one is vouched for, the others count as
+    /// refused. At most eight.
+    #[serde(default)]
+    pub waiting: Vec<WaitingKey>,
+}
+
+/// A key that asked for a certificate and waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingKey {
+    /// Fingerprint.
+    pub key: Sha256,
+    /// Client's address.
+    pub peer: String,
+    /// When it first asked.
+    pub at: Timestamp,
 }
 
 /// The vouched key.

@@ -53,6 +53,8 @@ pub enum Enrolled {
     Wait {
         /// Its host.
         host: HostName,
+        /// Fingerprint of the key that asked.
+        key: Sha256,
         /// For the agent.
         answer: EnrolAnswer,
     },
@@ -221,7 +223,11 @@ impl Enrolment {
                 certificate: fingerprint,
                 answer: EnrolAnswer::Granted { host: window.host, certificate, ca: self.ca.pem().to_owned() },
             },
-            _ => Enrolled::Wait { host: window.host, answer: EnrolAnswer::Wait { seconds: WAIT_SECONDS } },
+            _ => Enrolled::Wait {
+                host: window.host,
+                key: checked.key,
+                answer: EnrolAnswer::Wait { seconds: WAIT_SECONDS },
+            },
         })
     }
 

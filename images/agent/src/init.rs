@@ -8,7 +8,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Modules that no device asks for by its modalias.
-const ALWAYS: [&str; 12] = [
+const ALWAYS: [&str; 14] = [
+    "crc32c_intel",
+    // ext4 and btrfs ask for crc32c by name, which no device does.
+    "crc32c_generic",
     "virtio_pci",
     "sd_mod",
     "sr_mod",

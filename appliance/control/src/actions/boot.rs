@@ -117,6 +117,7 @@ async fn open(
         script_served: None,
         kernel_served: None,
         enrol_asked: None,
+        waiting: Vec::new(),
     };
     control
         .step(host, move |facts| facts.window = Some(window))

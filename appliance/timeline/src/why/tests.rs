@@ -88,6 +88,7 @@ fn facts_and_causes_are_told() {
         script_served: None,
         kernel_served: None,
         enrol_asked: None,
+        waiting: Vec::new(),
     };
     let refused = RefusedKey {
         key: Sha256([1; 32]),

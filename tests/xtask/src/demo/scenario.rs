@@ -54,7 +54,8 @@ struct Play {
     progress: Progress,
     seen: Observed,
     browser: Option<Browser>,
-    stranger_at: Option<Instant>,
+    /// Its name in the rack, and since when it is on.
+    stranger_at: Option<(String, Instant)>,
     clone: Option<Cloning>,
 }
 
@@ -146,13 +147,12 @@ impl Play {
 
     /// A machine of unknown MAC powers on as soon as the rack works; it must stay without answer.
     fn stranger(&mut self, status: &Status) -> Result<()> {
-        match self.stranger_at {
+        match &self.stranger_at {
             None if hosts(status).any(|host| host.met >= 2) => {
-                self.client.lab(&["spawn-stranger", STRANGER])?;
-                self.stranger_at = Some(Instant::now());
+                self.stranger_at = Some((self.spawn(&["spawn-stranger", STRANGER])?, Instant::now()));
                 self.progress.say(&format!("a machine that is in no plan powers on: {STRANGER}"));
             }
-            Some(began) if self.seen.stranger.is_none() => {
+            Some((_, began)) if self.seen.stranger.is_none() => {
                 let pending = status.pending.iter().any(|client| client.mac == STRANGER && client.count >= 2);
                 if !pending && began.elapsed() < Duration::from_secs(120) {
                     return Ok(());
@@ -162,29 +162,21 @@ impl Play {
                 let answered =
                     events.iter().filter(|event| matches!(event.what, What::DhcpOut { .. })).count();
                 self.seen.stranger = Some(Stranger { mac: STRANGER.to_owned(), pending, asked, answered });
-                self.client
-                    .lab(&["kill-extra", &format!("stranger-{}", STRANGER.replace(':', ""))])
-                    .or_else(|_| self.kill_extras())?;
+                if let Some((name, _)) = &self.stranger_at {
+                    self.client.lab(&["kill-extra", name])?;
+                }
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn kill_extras(&self) -> Result<String> {
-        #[derive(serde::Deserialize)]
-        struct Lab {
-            extras: Vec<Extra>,
-        }
-        #[derive(serde::Deserialize)]
-        struct Extra {
-            name: String,
-        }
-        let lab: Lab = serde_json::from_str(&self.client.lab(&["status", "-o", "json"])?)?;
-        for extra in lab.extras {
-            self.client.lab(&["kill-extra", &extra.name])?;
-        }
-        Ok(String::new())
+    /// Powers a machine on that is not in the plan; its name in the rack.
+    fn spawn(&self, args: &[&str]) -> Result<String> {
+        let mut full = args.to_vec();
+        full.extend(["-o", "json"]);
+        let said: serde_json::Value = serde_json::from_str(&self.client.lab(&full)?)?;
+        Ok(said["spawned"]["name"].as_str().context("the rack did not name the machine")?.to_owned())
     }
 
     /// The real host is held still inside its window, and a machine with its MAC, serial and UUID takes its place.
@@ -199,12 +191,7 @@ impl Play {
                     && facts.window.as_ref().is_some_and(|window| window.script_served.is_some());
                 if open {
                     self.client.lab(&["pause", CLONED])?;
-                    let said: serde_json::Value =
-                        serde_json::from_str(&self.client.lab(&["spawn-clone", CLONED, "-o", "json"])?)?;
-                    let name = said["spawned"]["name"]
-                        .as_str()
-                        .context("the lab did not name the clone")?
-                        .to_owned();
+                    let name = self.spawn(&["spawn-clone", CLONED])?;
                     self.progress.say(&format!(
                         "{CLONED} is held still; a clone of its MAC, serial and UUID boots in its place"
                     ));
@@ -212,17 +199,18 @@ impl Play {
                 }
             }
             Some(clone) => {
-                if facts.refused_keys.is_empty() && clone.began.elapsed() < Duration::from_secs(180) {
+                let asked = facts.window.as_ref().is_some_and(|window| !window.waiting.is_empty());
+                if !asked && clone.began.elapsed() < Duration::from_secs(180) {
                     return Ok(());
                 }
                 let console = self.client.lab(&["console", &clone.name])?;
                 self.client.lab(&["kill-extra", &clone.name])?;
                 self.client.lab(&["resume", CLONED])?;
                 self.progress.say(&format!(
-                    "the clone's key was refused {} times; {CLONED} goes on",
-                    facts.refused_keys.len()
+                    "the clone {} and got nothing; {CLONED} goes on",
+                    if asked { "asked for a certificate" } else { "did not even ask for a certificate" }
                 ));
-                self.seen.clone = Some(Clone { of: CLONED.to_owned(), refused: facts.refused_keys, console });
+                self.seen.clone = Some(Clone { of: CLONED.to_owned(), refused: Vec::new(), console });
             }
         }
         Ok(())
@@ -358,7 +346,11 @@ impl Play {
 
     fn look_at_hosts(&mut self) -> Result<()> {
         for (host, ..) in HOSTS {
-            self.seen.hosts.push(Seen { name: host.to_owned(), view: self.client.host(host)? });
+            let view = self.client.host(host)?;
+            if let Some(clone) = self.seen.clone.as_mut().filter(|clone| clone.of == host) {
+                clone.refused.clone_from(&view.facts.refused_keys);
+            }
+            self.seen.hosts.push(Seen { name: host.to_owned(), view });
         }
         Ok(())
     }
