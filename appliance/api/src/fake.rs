@@ -20,7 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::broadcast;
 
 /// 2026-11-18T11:06:40Z.
-pub const NOW: Timestamp = Timestamp(1_795_000_000_000);
+pub(crate) const NOW: Timestamp = Timestamp(1_795_000_000_000);
 
 fn name(text: &str) -> Name {
     text.parse().unwrap_or_else(|_| panic!("'{text}' is no name"))
@@ -31,7 +31,7 @@ fn ago(seconds: u64) -> Timestamp {
 }
 
 /// What was asked of it, in order: `verb argument who`.
-pub struct Fake {
+pub(crate) struct Fake {
     pub asked: Mutex<Vec<String>>,
     pub status: Mutex<StatusView>,
     pub events: broadcast::Sender<Event>,
@@ -78,7 +78,7 @@ fn vm(text: &str, state: VmState, host: Option<&str>, detail: &str) -> Vm {
 }
 
 /// A site with one host of each health.
-pub fn status() -> StatusView {
+pub(crate) fn status() -> StatusView {
     let mut imaging = summary("host1", 10, "Imaged", Health::Working, "waits for the installer: root partition", 8);
     imaging.progress = Some(Progress { what: "root".to_owned(), done: 434, total: 965 });
     let foreign = summary("host2", 12, "Imaged", Health::Failed, "foreign-disk: the disk DZDISK0002 holds data that is not ours", 8);

@@ -15,6 +15,7 @@ mod api;
 mod extract;
 mod identity;
 mod live;
+mod openapi;
 pub mod operators;
 mod problem;
 pub mod rest;
@@ -24,4 +25,10 @@ mod web;
 
 pub use api::{Api, Health};
 pub use identity::Identity;
+pub use openapi::document as openapi;
 pub use problem::Problem;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,13 @@ pub enum SocketError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(Option<u32>);
 
+#[cfg(test)]
+impl Peer {
+    pub(crate) fn of(uid: Option<u32>) -> Self {
+        Self(uid)
+    }
+}
+
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         Self(stream.io().peer_cred().ok().map(|credentials| credentials.uid()))

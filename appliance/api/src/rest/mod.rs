@@ -16,7 +16,7 @@ pub(crate) async fn health(State(api): State<Arc<Api>>, Maybe(identity): Maybe) 
 }
 
 pub(crate) async fn openapi() -> Json<serde_json::Value> {
-    Json(serde_json::json!({}))
+    Json(crate::openapi())
 }
 
 /// Answer of `POST /v1/store/verify`.

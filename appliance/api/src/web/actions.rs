@@ -12,16 +12,16 @@ use std::sync::Arc;
 
 type Api_ = State<Arc<Api>>;
 
-fn back(api: &Api, identity: &Identity, host: &HostName, done: Result<(), ServiceError>) -> Response {
+async fn back(api: &Api, identity: &Identity, host: &HostName, done: Result<(), ServiceError>) -> Response {
     match done {
         Ok(()) => Redirect::to(&format!("/hosts/{host}")).into_response(),
-        Err(error) => problem_page(api, identity, error.into()),
+        Err(error) => problem_page(api, identity, error.into()).await,
     }
 }
 
 pub(crate) async fn retry(State(api): Api_, identity: Identity, Segment(host): Segment<HostName>) -> Response {
     let done = api.service.retry(&host, &identity.who).await;
-    back(&api, &identity, &host, done)
+    back(&api, &identity, &host, done).await
 }
 
 pub(crate) async fn consent(
@@ -31,5 +31,5 @@ pub(crate) async fn consent(
     Form(request): Form<ConsentRequest>,
 ) -> Response {
     let done = api.service.consent(&host, request, &identity.who).await;
-    back(&api, &identity, &host, done)
+    back(&api, &identity, &host, done).await
 }

@@ -228,9 +228,9 @@ fn finding(facts: &HostFacts) -> Option<Finding> {
 pub(crate) async fn page(State(api): State<Arc<Api>>, identity_: Identity, Segment(host): Segment<HostName>) -> Response {
     let view = match api.service.host(&host, EVENTS).await {
         Ok(view) => view,
-        Err(error) => return problem_page(&api, &identity_, error.into()),
+        Err(error) => return problem_page(&api, &identity_, error.into()).await,
     };
-    let chrome = Chrome::new(&api, &identity_, host.as_str());
+    let chrome = Chrome::new(&api, &identity_, host.as_str()).await;
     let facts = &view.facts;
     let (health, glyph) = health(view.summary.health);
     let failed = view.conditions.iter().find_map(|record| match &record.state {

@@ -87,10 +87,11 @@ pub(crate) struct Chrome {
 }
 
 impl Chrome {
-    pub(crate) fn new(api: &Api, identity: &Identity, title: impl Into<String>) -> Self {
+    pub(crate) async fn new(api: &Api, identity: &Identity, title: impl Into<String>) -> Self {
+        let status = api.service.status().await.ok();
         Self {
             title: title.into(),
-            site: None,
+            site: status.and_then(|status| status.site).map(|site| site.to_string()),
             who: identity.who.clone(),
             role: format!("{:?}", identity.role).to_lowercase(),
             now: api.now(),
@@ -132,9 +133,9 @@ struct ProblemPage {
     problem: Problem,
 }
 
-pub(crate) fn problem_page(api: &Api, identity: &Identity, problem: Problem) -> Response {
+pub(crate) async fn problem_page(api: &Api, identity: &Identity, problem: Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let page = ProblemPage { chrome: Chrome::new(api, identity, "Not done"), problem };
+    let page = ProblemPage { chrome: Chrome::new(api, identity, "Not done").await, problem };
     (status, render(&page)).into_response()
 }
 
@@ -179,12 +180,9 @@ struct WhyPage {
 async fn why(State(api): State<Arc<Api>>, identity: Identity, Query(query): Query<WhyQuery>) -> Response {
     match api.service.why(query.subject.trim()).await {
         Ok(view) => {
-            let chrome = Chrome::new(&api, &identity, format!("Why {}", view.subject));
+            let chrome = Chrome::new(&api, &identity, format!("Why {}", view.subject)).await;
             render(&WhyPage { chrome, timeline: lines(&view.events), view })
         }
-        Err(error) => problem_page(&api, &identity, error.into()),
+        Err(error) => problem_page(&api, &identity, error.into()).await,
     }
 }
-
-#[cfg(test)]
-mod tests;

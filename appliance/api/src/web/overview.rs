@@ -183,10 +183,9 @@ fn cluster(cluster: &ClusterView) -> ClusterRow {
 pub(crate) async fn page(State(api): State<Arc<Api>>, identity: Identity) -> Response {
     let mut status = match api.service.status().await {
         Ok(status) => status,
-        Err(error) => return problem_page(&api, &identity, error.into()),
+        Err(error) => return problem_page(&api, &identity, error.into()).await,
     };
-    let mut chrome = Chrome::new(&api, &identity, "Overview");
-    chrome.site = status.site.as_ref().map(ToString::to_string);
+    let mut chrome = Chrome::new(&api, &identity, "Overview").await;
     chrome.now = status.now;
     let mut tally = Tally::default();
     for host in status.racks.iter().flat_map(|rack| &rack.hosts) {
