@@ -303,7 +303,7 @@ fn joined(seen: &Observed) -> Verdict {
 /// on through a pulled storage path, or is not shown lost once its host's power was cut.
 fn vm_console(seen: &Observed) -> Verdict {
     let Some(vm) = &seen.vm.vm else { return absent("a VM") };
-    let line = vm.console.iter().rev().find(|line| line.contains("DAYZERO-VM"));
+    let line = vm.console.iter().rev().find(|line| line.contains("DAYZERO-VM") && line.contains("address="));
     let Some(line) = line else { return (false, format!("{:?}: {}; no console line", vm.state, vm.detail)) };
     let says =
         |key: &str| line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));

@@ -153,10 +153,11 @@ impl Play {
                 self.progress.say(&format!("a machine that is in no plan powers on: {STRANGER}"));
             }
             Some((_, began)) if self.seen.stranger.is_none() => {
-                let pending = status.pending.iter().any(|client| client.mac == STRANGER && client.count >= 2);
-                if !pending && began.elapsed() < Duration::from_secs(120) {
+                // Long enough for an answer that must not come.
+                if began.elapsed() < Duration::from_secs(25) {
                     return Ok(());
                 }
+                let pending = status.pending.iter().any(|client| client.mac == STRANGER && client.count >= 1);
                 let events = self.client.why(STRANGER)?.events;
                 let asked = events.iter().filter(|event| matches!(event.what, What::DhcpIn { .. })).count();
                 let answered =
@@ -294,13 +295,14 @@ impl Play {
         ensure!(said.code == Some(0), "dayzero vm create: {}{}", said.stdout, said.stderr);
         self.progress.say("a virtual machine was asked for");
         let vm = self.wait_for_vm(rack, Duration::from_secs(300), |vm| {
-            vm.state == VmState::Failed || vm.console.iter().any(|line| line.contains("DAYZERO-VM"))
+            vm.state == VmState::Failed
+                || vm.console.iter().any(|line| line.contains("DAYZERO-VM") && line.contains("address="))
         })?;
         self.progress.say(&format!(
             "{:?} on {}: {}",
             vm.state,
             vm.host.as_ref().map_or("no host", |h| h.as_str()),
-            vm.console.last().cloned().unwrap_or_default()
+            vm.console.iter().rev().find(|line| line.contains("address=")).cloned().unwrap_or_default()
         ));
         let host = vm.host.clone();
         self.seen.vm.vm = Some(vm);
@@ -309,8 +311,24 @@ impl Play {
             std::thread::sleep(Duration::from_secs(12));
             self.seen.vm.after_pull = self.vm()?;
             self.client.lab(&["plug", host.as_str(), "2"])?;
+            self.wait_until_ready(rack)?;
         }
         Ok(())
+    }
+
+    /// After a path came back, what rested on it is made true again.
+    fn wait_until_ready(&mut self, rack: &mut Rack) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(400);
+        loop {
+            rack.check_alive()?;
+            let status = self.client.status()?;
+            self.progress.show(&status);
+            if hosts(&status).all(|host| host.health == "ready") {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "the hosts are not ready again after a path came back");
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
 
     fn vm(&self) -> Result<Option<Vm>> {
