@@ -20,6 +20,7 @@ pub(crate) async fn serve(out: Output, file: &Path) -> Result<(), Failure> {
     let config = config::load(file)?;
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     on_signals(stop.clone())?;
+    private_dir(&config.data_dir)?;
     let opening = config.control();
     let opened = tokio::task::spawn_blocking(move || dayzero_control::open(opening)).await;
     let served = opened.map_err(|e| Failure::system(&e))?.map_err(|e| Failure::system(&e))?;
@@ -41,6 +42,13 @@ pub(crate) async fn serve(out: Output, file: &Path) -> Result<(), Failure> {
     end.cancel();
     running.await.map_err(|e| Failure::system(&e))?;
     front
+}
+
+/// Makes the data directory, for its owner only; one that is there keeps its mode.
+fn private_dir(dir: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| Failure::System(format!("the data directory {} cannot be made: {error}", dir.display())))
 }
 
 /// Both listeners; the end of one is the end of the other.

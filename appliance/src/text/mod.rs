@@ -51,27 +51,32 @@ pub(crate) fn clock(at: Timestamp) -> String {
     text.split_once('T').map_or(text.clone(), |(_, time)| time.chars().take(8).collect())
 }
 
-/// Words wrapped at [`WIDTH`], every line after the first indented.
+/// Words wrapped at [`WIDTH`], every line after the first indented. Spacing inside a line stays as it is.
 pub(crate) fn wrap(first: &str, indent: usize, text: &str) -> String {
     let mut out = first.to_owned();
     let mut column = first.chars().count();
+    let mut spaces = String::new();
     let mut fresh = true;
-    for word in text.split_whitespace() {
+    for word in text.trim().split(' ') {
+        if word.is_empty() {
+            spaces.push(' ');
+            continue;
+        }
         let length = word.chars().count();
-        if !fresh && column + 1 + length > usize::from(WIDTH) {
+        if !fresh && column + spaces.len() + length > usize::from(WIDTH) {
             out.push('\n');
             out.push_str(&" ".repeat(indent));
             column = indent;
-            fresh = true;
-        }
-        if !fresh {
-            out.push(' ');
-            column += 1;
+        } else {
+            out.push_str(&spaces);
+            column += spaces.len();
         }
         out.push_str(word);
         column += length;
+        spaces = " ".to_owned();
         fresh = false;
     }
+    out.truncate(out.trim_end().len());
     out.push('\n');
     out
 }

@@ -24,7 +24,7 @@ pub(crate) fn status(view: &StatusView) -> String {
     let mut text = format!("Site {site}   plan {short}   {}\n", view.now);
     for rack in &view.racks {
         text.push_str(&format!("\nRack {} (pod {}, {} U)\n", rack.name, rack.pod, rack.units));
-        let header = ["U", "HOST", "PHASE", "MET", "HEALTH", "SINCE", "WAITS FOR"];
+        let header = ["U", "HOST", "PHASE", "MET", "HEALTH", "SINCE", "DETAIL"];
         text.push_str(&table(&header, rack.hosts.iter().map(|host| row(host, view.now))));
     }
     text.push_str(&rest(view));
