@@ -39,7 +39,10 @@ pub(crate) async fn apply(client: &Client, out: Output, file: &Path, yes: bool) 
 fn credentials(out: Output, file: &Path, site: &Site) -> Result<BTreeMap<Name, Login>, Failure> {
     let path = file.parent().unwrap_or(Path::new("")).join(&site.secrets);
     if !path.exists() {
-        out.note(&format!("note: no secret file at {}; credentials stay as the appliance has them", path.display()));
+        out.note(&format!(
+            "note: no secret file at {}; credentials stay as the appliance has them",
+            path.display()
+        ));
         return Ok(BTreeMap::new());
     }
     let secrets = dayzero_plan::secrets::load(&path).map_err(|e| Failure::User(crate::failure::chain(&e)))?;

@@ -35,7 +35,11 @@ impl Client {
     }
 
     /// `POST` with an answer.
-    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, Failure> {
         read(path, &self.call(Method::POST, path, Some(json(body)?)).await?)
     }
 
@@ -107,7 +111,9 @@ fn refused(status: StatusCode, bytes: &[u8]) -> Failure {
 /// A path segment, percent-encoded (RFC 3986 section 2.3: what is not unreserved).
 pub(crate) fn segment(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 #[cfg(test)]
@@ -125,6 +131,9 @@ mod tests {
         let problem = br#"{"type":"urn:x","title":"t","status":404,"detail":"there is no host 'x'"}"#;
         assert_eq!(refused(StatusCode::NOT_FOUND, problem).code(), 2);
         let broken = refused(StatusCode::INTERNAL_SERVER_ERROR, b"<html>");
-        assert_eq!((broken.code(), broken.message()), (1, Some("the appliance answered 500 Internal Server Error")));
+        assert_eq!(
+            (broken.code(), broken.message()),
+            (1, Some("the appliance answered 500 Internal Server Error"))
+        );
     }
 }

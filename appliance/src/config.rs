@@ -119,7 +119,8 @@ impl Default for Files {
 /// Reads the configuration. What is wrong is the user's fault, with its place.
 pub(crate) fn load(file: &Path) -> Result<ServeConfig, Failure> {
     let shown = file.display();
-    let unreadable = |error: std::io::Error| Failure::user(format!("the configuration {shown} cannot be read: {error}"));
+    let unreadable =
+        |error: std::io::Error| Failure::user(format!("the configuration {shown} cannot be read: {error}"));
     let size = std::fs::metadata(file).map_err(unreadable)?.len();
     if size > MOST {
         return Err(Failure::user(format!("the configuration {shown} is larger than {} MiB", MOST >> 20)));
@@ -165,14 +166,23 @@ mod tests {
         let example = include_str!("../examples/serve.toml");
         let empty = parse("").unwrap();
         assert_eq!(parse(example).unwrap(), empty, "the example as it stands changes nothing");
-        let uncommented: Vec<&str> = example
-            .lines()
-            .filter_map(|line| line.strip_prefix("#! ").or(Some(line)))
-            .collect();
+        let uncommented: Vec<&str> =
+            example.lines().filter_map(|line| line.strip_prefix("#! ").or(Some(line))).collect();
         let full = parse(&uncommented.join("\n")).unwrap();
         assert_eq!(full.puller, PullerConfig::Lab { socket: "/var/tmp/dayzero-demo/rack/lab.sock".into() });
         assert_eq!(full.operators.names, ["dayzero.example"]);
-        for key in ["data_dir", "key_file", "listen", "names", "kernel", "initrd", "host_image", "ipxe", "kind", "socket"] {
+        for key in [
+            "data_dir",
+            "key_file",
+            "listen",
+            "names",
+            "kernel",
+            "initrd",
+            "host_image",
+            "ipxe",
+            "kind",
+            "socket",
+        ] {
             assert!(example.contains(&format!("{key} = ")), "the example does not show {key}");
         }
     }

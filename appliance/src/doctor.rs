@@ -41,7 +41,12 @@ impl From<Finding> for Shown {
 }
 
 /// Looks, and says what it found.
-pub(crate) async fn run(client: &Client, out: Output, file: &Path, config: Option<&Path>) -> Result<(), Failure> {
+pub(crate) async fn run(
+    client: &Client,
+    out: Output,
+    file: &Path,
+    config: Option<&Path>,
+) -> Result<(), Failure> {
     let site = plan::load(out, file)?;
     let files = config.map(config::load).transpose()?.map(|config| config.files).unwrap_or_default();
     // Ports are ours while the appliance runs.
@@ -49,7 +54,9 @@ pub(crate) async fn run(client: &Client, out: Output, file: &Path, config: Optio
     let (interfaces, mut shown) = interfaces(&site);
     let how = Examination { ports: !serves, ..Examination::default() };
     shown.extend(examine(&pxe(interfaces, &files), &how).await.into_iter().map(Shown::from));
-    shown.sort_by_key(|finding| ["fault", "warning", "good"].iter().position(|word| *word == finding.severity));
+    shown.sort_by_key(|finding| {
+        ["fault", "warning", "good"].iter().position(|word| *word == finding.severity)
+    });
     let faults = shown.iter().any(|finding| finding.severity == "fault");
     out.show(&shown, |shown| text::doctor::findings(shown))?;
     if faults { Err(Failure::Quiet(1)) } else { Ok(()) }
@@ -89,7 +96,10 @@ fn interfaces(site: &Site) -> (Vec<ServedInterface>, Vec<Shown>) {
                 check: "address",
                 severity: "fault",
                 interface: None,
-                found: format!("no interface has {address}, the appliance's address on network {}", network.name),
+                found: format!(
+                    "no interface has {address}, the appliance's address on network {}",
+                    network.name
+                ),
                 action: format!("set {address}/{} on the interface that is on it", network.cidr.prefix_len()),
             });
             continue;

@@ -56,7 +56,12 @@ pub(crate) fn sure(out: Output, yes: bool, question: &str) -> Result<(), Failure
 }
 
 /// `dayzero prove`: exit code 1 if the proof did not hold, with the report all the same.
-pub(crate) async fn prove(client: &Client, out: Output, host: &HostName, without_leg: Option<Name>) -> Result<(), Failure> {
+pub(crate) async fn prove(
+    client: &Client,
+    out: Output,
+    host: &HostName,
+    without_leg: Option<Name>,
+) -> Result<(), Failure> {
     let request = ProveRequest { without_leg };
     let report: ProofReport = client.post(&format!("/v1/hosts/{host}/prove"), &request).await?;
     out.show(&report, text::host::proof)?;

@@ -26,7 +26,11 @@ pub(crate) struct Output {
 
 impl Output {
     /// A result: JSON as it is, or the text made from it.
-    pub(crate) fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+    pub(crate) fn show<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
         match self.format {
             Format::Json => {
                 let json = serde_json::to_string_pretty(value).map_err(|e| Failure::system(&e))?;
@@ -38,7 +42,8 @@ impl Output {
 
     /// Lines for people; without control characters; ends with one line feed.
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
-        let clean: String = text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+        let clean: String =
+            text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
         let end = if clean.is_empty() || clean.ends_with('\n') { "" } else { "\n" };
         self.raw(&format!("{clean}{end}"))
     }
@@ -60,7 +65,8 @@ impl Output {
 
     /// A note beside the result: standard error.
     pub(crate) fn note(self, text: &str) {
-        let clean: String = text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+        let clean: String =
+            text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
         let mut err = io::stderr().lock();
         let _ = writeln!(err, "{}", clean.trim_end_matches('\n'));
     }

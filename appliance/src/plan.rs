@@ -63,16 +63,20 @@ fn init(out: Output, csv: Option<&Path>) -> Result<(), Failure> {
         None => None,
         Some(path) => {
             let name = path.display().to_string();
-            let file = std::fs::File::open(path)
-                .map_err(|error| Failure::user(format!("the list of hosts {name} cannot be read: {error}")))?;
+            let file = std::fs::File::open(path).map_err(|error| {
+                Failure::user(format!("the list of hosts {name} cannot be read: {error}"))
+            })?;
             Some(dayzero_plan::hosts_csv::read(&name, file).map_err(|e| Failure::User(e.to_string()))?)
         }
     };
     let mut answers = BTreeMap::new();
-    for question in dayzero_plan::init::questions().filter(|question| question.id != "hosts" || hosts.is_none()) {
+    for question in
+        dayzero_plan::init::questions().filter(|question| question.id != "hosts" || hosts.is_none())
+    {
         let Some(answer) = out.ask(&format!("{} [{}]:", question.text, question.default))? else { break };
         answers.insert(question.id.to_owned(), answer);
     }
-    let text = dayzero_plan::init::write(&answers, hosts.as_deref()).map_err(|e| Failure::User(e.to_string()))?;
+    let text =
+        dayzero_plan::init::write(&answers, hosts.as_deref()).map_err(|e| Failure::User(e.to_string()))?;
     out.raw(&text)
 }

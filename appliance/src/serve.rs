@@ -48,7 +48,9 @@ pub(crate) async fn serve(out: Output, file: &Path) -> Result<(), Failure> {
 fn private_dir(dir: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| Failure::System(format!("the data directory {} cannot be made: {error}", dir.display())))
+    made.map_err(|error| {
+        Failure::System(format!("the data directory {} cannot be made: {error}", dir.display()))
+    })
 }
 
 /// Both listeners; the end of one is the end of the other.

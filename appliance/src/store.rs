@@ -24,7 +24,9 @@ fn offline(dir: &Path) -> Result<Verified, Failure> {
     let store = dir.join("store");
     if !store.is_dir() {
         let place = store.display();
-        return Err(Failure::user(format!("there is no store at {place}: --data-dir names the data_dir of serve's configuration")));
+        return Err(Failure::user(format!(
+            "there is no store at {place}: --data-dir names the data_dir of serve's configuration"
+        )));
     }
     let store = Store::open(&store, Options::default()).map_err(|e| Failure::system(&e))?;
     let found = store.verify().map_err(|e| Failure::system(&e))?;

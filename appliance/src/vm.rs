@@ -36,9 +36,10 @@ async fn create(client: &Client, out: Output, options: VmCreate) -> Result<(), F
     match vm.state {
         VmState::Failed => Err(Failure::System(format!("VM '{}' failed: {}", vm.name, vm.detail))),
         VmState::Running => Ok(()),
-        _ if wait.is_some() => {
-            Err(Failure::System(format!("VM '{}' does not run in time; it waits for: {}", vm.name, vm.detail)))
-        }
+        _ if wait.is_some() => Err(Failure::System(format!(
+            "VM '{}' does not run in time; it waits for: {}",
+            vm.name, vm.detail
+        ))),
         _ => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! The built binary as a person uses it: it serves, takes a plan, is killed, carries on, ends in order. Everything runs
 //! in a network namespace of its own without any interface up, so that no packet leaves it; needs root (`unshare`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -35,7 +36,8 @@ impl Appliance {
         for name in ["lab.yaml", "lab.secrets.yaml"] {
             std::fs::copy(examples.join(name), dir.path().join(name)).unwrap();
         }
-        std::fs::set_permissions(dir.path().join("lab.secrets.yaml"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(dir.path().join("lab.secrets.yaml"), std::fs::Permissions::from_mode(0o600))
+            .unwrap();
         Self { dir, serve: None, ready: Vec::new() }
     }
 
@@ -116,7 +118,11 @@ fn a_plan_survives_a_kill_and_every_fault_has_its_exit_code() {
     assert_eq!(appliance.json(&["status"])["racks"][0]["hosts"][1]["name"], "host1");
     assert_eq!(appliance.json(&["host", "show", "host1"])["conditions"].as_array().unwrap().len(), 12);
     assert_eq!(appliance.json(&["vm", "list"]), serde_json::json!([]));
-    appliance.fails(&["vm", "create", "--offering", "no", "--template", "tiny", "--name", "x"], 2, "offering");
+    appliance.fails(
+        &["vm", "create", "--offering", "no", "--template", "tiny", "--name", "x"],
+        2,
+        "offering",
+    );
     appliance.fails(&["prove", "nohost"], 2, "nohost");
     appliance.fails(&["host", "show", "NO"], 2, "NO");
     appliance.fails(&["why", "../status"], 2, "../status");
@@ -155,7 +161,10 @@ fn plans_are_checked_without_an_appliance() {
     let appliance = Appliance::new();
     let plan = appliance.path("lab.yaml").display().to_string();
     let good = appliance.call(&["plan", "check", &plan]);
-    assert_eq!((good.status.code(), String::from_utf8_lossy(&good.stdout).contains("0 errors")), (Some(0), true));
+    assert_eq!(
+        (good.status.code(), String::from_utf8_lossy(&good.stdout).contains("0 errors")),
+        (Some(0), true)
+    );
     let text = std::fs::read_to_string(&plan).unwrap();
     std::fs::write(&plan, text.replace("cidr: 10.77.12.0/24", "cidr: 10.77.11.0/24")).unwrap();
     let bad = appliance.call(&["plan", "check", &plan, "-o", "json"]);

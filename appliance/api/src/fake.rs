@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use dayzero_control::service::Subject;
 use dayzero_control::view::{
-    Applied, ClusterView, Health, HostSummary, HostView, Pending, PlanPreview, Progress, RackView, StatusView, Todo,
-    VmRequest, WhyFinding, WhyView,
+    Applied, ClusterView, Health, HostSummary, HostView, Pending, PlanPreview, Progress, RackView,
+    StatusView, Todo, VmRequest, WhyFinding, WhyView,
 };
 use dayzero_control::{ApplyRequest, ConsentRequest, Service, ServiceError};
 use dayzero_model::condition::{Cause, Condition, ConditionRecord, State};
@@ -53,7 +53,7 @@ fn summary(host: &str, u: u8, phase: &str, health: Health, detail: &str, met: us
         health,
         detail: detail.to_owned(),
         since: ago(met as u64 * 37 + 9),
-        deadline: (health == Health::Working).then(|| Timestamp(NOW.0 + 240_000)),
+        deadline: (health == Health::Working).then_some(Timestamp(NOW.0 + 240_000)),
         progress: None,
         met,
     }
@@ -66,7 +66,8 @@ fn vm(text: &str, state: VmState, host: Option<&str>, detail: &str) -> Vm {
         template: name("tiny"),
         cluster: name("kvm1"),
         host: host.map(name),
-        why: "host1 has the least room that suffices: 1500 of 2000 MHz and 700 of 1024 MiB are left after it".to_owned(),
+        why: "host1 has the least room that suffices: 1500 of 2000 MHz and 700 of 1024 MiB are left after it"
+            .to_owned(),
         mac: "52:54:00:00:00:01".parse().unwrap(),
         address: host.map(|_| "10.77.100.50".parse().unwrap()),
         volume: None,
@@ -79,11 +80,33 @@ fn vm(text: &str, state: VmState, host: Option<&str>, detail: &str) -> Vm {
 
 /// A site with one host of each health.
 pub(crate) fn status() -> StatusView {
-    let mut imaging = summary("host1", 10, "Imaged", Health::Working, "waits for the installer: root partition", 8);
+    let mut imaging =
+        summary("host1", 10, "Imaged", Health::Working, "waits for the installer: root partition", 8);
     imaging.progress = Some(Progress { what: "root".to_owned(), done: 434, total: 965 });
-    let foreign = summary("host2", 12, "Imaged", Health::Failed, "foreign-disk: the disk DZDISK0002 holds data that is not ours", 8);
-    let ready = summary("host3", 14, "Joined", Health::Ready, "4 threads, 9600 MHz, 3072 MiB for VMs; paths proven", 12);
-    let lost = summary("host4", 20, "Joined", Health::Lost, "its agent is gone and its BMC says that power is off", 11);
+    let foreign = summary(
+        "host2",
+        12,
+        "Imaged",
+        Health::Failed,
+        "foreign-disk: the disk DZDISK0002 holds data that is not ours",
+        8,
+    );
+    let ready = summary(
+        "host3",
+        14,
+        "Joined",
+        Health::Ready,
+        "4 threads, 9600 MHz, 3072 MiB for VMs; paths proven",
+        12,
+    );
+    let lost = summary(
+        "host4",
+        20,
+        "Joined",
+        Health::Lost,
+        "its agent is gone and its BMC says that power is off",
+        11,
+    );
     let hosts = vec![lost, ready, foreign, imaging];
     StatusView {
         site: Some(name("lab")),
@@ -94,8 +117,12 @@ pub(crate) fn status() -> StatusView {
             Todo {
                 host: Some(name("host2")),
                 code: "foreign-disk".to_owned(),
-                sentence: "the disk DZDISK0002 holds data that is not ours: ext4 'customer-data' in partition 1".to_owned(),
-                next_action: "look at it; to wipe it: dayzero host consent host2 --serial DZDISK0002 --finding 0b0b…".to_owned(),
+                sentence:
+                    "the disk DZDISK0002 holds data that is not ours: ext4 'customer-data' in partition 1"
+                        .to_owned(),
+                next_action:
+                    "look at it; to wipe it: dayzero host consent host2 --serial DZDISK0002 --finding 0b0b…"
+                        .to_owned(),
                 since: ago(75),
             },
             Todo {
@@ -146,7 +173,12 @@ fn conditions() -> Vec<ConditionRecord> {
         next_action: "look at it; to wipe it: dayzero host consent host2 --serial DZDISK0002".to_owned(),
     };
     let mut all = vec![
-        met(Found, "IPMI at 10.77.9.12, logged in by the generated credential; the factory one is refused", 190, 21),
+        met(
+            Found,
+            "IPMI at 10.77.9.12, logged in by the generated credential; the factory one is refused",
+            190,
+            21,
+        ),
         met(Identified, "serial DZ-LAB-0002, UUID and BMC MAC are the planned ones", 169, 1),
         met(Vouched, "key 4f1d… read by serial-over-LAN, certificate issued", 168, 61),
         met(Inventoried, "4 threads, 1536 MiB, 2 disks, 4 NICs", 107, 3),
@@ -157,7 +189,12 @@ fn conditions() -> Vec<ConditionRecord> {
         record(Imaged, State::Failed(cause), 75, 2),
     ];
     let rest = Condition::ALL.iter().skip(all.len());
-    all.extend(rest.map(|condition| ConditionRecord { condition: *condition, state: State::Unmet, since: ago(190), began: None }));
+    all.extend(rest.map(|condition| ConditionRecord {
+        condition: *condition,
+        state: State::Unmet,
+        since: ago(190),
+        began: None,
+    }));
     all
 }
 
@@ -220,15 +257,24 @@ fn event(seconds: u64, what: What) -> Event {
 fn timeline() -> Vec<Event> {
     let peer = "10.77.0.12".parse().unwrap();
     vec![
-        event(190, What::Bmc { operation: "log in as root".into(), result: "accepted".into(), failed: false }),
+        event(
+            190,
+            What::Bmc { operation: "log in as root".into(), result: "accepted".into(), failed: false },
+        ),
         event(168, What::Bmc { operation: "power on".into(), result: "reads on".into(), failed: false }),
         event(160, What::TftpEnd { file: "undionly.kpxe".into(), bytes: 70_085, ms: 410, error: None }),
-        event(120, What::Enrol { granted: true, key: Sha256([0x4f; 32]), reason: "serial-over-LAN".into(), peer }),
-        event(75, What::Condition {
-            condition: Condition::Imaged,
-            state: "failed".into(),
-            detail: "foreign-disk: the disk DZDISK0002 holds data that is not ours".into(),
-        }),
+        event(
+            120,
+            What::Enrol { granted: true, key: Sha256([0x4f; 32]), reason: "serial-over-LAN".into(), peer },
+        ),
+        event(
+            75,
+            What::Condition {
+                condition: Condition::Imaged,
+                state: "failed".into(),
+                detail: "foreign-disk: the disk DZDISK0002 holds data that is not ours".into(),
+            },
+        ),
     ]
 }
 
@@ -253,7 +299,14 @@ impl Service for Fake {
     async fn plan_preview(&self, site: &Site) -> Result<PlanPreview, ServiceError> {
         self.note(format!("preview {}", site.name));
         let text = "+ name  lab".to_owned();
-        Ok(PlanPreview { base: None, new: Sha256([9; 32]), empty: false, text, diff: json!([]), consequences: Vec::new() })
+        Ok(PlanPreview {
+            base: None,
+            new: Sha256([9; 32]),
+            empty: false,
+            text,
+            diff: json!([]),
+            consequences: Vec::new(),
+        })
     }
 
     async fn apply(&self, request: ApplyRequest, who: &str) -> Result<Applied, ServiceError> {
@@ -269,7 +322,14 @@ impl Service for Fake {
         let summary = self.known(host)?;
         let timeline: Vec<Event> = timeline().into_iter().take(events).collect();
         let timeline_text = timeline.iter().map(dayzero_timeline::text::line).collect();
-        Ok(HostView { summary, hypervisor: Hypervisor::Kvm, conditions: conditions(), facts: facts(), timeline, timeline_text })
+        Ok(HostView {
+            summary,
+            hypervisor: Hypervisor::Kvm,
+            conditions: conditions(),
+            facts: facts(),
+            timeline,
+            timeline_text,
+        })
     }
 
     async fn retry(&self, host: &HostName, who: &str) -> Result<(), ServiceError> {
@@ -307,7 +367,12 @@ impl Service for Fake {
         Ok(())
     }
 
-    async fn prove(&self, host: &HostName, leg_missing: Option<Name>, who: &str) -> Result<ProofReport, ServiceError> {
+    async fn prove(
+        &self,
+        host: &HostName,
+        leg_missing: Option<Name>,
+        who: &str,
+    ) -> Result<ProofReport, ServiceError> {
         self.note(format!("prove {host} {leg_missing:?} {who}"));
         facts().proof.ok_or_else(|| ServiceError::System("no proof".to_owned()))
     }

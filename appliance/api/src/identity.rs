@@ -53,7 +53,8 @@ pub(crate) async fn guard(access: Access, request: Request, next: Next) -> Respo
             .into_response();
         }
         (Access::Machine, Some(identity)) if identity.from != "unix" => {
-            return Problem::forbidden("this is done at the machine only: use `dayzero` there").into_response();
+            return Problem::forbidden("this is done at the machine only: use `dayzero` there")
+                .into_response();
         }
         (Access::Role(_) | Access::Machine, Some(_)) => {}
     }

@@ -21,8 +21,16 @@ use Strict::{No, Yes};
 
 /// Types: a word of [`plain`], the name of another schema, `[type]` for a list; `?` at the end: may be null or absent.
 const SCHEMAS: &[Schema] = &[
-    Schema("Health", No, &[("status", "string"), ("version", "string?"), ("started", "timestamp?"), ("store", "StoreHealth?")]),
-    Schema("StoreHealth", No, &[("clean", "boolean"), ("replayed", "integer"), ("open_ms", "integer"), ("revision", "integer")]),
+    Schema(
+        "Health",
+        No,
+        &[("status", "string"), ("version", "string?"), ("started", "timestamp?"), ("store", "StoreHealth?")],
+    ),
+    Schema(
+        "StoreHealth",
+        No,
+        &[("clean", "boolean"), ("replayed", "integer"), ("open_ms", "integer"), ("revision", "integer")],
+    ),
     Schema("LoginRequest", Yes, &[("user", "string"), ("password", "password")]),
     Schema("ClaimRequest", Yes, &[("code", "password"), ("password", "password")]),
     Schema("WhoAmI", No, &[("who", "string"), ("role", "role")]),
@@ -34,7 +42,14 @@ const SCHEMAS: &[Schema] = &[
     Schema(
         "PlanPreview",
         No,
-        &[("base", "sha256?"), ("new", "sha256"), ("empty", "boolean"), ("text", "string"), ("diff", "any"), ("consequences", "[string]")],
+        &[
+            ("base", "sha256?"),
+            ("new", "sha256"),
+            ("empty", "boolean"),
+            ("text", "string"),
+            ("diff", "any"),
+            ("consequences", "[string]"),
+        ],
     ),
     Schema(
         "StatusView",
@@ -50,7 +65,11 @@ const SCHEMAS: &[Schema] = &[
             ("vms", "[Vm]"),
         ],
     ),
-    Schema("RackView", No, &[("name", "name"), ("pod", "name"), ("units", "integer"), ("hosts", "[HostSummary]")]),
+    Schema(
+        "RackView",
+        No,
+        &[("name", "name"), ("pod", "name"), ("units", "integer"), ("hosts", "[HostSummary]")],
+    ),
     Schema(
         "HostSummary",
         No,
@@ -69,12 +88,39 @@ const SCHEMAS: &[Schema] = &[
         ],
     ),
     Schema("Progress", No, &[("what", "string"), ("done", "integer"), ("total", "integer")]),
-    Schema("Todo", No, &[("host", "name?"), ("code", "string"), ("sentence", "string"), ("next_action", "string"), ("since", "timestamp")]),
-    Schema("Pending", No, &[("mac", "mac"), ("first", "timestamp"), ("last", "timestamp"), ("count", "integer"), ("said", "string")]),
+    Schema(
+        "Todo",
+        No,
+        &[
+            ("host", "name?"),
+            ("code", "string"),
+            ("sentence", "string"),
+            ("next_action", "string"),
+            ("since", "timestamp"),
+        ],
+    ),
+    Schema(
+        "Pending",
+        No,
+        &[
+            ("mac", "mac"),
+            ("first", "timestamp"),
+            ("last", "timestamp"),
+            ("count", "integer"),
+            ("said", "string"),
+        ],
+    ),
     Schema(
         "ClusterView",
         No,
-        &[("name", "name"), ("hypervisor", "string"), ("hosts", "integer"), ("joined", "[any]"), ("elected", "name?"), ("vms", "integer")],
+        &[
+            ("name", "name"),
+            ("hypervisor", "string"),
+            ("hosts", "integer"),
+            ("joined", "[any]"),
+            ("elected", "name?"),
+            ("vms", "integer"),
+        ],
     ),
     Schema(
         "HostView",
@@ -88,11 +134,29 @@ const SCHEMAS: &[Schema] = &[
             ("timeline_text", "[string]"),
         ],
     ),
-    Schema("ConditionRecord", No, &[("condition", "string"), ("state", "any"), ("since", "timestamp"), ("began", "timestamp?")]),
-    Schema("Event", No, &[("at", "timestamp"), ("host", "name?"), ("mac", "mac?"), ("boot", "any?"), ("what", "any")]),
+    Schema(
+        "ConditionRecord",
+        No,
+        &[("condition", "string"), ("state", "any"), ("since", "timestamp"), ("began", "timestamp?")],
+    ),
+    Schema(
+        "Event",
+        No,
+        &[("at", "timestamp"), ("host", "name?"), ("mac", "mac?"), ("boot", "any?"), ("what", "any")],
+    ),
     Schema("ConsentRequest", Yes, &[("serial", "string"), ("finding", "sha256")]),
     Schema("ProveRequest", Yes, &[("without_leg", "name?")]),
-    Schema("ProofReport", No, &[("started", "timestamp"), ("ended", "timestamp"), ("trials", "[Trial]"), ("refused", "string?"), ("held", "boolean")]),
+    Schema(
+        "ProofReport",
+        No,
+        &[
+            ("started", "timestamp"),
+            ("ended", "timestamp"),
+            ("trials", "[Trial]"),
+            ("refused", "string?"),
+            ("held", "boolean"),
+        ],
+    ),
     Schema(
         "Trial",
         No,
@@ -111,9 +175,27 @@ const SCHEMAS: &[Schema] = &[
             ("held", "boolean"),
         ],
     ),
-    Schema("WhyView", No, &[("subject", "string"), ("standing", "string"), ("findings", "[WhyFinding]"), ("events", "[Event]"), ("text", "[string]")]),
-    Schema("WhyFinding", No, &[("rule", "string"), ("sentence", "string"), ("evidence", "[string]"), ("next_action", "string")]),
-    Schema("VmRequest", Yes, &[("name", "name"), ("offering", "name"), ("template", "name"), ("cluster", "name?")]),
+    Schema(
+        "WhyView",
+        No,
+        &[
+            ("subject", "string"),
+            ("standing", "string"),
+            ("findings", "[WhyFinding]"),
+            ("events", "[Event]"),
+            ("text", "[string]"),
+        ],
+    ),
+    Schema(
+        "WhyFinding",
+        No,
+        &[("rule", "string"), ("sentence", "string"), ("evidence", "[string]"), ("next_action", "string")],
+    ),
+    Schema(
+        "VmRequest",
+        Yes,
+        &[("name", "name"), ("offering", "name"), ("template", "name"), ("cluster", "name?")],
+    ),
     Schema(
         "Vm",
         No,
@@ -136,7 +218,13 @@ const SCHEMAS: &[Schema] = &[
     Schema(
         "Problem",
         No,
-        &[("type", "string"), ("title", "string"), ("status", "integer"), ("detail", "string"), ("retry_after", "integer?")],
+        &[
+            ("type", "string"),
+            ("title", "string"),
+            ("status", "integer"),
+            ("detail", "string"),
+            ("retry_after", "integer?"),
+        ],
     ),
 ];
 
@@ -146,7 +234,9 @@ fn plain(word: &str) -> Option<Value> {
         "string" | "boolean" => json!({ "type": word }),
         "integer" => json!({ "type": "integer", "minimum": 0 }),
         "password" => json!({ "type": "string", "format": "password" }),
-        "timestamp" => json!({ "type": "integer", "minimum": 0, "description": "Milliseconds since 1970-01-01 UTC." }),
+        "timestamp" => {
+            json!({ "type": "integer", "minimum": 0, "description": "Milliseconds since 1970-01-01 UTC." })
+        }
         "milliseconds" => json!({ "type": "integer", "minimum": 0, "description": "Milliseconds." }),
         "name" => json!({ "type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" }),
         "sha256" => json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
@@ -157,7 +247,7 @@ fn plain(word: &str) -> Option<Value> {
     })
 }
 
-fn inner<'a>(word: &'a str, open: char, close: char) -> Option<&'a str> {
+fn inner(word: &str, open: char, close: char) -> Option<&str> {
     word.strip_prefix(open)?.strip_suffix(close)
 }
 
@@ -179,8 +269,11 @@ fn schemas() -> Map<String, Value> {
     for Schema(name, strict, fields) in SCHEMAS {
         let properties: Map<String, Value> =
             fields.iter().map(|(field, word)| ((*field).to_owned(), of_type(word))).collect();
-        let required: Vec<&str> =
-            fields.iter().filter(|(_, word)| !word.ends_with('?') && !word.starts_with('{')).map(|(field, _)| *field).collect();
+        let required: Vec<&str> = fields
+            .iter()
+            .filter(|(_, word)| !word.ends_with('?') && !word.starts_with('{'))
+            .map(|(field, _)| *field)
+            .collect();
         let mut schema = json!({ "type": "object", "properties": properties, "required": required });
         if *strict == Yes {
             schema["additionalProperties"] = json!(false);
@@ -210,7 +303,9 @@ fn operation(route: &Route) -> Value {
         ("/v1/vms", name) if route.method == "POST" => {
             json!({ "201": { "description": "Accepted.", "content": { "application/json": { "schema": refer(name) } } } })
         }
-        (_, name) => json!({ "200": { "description": "The answer.", "content": { "application/json": { "schema": refer(name) } } } }),
+        (_, name) => {
+            json!({ "200": { "description": "The answer.", "content": { "application/json": { "schema": refer(name) } } } })
+        }
     };
     let problem = |what: &str| json!({ "description": what, "content": { "application/problem+json": { "schema": refer("Problem") } } });
     let mut responses = good;
@@ -282,7 +377,8 @@ mod tests {
     use dayzero_control::Service;
 
     fn compare(name: &str, value: &Value) {
-        let fields = SCHEMAS.iter().find(|schema| schema.0 == name).unwrap_or_else(|| panic!("no schema {name}")).2;
+        let fields =
+            SCHEMAS.iter().find(|schema| schema.0 == name).unwrap_or_else(|| panic!("no schema {name}")).2;
         let object = value.as_object().unwrap_or_else(|| panic!("{name} is {value}"));
         let known: Vec<&str> = fields.iter().map(|(field, _)| *field).collect();
         let unknown: Vec<_> = object.keys().filter(|key| !known.contains(&key.as_str())).collect();
@@ -300,7 +396,11 @@ mod tests {
             None => {}
         }
         if let Some(item) = inner(word, '[', ']') {
-            return value.as_array().unwrap_or_else(|| panic!("{place}")).iter().for_each(|one| conform(place, item, one));
+            return value
+                .as_array()
+                .unwrap_or_else(|| panic!("{place}"))
+                .iter()
+                .for_each(|one| conform(place, item, one));
         }
         match word {
             "any" => {}

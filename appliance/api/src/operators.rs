@@ -67,7 +67,8 @@ pub fn bind(address: SocketAddr, names: &[String], ca: &SiteCa) -> Result<Operat
     }
     addresses.sort_unstable();
     addresses.dedup();
-    let mut dns: Vec<&str> = names.iter().map(String::as_str).filter(|name| name.parse::<IpAddr>().is_err()).collect();
+    let mut dns: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| name.parse::<IpAddr>().is_err()).collect();
     dns.push("localhost");
     let key = ca.listener(&dns, &addresses)?;
     let fingerprint = key.cert.first().map(dayzero_trust::fingerprint).unwrap_or(Sha256([0; 32]));
@@ -119,7 +120,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 }
 
 async fn identify(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_string());
+    let peer =
+        request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_string());
     let from = peer.unwrap_or_else(|| "unknown".to_owned());
     request.extensions_mut().insert(From(from.clone()));
     if let Some(id) = session::cookie(request.headers()) {
@@ -142,7 +144,8 @@ async fn own_pages_only(request: Request, next: Next) -> Response {
     if reads || is_own_page(request.headers(), request.uri()) {
         return next.run(request).await;
     }
-    let detail = "this request does not come from a page of this console: send `Origin: https://…` of this address";
+    let detail =
+        "this request does not come from a page of this console: send `Origin: https://…` of this address";
     Problem::forbidden(detail).into_response()
 }
 

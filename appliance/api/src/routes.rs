@@ -53,14 +53,44 @@ fn row(
 
 fn rows() -> Vec<Row> {
     let mut rows = vec![
-        row(("GET", "/v1/health", Access::Open), "Whether it serves; more to who is logged in.", ("", "Health"), get(rest::health)),
+        row(
+            ("GET", "/v1/health", Access::Open),
+            "Whether it serves; more to who is logged in.",
+            ("", "Health"),
+            get(rest::health),
+        ),
         row(("GET", "/v1/openapi.json", Access::Open), "This document.", ("", "OpenApi"), get(rest::openapi)),
-        row(("POST", "/v1/login", Access::Open), "Logs in; the answer sets the session cookie.", ("LoginRequest", "WhoAmI"), post(rest::session::login)),
-        row(("POST", "/v1/login/claim", Access::Open), "Logs in by claim code, once, and sets the administrator's password.", ("ClaimRequest", "WhoAmI"), post(rest::session::claim)),
+        row(
+            ("POST", "/v1/login", Access::Open),
+            "Logs in; the answer sets the session cookie.",
+            ("LoginRequest", "WhoAmI"),
+            post(rest::session::login),
+        ),
+        row(
+            ("POST", "/v1/login/claim", Access::Open),
+            "Logs in by claim code, once, and sets the administrator's password.",
+            ("ClaimRequest", "WhoAmI"),
+            post(rest::session::claim),
+        ),
         row(("POST", "/v1/logout", VIEWER), "Ends the session.", ("", ""), post(rest::session::logout)),
-        row(("GET", "/v1/whoami", VIEWER), "Who asks, and what it may do.", ("", "WhoAmI"), get(rest::session::whoami)),
-        row(("POST", "/v1/claim", Access::Machine), "Makes a new claim code in place of any before.", ("", "ClaimCode"), post(rest::session::new_claim)),
-        row(("POST", "/v1/store/verify", Access::Machine), "Reads and checks every record and blob of the store.", ("", "Verified"), post(rest::verify)),
+        row(
+            ("GET", "/v1/whoami", VIEWER),
+            "Who asks, and what it may do.",
+            ("", "WhoAmI"),
+            get(rest::session::whoami),
+        ),
+        row(
+            ("POST", "/v1/claim", Access::Machine),
+            "Makes a new claim code in place of any before.",
+            ("", "ClaimCode"),
+            post(rest::session::new_claim),
+        ),
+        row(
+            ("POST", "/v1/store/verify", Access::Machine),
+            "Reads and checks every record and blob of the store.",
+            ("", "Verified"),
+            post(rest::verify),
+        ),
     ];
     rows.extend(site());
     rows.extend(hosts());
@@ -69,26 +99,96 @@ fn rows() -> Vec<Row> {
 
 fn site() -> Vec<Row> {
     vec![
-        row(("POST", "/v1/plan/preview", VIEWER), "What an apply of this plan would change. Changes nothing.", ("Site", "PlanPreview"), post(rest::site::preview).layer(DefaultBodyLimit::max(PLAN))),
-        row(("POST", "/v1/plan", ADMIN), "Commits a plan and its factory credentials in one transaction.", ("ApplyRequest", "Applied"), post(rest::site::apply).layer(DefaultBodyLimit::max(PLAN))),
-        row(("GET", "/v1/status", VIEWER), "Racks, hosts, what a person must do, pending clients, clusters, VMs.", ("", "StatusView"), get(rest::site::status)),
-        row(("GET", "/v1/why/{subject}", VIEWER), "Why a host (by name) or a client (by MAC) does not go on.", ("", "WhyView"), get(rest::site::why)),
-        row(("GET", "/v1/events", VIEWER), "Events from now on, as server-sent events.", ("", "Event"), get(rest::site::events)),
-        row(("POST", "/v1/confirm/{id}", OPERATOR), "A person says that what the to-do list asked for is done.", ("", ""), post(rest::site::confirm)),
+        row(
+            ("POST", "/v1/plan/preview", VIEWER),
+            "What an apply of this plan would change. Changes nothing.",
+            ("Site", "PlanPreview"),
+            post(rest::site::preview).layer(DefaultBodyLimit::max(PLAN)),
+        ),
+        row(
+            ("POST", "/v1/plan", ADMIN),
+            "Commits a plan and its factory credentials in one transaction.",
+            ("ApplyRequest", "Applied"),
+            post(rest::site::apply).layer(DefaultBodyLimit::max(PLAN)),
+        ),
+        row(
+            ("GET", "/v1/status", VIEWER),
+            "Racks, hosts, what a person must do, pending clients, clusters, VMs.",
+            ("", "StatusView"),
+            get(rest::site::status),
+        ),
+        row(
+            ("GET", "/v1/why/{subject}", VIEWER),
+            "Why a host (by name) or a client (by MAC) does not go on.",
+            ("", "WhyView"),
+            get(rest::site::why),
+        ),
+        row(
+            ("GET", "/v1/events", VIEWER),
+            "Events from now on, as server-sent events.",
+            ("", "Event"),
+            get(rest::site::events),
+        ),
+        row(
+            ("POST", "/v1/confirm/{id}", OPERATOR),
+            "A person says that what the to-do list asked for is done.",
+            ("", ""),
+            post(rest::site::confirm),
+        ),
         row(("GET", "/v1/vms", VIEWER), "All VMs.", ("", "Vms"), get(rest::site::vms)),
-        row(("POST", "/v1/vms", OPERATOR), "Accepts a VM; it is placed and started by and by.", ("VmRequest", "Vm"), post(rest::site::vm_create)),
+        row(
+            ("POST", "/v1/vms", OPERATOR),
+            "Accepts a VM; it is placed and started by and by.",
+            ("VmRequest", "Vm"),
+            post(rest::site::vm_create),
+        ),
     ]
 }
 
 fn hosts() -> Vec<Row> {
     vec![
-        row(("GET", "/v1/hosts", VIEWER), "All hosts, in a line each.", ("", "HostSummaries"), get(rest::hosts::list)),
-        row(("GET", "/v1/hosts/{host}", VIEWER), "All of one host, with the last events of its timeline.", ("", "HostView"), get(rest::hosts::show)),
-        row(("DELETE", "/v1/hosts/{host}", ADMIN), "Forgets a host that is no longer in the plan.", ("", ""), delete(rest::hosts::retire)),
-        row(("POST", "/v1/hosts/{host}/retry", OPERATOR), "Carries on after a fix.", ("", ""), post(rest::hosts::retry)),
-        row(("POST", "/v1/hosts/{host}/reset", ADMIN), "Begins the host's life again: it is installed anew.", ("", ""), post(rest::hosts::reset)),
-        row(("POST", "/v1/hosts/{host}/consent", ADMIN), "Consents to wipe the disk that was found foreign.", ("ConsentRequest", ""), post(rest::hosts::consent)),
-        row(("POST", "/v1/hosts/{host}/prove", OPERATOR), "Proves the host's paths again, or without one leg: the control.", ("ProveRequest", "ProofReport"), post(rest::hosts::prove)),
+        row(
+            ("GET", "/v1/hosts", VIEWER),
+            "All hosts, in a line each.",
+            ("", "HostSummaries"),
+            get(rest::hosts::list),
+        ),
+        row(
+            ("GET", "/v1/hosts/{host}", VIEWER),
+            "All of one host, with the last events of its timeline.",
+            ("", "HostView"),
+            get(rest::hosts::show),
+        ),
+        row(
+            ("DELETE", "/v1/hosts/{host}", ADMIN),
+            "Forgets a host that is no longer in the plan.",
+            ("", ""),
+            delete(rest::hosts::retire),
+        ),
+        row(
+            ("POST", "/v1/hosts/{host}/retry", OPERATOR),
+            "Carries on after a fix.",
+            ("", ""),
+            post(rest::hosts::retry),
+        ),
+        row(
+            ("POST", "/v1/hosts/{host}/reset", ADMIN),
+            "Begins the host's life again: it is installed anew.",
+            ("", ""),
+            post(rest::hosts::reset),
+        ),
+        row(
+            ("POST", "/v1/hosts/{host}/consent", ADMIN),
+            "Consents to wipe the disk that was found foreign.",
+            ("ConsentRequest", ""),
+            post(rest::hosts::consent),
+        ),
+        row(
+            ("POST", "/v1/hosts/{host}/prove", OPERATOR),
+            "Proves the host's paths again, or without one leg: the control.",
+            ("ProveRequest", "ProofReport"),
+            post(rest::hosts::prove),
+        ),
     ]
 }
 
@@ -102,7 +202,10 @@ pub(crate) fn router() -> Router<Arc<Api>> {
     let mut router = Router::new();
     for (route, handler) in rows() {
         let access = route.access;
-        router = router.route(route.path, handler.route_layer(from_fn(move |request, next| guard(access, request, next))));
+        router = router.route(
+            route.path,
+            handler.route_layer(from_fn(move |request, next| guard(access, request, next))),
+        );
     }
     router.layer(DefaultBodyLimit::max(SMALL))
 }
@@ -114,5 +217,9 @@ pub(crate) async fn nothing_here() -> Problem {
 
 /// Answer to a route asked by another method.
 pub(crate) async fn wrong_method() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", "this is not asked by that method: see /v1/openapi.json")
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "wrong-method",
+        "this is not asked by that method: see /v1/openapi.json",
+    )
 }

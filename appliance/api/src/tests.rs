@@ -86,17 +86,23 @@ async fn by_socket(router: Router, uid: Option<u32>, mut request: Request<Body>)
 async fn answer(response: axum::response::Response) -> Answer {
     let (status, headers) = (response.status(), response.headers().clone());
     let stream = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
-    let bytes = if stream { Default::default() } else { response.into_body().collect().await.unwrap().to_bytes() };
+    let bytes =
+        if stream { Default::default() } else { response.into_body().collect().await.unwrap().to_bytes() };
     Answer { status, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
 }
 
 fn filled(path: &str) -> String {
-    let path = path.replace("{host}", "host1").replace("{subject}", "host1").replace("{id}", "x").replace("{file}", "console.css");
+    let path = path
+        .replace("{host}", "host1")
+        .replace("{subject}", "host1")
+        .replace("{id}", "x")
+        .replace("{file}", "console.css");
     if path == "/why" { "/why?subject=host1".to_owned() } else { path }
 }
 
 fn every_route() -> Vec<(&'static str, &'static str, Access)> {
-    let mut all: Vec<_> = routes::all().iter().map(|route| (route.method, route.path, route.access)).collect();
+    let mut all: Vec<_> =
+        routes::all().iter().map(|route| (route.method, route.path, route.access)).collect();
     all.extend(web::all());
     all
 }
@@ -105,19 +111,29 @@ fn every_route() -> Vec<(&'static str, &'static str, Access)> {
 async fn without_a_session_nothing_changes_and_nothing_is_shown() {
     let desk = desk();
     for (method, path, access) in every_route() {
-        let asked = request(method, &filled(path), None).header("content-type", "application/json").body(Body::from("{}")).unwrap();
+        let asked = request(method, &filled(path), None)
+            .header("content-type", "application/json")
+            .body(Body::from("{}"))
+            .unwrap();
         let answer = send(desk.operators(), asked).await;
         match access {
             Access::Open => assert!(!answer.text.contains("host1"), "{method} {path} shows {}", answer.text),
             _ if method == "GET" && !path.starts_with("/v1/") => {
-                assert_eq!((answer.status, answer.headers["location"].to_str().unwrap()), (StatusCode::SEE_OTHER, "/login"), "{path}");
+                assert_eq!(
+                    (answer.status, answer.headers["location"].to_str().unwrap()),
+                    (StatusCode::SEE_OTHER, "/login"),
+                    "{path}"
+                );
                 assert!(answer.text.is_empty(), "{path}");
             }
             _ => assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}"),
         }
         assert_eq!(answer.headers["x-frame-options"], "DENY", "{method} {path}");
         let policy = answer.headers["content-security-policy"].to_str().unwrap();
-        assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{method} {path}: {policy}");
+        assert!(
+            policy.contains("script-src 'self'") && !policy.contains("unsafe"),
+            "{method} {path}: {policy}"
+        );
     }
     assert_eq!(desk.asked(), Vec::<String>::new());
     assert!(desk.api.users.users().unwrap().is_empty());
@@ -128,19 +144,34 @@ async fn each_role_may_what_the_table_says() {
     let desk = desk();
     for (name, role) in [("vera", Role::Viewer), ("otto", Role::Operator), ("anna", Role::Admin)] {
         let cookie = desk.cookie(name, role).await;
-        for (method, path, access) in every_route().into_iter().filter(|(_, path, _)| !path.ends_with("/logout")) {
-            let asked = request(method, &filled(path), Some(&cookie)).header("content-type", "application/json").body(Body::from("{}")).unwrap();
+        for (method, path, access) in
+            every_route().into_iter().filter(|(_, path, _)| !path.ends_with("/logout"))
+        {
+            let asked = request(method, &filled(path), Some(&cookie))
+                .header("content-type", "application/json")
+                .body(Body::from("{}"))
+                .unwrap();
             let answer = send(desk.operators(), asked).await;
             let may = match access {
                 Access::Open => true,
                 Access::Role(needed) => role.may(needed),
                 Access::Machine => false,
             };
-            assert_eq!(answer.status != StatusCode::FORBIDDEN, may, "{name}: {method} {path} got {}", answer.status);
-            assert_ne!(answer.status, StatusCode::UNAUTHORIZED, "{name}: {method} {path}: a bad login body is 4xx of its own");
+            assert_eq!(
+                answer.status != StatusCode::FORBIDDEN,
+                may,
+                "{name}: {method} {path} got {}",
+                answer.status
+            );
+            assert_ne!(
+                answer.status,
+                StatusCode::UNAUTHORIZED,
+                "{name}: {method} {path}: a bad login body is 4xx of its own"
+            );
         }
     }
-    let by: Vec<String> = desk.asked().iter().filter_map(|what| what.rsplit(' ').next().map(str::to_owned)).collect();
+    let by: Vec<String> =
+        desk.asked().iter().filter_map(|what| what.rsplit(' ').next().map(str::to_owned)).collect();
     assert!(by.iter().all(|who| ["otto", "anna", "lab"].contains(&who.as_str())), "{by:?}");
 }
 
@@ -149,7 +180,8 @@ async fn what_changes_state_must_come_from_our_own_pages() {
     let desk = desk();
     let cookie = desk.cookie("otto", Role::Operator).await;
     let host = ("host", "10.0.0.1:8443");
-    let cases: [(&str, &[(&str, &str)], bool); 8] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, Headers<'_>, bool); 8] = [
         ("own page", &[host, ("origin", "https://10.0.0.1:8443"), ("sec-fetch-site", "same-origin")], true),
         ("tool with Origin", &[host, ("origin", "https://10.0.0.1:8443")], true),
         ("neither header", &[host], false),
@@ -182,13 +214,21 @@ async fn a_claim_code_opens_the_appliance_once_and_logout_ends_the_session() {
     }
     let form = |again: &str| {
         let body = format!("code={}&password=correct+horse+battery&again={again}", code.expose());
-        request("POST", "/login/claim", None).header("content-type", "application/x-www-form-urlencoded").body(Body::from(body)).unwrap()
+        request("POST", "/login/claim", None)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(body))
+            .unwrap()
     };
     let different = send(desk.operators(), form("something+else+x")).await;
     assert_eq!(different.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(!different.text.contains(code.expose().as_str()), "the code is not shown again");
     let claimed = send(desk.operators(), form("correct+horse+battery")).await;
-    assert_eq!((claimed.status, claimed.headers["location"].to_str().unwrap()), (StatusCode::SEE_OTHER, "/"), "{}", claimed.text);
+    assert_eq!(
+        (claimed.status, claimed.headers["location"].to_str().unwrap()),
+        (StatusCode::SEE_OTHER, "/"),
+        "{}",
+        claimed.text
+    );
     let cookie = claimed.headers["set-cookie"].to_str().unwrap().to_owned();
     for word in ["__Host-dayzero=", "Path=/", "HttpOnly", "Secure", "SameSite=Strict"] {
         assert!(cookie.contains(word), "{cookie}");
@@ -202,9 +242,12 @@ async fn a_claim_code_opens_the_appliance_once_and_logout_ends_the_session() {
     assert_eq!(again.status, StatusCode::UNAUTHORIZED, "spent");
     let login = send(desk.operators(), request("GET", "/login", None).body(Body::empty()).unwrap()).await;
     assert!(login.text.contains("id=\"user\"") && login.text.contains("id=\"password\""));
-    let out = send(desk.operators(), request("POST", "/logout", Some(session)).body(Body::empty()).unwrap()).await;
+    let out =
+        send(desk.operators(), request("POST", "/logout", Some(session)).body(Body::empty()).unwrap()).await;
     assert!(out.headers["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
-    let after = send(desk.operators(), request("GET", "/v1/status", Some(session)).body(Body::empty()).unwrap()).await;
+    let after =
+        send(desk.operators(), request("GET", "/v1/status", Some(session)).body(Body::empty()).unwrap())
+            .await;
     assert_eq!(after.status, StatusCode::UNAUTHORIZED, "the session is over on the appliance too");
 }
 
@@ -214,15 +257,22 @@ async fn logins_are_slowed_down_and_do_not_tell_who_exists() {
     desk.cookie("anna", Role::Admin).await;
     let attempt = |user: &str| {
         let body = format!(r#"{{"user":"{user}","password":"wrong password 1"}}"#);
-        request("POST", "/v1/login", None).header("content-type", "application/json").body(Body::from(body)).unwrap()
+        request("POST", "/v1/login", None)
+            .header("content-type", "application/json")
+            .body(Body::from(body))
+            .unwrap()
     };
-    let (known, unknown) = (send(desk.operators(), attempt("anna")).await, send(desk.operators(), attempt("nobody")).await);
+    let (known, unknown) =
+        (send(desk.operators(), attempt("anna")).await, send(desk.operators(), attempt("nobody")).await);
     assert_eq!((known.status, &known.text), (StatusCode::UNAUTHORIZED, &unknown.text));
     for _ in 0..4 {
         send(desk.operators(), attempt("anna")).await;
     }
     let slowed = send(desk.operators(), attempt("anna")).await;
-    assert_eq!((slowed.status, slowed.headers["retry-after"].to_str().unwrap()), (StatusCode::TOO_MANY_REQUESTS, "2"));
+    assert_eq!(
+        (slowed.status, slowed.headers["retry-after"].to_str().unwrap()),
+        (StatusCode::TOO_MANY_REQUESTS, "2")
+    );
 }
 
 #[tokio::test]
@@ -231,15 +281,28 @@ async fn the_socket_knows_its_peers() {
     let own = nix::unistd::geteuid().as_raw();
     for (uid, allowed) in [(Some(0), true), (Some(own), true), (Some(own + 4711), false), (None, false)] {
         for route in routes::all() {
-            let asked = Request::builder().method(route.method).uri(filled(route.path)).header("content-type", "application/json");
+            let asked = Request::builder()
+                .method(route.method)
+                .uri(filled(route.path))
+                .header("content-type", "application/json");
             let answer = by_socket(desk.unix(), uid, asked.body(Body::from("{}")).unwrap()).await;
-            assert_eq!(answer.status != StatusCode::FORBIDDEN, allowed, "{uid:?} {} {}", route.method, route.path);
+            assert_eq!(
+                answer.status != StatusCode::FORBIDDEN,
+                allowed,
+                "{uid:?} {} {}",
+                route.method,
+                route.path
+            );
         }
     }
     let asked = desk.asked();
     assert!(asked.contains(&format!("retry host1 uid:{own}")), "{asked:?}");
     let page = Request::builder().uri("/login").body(Body::empty()).unwrap();
-    assert_eq!(by_socket(desk.unix(), Some(0), page).await.status, StatusCode::NOT_FOUND, "no console on the socket");
+    assert_eq!(
+        by_socket(desk.unix(), Some(0), page).await.status,
+        StatusCode::NOT_FOUND,
+        "no console on the socket"
+    );
 }
 
 #[tokio::test]
@@ -260,7 +323,11 @@ async fn a_bound_socket_is_private_answers_and_is_not_taken_over() {
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     let own = nix::unistd::geteuid().as_raw();
-    assert!(text.starts_with("HTTP/1.1 200") && text.contains(&format!(r#"{{"who":"uid:{own}","role":"admin"}}"#)), "{text}");
+    assert!(
+        text.starts_with("HTTP/1.1 200")
+            && text.contains(&format!(r#"{{"who":"uid:{own}","role":"admin"}}"#)),
+        "{text}"
+    );
     cancel.cancel();
     serving.await.unwrap().unwrap();
     assert!(!path.exists(), "a socket that nobody serves is not left");
@@ -270,7 +337,12 @@ async fn a_bound_socket_is_private_answers_and_is_not_taken_over() {
 async fn faults_are_problems_with_the_right_status() {
     let desk = desk();
     let json = |method: &str, path: &str, body: &str| {
-        Request::builder().method(method).uri(path).header("content-type", "application/json").body(Body::from(body.to_owned())).unwrap()
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_owned()))
+            .unwrap()
     };
     let vm = r#"{"name":"a","offering":"small","template":"tiny","wish":1}"#;
     let large = format!(r#"{{"name":"{}"}}"#, "a".repeat(70_000));
@@ -288,8 +360,14 @@ async fn faults_are_problems_with_the_right_status() {
     for (asked, status, word) in cases {
         let shown = format!("{} {}", asked.method(), asked.uri());
         let answer = by_socket(desk.unix(), Some(0), asked).await;
-        let problem: crate::Problem = serde_json::from_str(&answer.text).unwrap_or_else(|_| panic!("{shown}: {}", answer.text));
-        assert_eq!((answer.status.as_u16(), problem.kind), (status, format!("urn:dayzero:problem:{word}")), "{shown}: {}", problem.detail);
+        let problem: crate::Problem =
+            serde_json::from_str(&answer.text).unwrap_or_else(|_| panic!("{shown}: {}", answer.text));
+        assert_eq!(
+            (answer.status.as_u16(), problem.kind),
+            (status, format!("urn:dayzero:problem:{word}")),
+            "{shown}: {}",
+            problem.detail
+        );
         assert_eq!(answer.headers["content-type"], "application/problem+json", "{shown}");
     }
 }
@@ -298,21 +376,38 @@ async fn faults_are_problems_with_the_right_status() {
 async fn pages_escape_what_they_show_and_carry_their_marks() {
     let desk = desk();
     let cookie = desk.cookie("vera", Role::Viewer).await;
-    let page = send(desk.operators(), request("GET", "/", Some(&cookie)).body(Body::empty()).unwrap()).await.text;
-    assert!(page.contains(r#"data-host="host1""#) && page.contains(r#"<span data-field="phase">Imaged</span>"#));
+    let page =
+        send(desk.operators(), request("GET", "/", Some(&cookie)).body(Body::empty()).unwrap()).await.text;
+    assert!(
+        page.contains(r#"data-host="host1""#) && page.contains(r#"<span data-field="phase">Imaged</span>"#)
+    );
     assert!(!page.contains("<script>alert"), "what comes from elsewhere is escaped");
     assert!(!page.contains("/retry"), "a viewer is offered nothing that a viewer may not do");
     assert!(!page.contains(" style="), "the policy allows no inline style");
-    let host = send(desk.operators(), request("GET", "/hosts/host2", Some(&cookie)).body(Body::empty()).unwrap()).await.text;
-    for part in ["id=\"cause\"", "id=\"conditions\"", "id=\"hardware\"", "id=\"proof\"", "id=\"timeline\"", "customer-data"] {
+    let host =
+        send(desk.operators(), request("GET", "/hosts/host2", Some(&cookie)).body(Body::empty()).unwrap())
+            .await
+            .text;
+    for part in [
+        "id=\"cause\"",
+        "id=\"conditions\"",
+        "id=\"hardware\"",
+        "id=\"proof\"",
+        "id=\"timeline\"",
+        "customer-data",
+    ] {
         assert!(host.contains(part), "{part} is missing");
     }
-    let missing = send(desk.operators(), request("GET", "/hosts/nohost", Some(&cookie)).body(Body::empty()).unwrap()).await;
+    let missing =
+        send(desk.operators(), request("GET", "/hosts/nohost", Some(&cookie)).body(Body::empty()).unwrap())
+            .await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND);
-    let script = send(desk.operators(), request("GET", "/assets/console.js", None).body(Body::empty()).unwrap()).await;
+    let script =
+        send(desk.operators(), request("GET", "/assets/console.js", None).body(Body::empty()).unwrap()).await;
     assert!(script.text.contains("EventSource") && !script.text.contains("location.reload"));
     let tag = script.headers["etag"].clone();
-    let known = request("GET", "/assets/console.js", None).header("if-none-match", tag).body(Body::empty()).unwrap();
+    let known =
+        request("GET", "/assets/console.js", None).header("if-none-match", tag).body(Body::empty()).unwrap();
     assert_eq!(send(desk.operators(), known).await.status, StatusCode::NOT_MODIFIED);
 }
 

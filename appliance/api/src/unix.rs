@@ -118,7 +118,8 @@ async fn identify(mut request: Request, next: Next) -> Response {
         let detail = "only root and the user that `dayzero serve` runs as may use this socket: use sudo";
         return Problem::forbidden(detail).into_response();
     };
-    let identity = Identity { who: format!("uid:{uid}"), role: Role::Admin, from: "unix".to_owned(), session: None };
+    let identity =
+        Identity { who: format!("uid:{uid}"), role: Role::Admin, from: "unix".to_owned(), session: None };
     request.extensions_mut().insert(From("unix".to_owned()));
     request.extensions_mut().insert(identity);
     next.run(request).await

@@ -53,7 +53,10 @@ fn conditions(view: &HostView, now: Timestamp) -> String {
         }
         vec![record.condition.to_string(), state.to_owned(), took, detail]
     });
-    text.push_str(&table(&["CONDITION", "STATE", "TOOK", "EVIDENCE, OR WHAT IT WAITS FOR"], rows.collect::<Vec<_>>()));
+    text.push_str(&table(
+        &["CONDITION", "STATE", "TOOK", "EVIDENCE, OR WHAT IT WAITS FOR"],
+        rows.collect::<Vec<_>>(),
+    ));
     text.push_str(&remedies);
     text
 }
@@ -63,7 +66,12 @@ fn facts(facts: &HostFacts) -> String {
     if let Some(bmc) = &facts.bmc {
         let power = if bmc.power_on { "power on" } else { "power off" };
         let said = [&bmc.manufacturer, &bmc.model, &bmc.serial].map(|part| part.clone().unwrap_or_default());
-        text.push_str(&format!("\nBMC {} ({}), {power}: {}\n", bmc.address, text_of(&bmc.protocol), said.join(" ")));
+        text.push_str(&format!(
+            "\nBMC {} ({}), {power}: {}\n",
+            bmc.address,
+            text_of(&bmc.protocol),
+            said.join(" ")
+        ));
     }
     if let Some(inventory) = &facts.inventory {
         text.push_str(&hardware(inventory));
@@ -80,7 +88,11 @@ fn facts(facts: &HostFacts) -> String {
             let legs = bond.legs.iter().map(|leg| {
                 format!("{} {}{}", leg.kernel_name, leg.mac, if leg.usable { "" } else { " (not usable)" })
             });
-            text.push_str(&wrap(&format!("  {} {}: ", bond.name, bond.mode), 4, &legs.collect::<Vec<_>>().join(", ")));
+            text.push_str(&wrap(
+                &format!("  {} {}: ", bond.name, bond.mode),
+                4,
+                &legs.collect::<Vec<_>>().join(", "),
+            ));
         }
         for problem in &network.problems {
             text.push_str(&wrap("  ! ", 4, problem));
@@ -90,9 +102,18 @@ fn facts(facts: &HostFacts) -> String {
         let name = lun.storage.as_ref().map_or_else(String::new, ToString::to_string);
         let device = lun.device.clone().unwrap_or_else(|| "no device".to_owned());
         let paths = lun.paths.iter().map(|path| {
-            format!("{} by {}{}", path.kernel_name, path.portal, if path.active { "" } else { " (not active)" })
+            format!(
+                "{} by {}{}",
+                path.kernel_name,
+                path.portal,
+                if path.active { "" } else { " (not active)" }
+            )
         });
-        text.push_str(&wrap(&format!("Storage {name} {device} {}: ", lun.size), 2, &paths.collect::<Vec<_>>().join(", ")));
+        text.push_str(&wrap(
+            &format!("Storage {name} {device} {}: ", lun.size),
+            2,
+            &paths.collect::<Vec<_>>().join(", "),
+        ));
         for problem in &lun.problems {
             text.push_str(&wrap("  ! ", 4, problem));
         }
@@ -125,7 +146,14 @@ fn hardware(inventory: &Inventory) -> String {
         let heard = inventory.neighbours.iter().find(|neighbour| neighbour.nic_mac == nic.mac);
         let heard = heard.map_or_else(String::new, |n| format!("{}/{}", n.system_name, n.port_id));
         let slot = nic.slot.clone().unwrap_or_default();
-        vec![nic.kernel_name.clone(), nic.mac.to_string(), slot, nic.driver.clone().unwrap_or_default(), link.to_owned(), heard]
+        vec![
+            nic.kernel_name.clone(),
+            nic.mac.to_string(),
+            slot,
+            nic.driver.clone().unwrap_or_default(),
+            link.to_owned(),
+            heard,
+        ]
     });
     text.push_str(&table(&["NIC", "MAC", "SLOT", "DRIVER", "LINK", "LLDP"], nics));
     text
@@ -149,7 +177,10 @@ pub(crate) fn proof(report: &ProofReport) -> String {
         let counts = match trial.probe {
             Probe::Ping => format!("{} pings, {} lost", trial.sent, trial.lost),
             Probe::Writer => {
-                format!("{} blocks, {} errors, {} wrong of {}", trial.sent, trial.lost, trial.wrong_blocks, trial.read_back)
+                format!(
+                    "{} blocks, {} errors, {} wrong of {}",
+                    trial.sent, trial.lost, trial.wrong_blocks, trial.read_back
+                )
             }
         };
         vec![
@@ -162,6 +193,9 @@ pub(crate) fn proof(report: &ProofReport) -> String {
             if trial.held { "held" } else { "NO" }.to_owned(),
         ]
     };
-    text.push_str(&table(&["PATH", "BROKEN BY", "GAP / BOUND", "BOUND IS", "COUNTED", "BACK IN", ""], report.trials.iter().map(row)));
+    text.push_str(&table(
+        &["PATH", "BROKEN BY", "GAP / BOUND", "BOUND IS", "COUNTED", "BACK IN", ""],
+        report.trials.iter().map(row),
+    ));
     text
 }

@@ -15,7 +15,13 @@ pub(crate) fn status(lab: &LabStatus) -> String {
         if host.media {
             armed.push("virtual medium");
         }
-        vec![host.name.to_string(), text_of(&host.power), text_of(&host.firmware), host.bmc.to_string(), armed.join(", ")]
+        vec![
+            host.name.to_string(),
+            text_of(&host.power),
+            text_of(&host.firmware),
+            host.bmc.to_string(),
+            armed.join(", "),
+        ]
     });
     text.push_str(&table(&["HOST", "POWER", "FIRMWARE", "BMC", "ARMED"], hosts));
     text.push('\n');
@@ -36,11 +42,17 @@ pub(crate) fn status(lab: &LabStatus) -> String {
         }
     }
     text.push_str(&table(&["HOST", "NIC", "MAC", "PORT", "CABLE", "FORWARDS", "FROM", "TO", "LOST"], rows));
-    let dead: Vec<&str> = lab.switches.iter().filter(|switch| !switch.alive).map(|s| s.name.as_str()).collect();
+    let dead: Vec<&str> =
+        lab.switches.iter().filter(|switch| !switch.alive).map(|s| s.name.as_str()).collect();
     let switches = if dead.is_empty() { "all work".to_owned() } else { format!("dead: {}", dead.join(", ")) };
     text.push_str(&format!("\nSwitches: {switches}\n"));
     for extra in &lab.extras {
-        text.push_str(&format!("Not in the plan: {} {} ({})\n", extra.name, extra.mac, text_of(&extra.power)));
+        text.push_str(&format!(
+            "Not in the plan: {} {} ({})\n",
+            extra.name,
+            extra.mac,
+            text_of(&extra.power)
+        ));
     }
     for service in lab.services.iter().filter(|service| !service.running) {
         text.push_str(&format!("NOT RUNNING: {}\n", service.name));

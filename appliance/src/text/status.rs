@@ -68,13 +68,21 @@ fn rest(view: &StatusView) -> String {
     if !view.pending.is_empty() {
         text.push_str("\nPending: clients on the boot network that are in no plan\n");
         let rows = view.pending.iter().map(|client| {
-            vec![client.mac.to_string(), client.count.to_string(), ago(view.now, client.last), client.said.clone()]
+            vec![
+                client.mac.to_string(),
+                client.count.to_string(),
+                ago(view.now, client.last),
+                client.said.clone(),
+            ]
         });
         text.push_str(&table(&["MAC", "ASKED", "LAST", "SAID"], rows));
     }
     if !view.clusters.is_empty() {
         text.push_str("\nClusters\n");
-        text.push_str(&table(&["CLUSTER", "HYPERVISOR", "JOINED", "VMS", "MEASURED CAPACITY"], view.clusters.iter().map(cluster)));
+        text.push_str(&table(
+            &["CLUSTER", "HYPERVISOR", "JOINED", "VMS", "MEASURED CAPACITY"],
+            view.clusters.iter().map(cluster),
+        ));
     }
     if !view.vms.is_empty() {
         text.push_str("\nVirtual machines\n");

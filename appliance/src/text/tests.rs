@@ -36,9 +36,23 @@ fn vm() -> Value {
 
 #[test]
 fn status_of_a_site_under_way() {
-    let mut imaging = summary("host1", 10, "Imaged", "working", 8, "waits for the image to be written to DZDISK0001 and verified");
+    let mut imaging = summary(
+        "host1",
+        10,
+        "Imaged",
+        "working",
+        8,
+        "waits for the image to be written to DZDISK0001 and verified",
+    );
     imaging["progress"] = json!({"what": "root", "done": 434, "total": 965});
-    let failed = summary("host2", 12, "Cabled", "failed", 6, "cable-swapped: pod-a ends at sw-b/2, the plan says sw-a/2");
+    let failed = summary(
+        "host2",
+        12,
+        "Cabled",
+        "failed",
+        6,
+        "cable-swapped: pod-a ends at sw-b/2, the plan says sw-a/2",
+    );
     let view: StatusView = read(json!({
         "site": "lab", "plan": "07".repeat(32), "now": NOW,
         "racks": [{"name": "r1", "pod": "pod1", "units": 42, "hosts": [failed, imaging]}],
@@ -77,9 +91,7 @@ fn one_host_that_stopped() {
                        "expected": "an empty disk", "observed": "ext4 'customer-data' in partition 1",
                        "next_action": "look at it; to wipe it: dayzero host consent host2 --serial DZDISK0002 --finding 0b0b"});
     let at = |from: u64| NOW - from * 1000;
-    let met = |name: &str, evidence: &str, from: u64, to: u64| {
-        json!({"condition": name, "state": {"met": {"evidence": evidence, "facts": "01".repeat(32)}}, "since": at(to), "began": at(from)})
-    };
+    let met = |name: &str, evidence: &str, from: u64, to: u64| json!({"condition": name, "state": {"met": {"evidence": evidence, "facts": "01".repeat(32)}}, "since": at(to), "began": at(from)});
     let mut facts = serde_json::to_value(HostFacts::default()).unwrap();
     facts["bmc"] = json!({"address": "10.77.9.12", "protocol": "ipmi", "certificate": null, "manufacturer": "Dayzero", "model": "q35",
         "serial": "DZ-LAB-0002", "board_serial": null, "uuid": null, "bmc_mac": null, "nic_macs": [], "power_on": true, "at": NOW});
@@ -150,9 +162,11 @@ fn the_lab() {
         json!({"mac": format!("52:54:00:77:01:0{nic}"), "switch": "sw-a", "port": nic.to_string(), "pulled": pulled,
                "forwarding": "lag", "received": 1024, "sent": 2048, "dropped": 0})
     };
-    let status = read(json!({"pid": 42, "hosts": [{"name": "host1", "power": "on", "firmware": "uefi", "pxe_once": true, "media": false,
+    let status = read(
+        json!({"pid": 42, "hosts": [{"name": "host1", "power": "on", "firmware": "uefi", "pxe_once": true, "media": false,
         "bmc": "10.77.9.11", "nics": [nic(1, false), nic(2, true)]}], "switches": [{"name": "sw-a", "alive": true}, {"name": "sw-b", "alive": false}],
-        "extras": [{"name": "clone-1", "mac": "52:54:00:77:02:01", "power": "on"}], "services": [{"name": "tgtd", "running": false}]}));
+        "extras": [{"name": "clone-1", "mac": "52:54:00:77:02:01", "power": "on"}], "services": [{"name": "tgtd", "running": false}]}),
+    );
     insta::assert_snapshot!(fits(lab::status(&status)));
 }
 

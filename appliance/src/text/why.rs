@@ -8,7 +8,11 @@ pub(crate) fn why(view: &WhyView) -> String {
     let mut text = wrap(&format!("{}: ", view.subject), 2, &view.standing);
     for (number, finding) in view.findings.iter().enumerate() {
         text.push('\n');
-        text.push_str(&wrap(&format!("{}. ", number + 1), 3, &format!("{} [{}]", finding.sentence, finding.rule)));
+        text.push_str(&wrap(
+            &format!("{}. ", number + 1),
+            3,
+            &format!("{} [{}]", finding.sentence, finding.rule),
+        ));
         for evidence in &finding.evidence {
             text.push_str(&wrap("   - ", 5, evidence));
         }

@@ -89,7 +89,11 @@ pub(crate) async fn enter(api: &Api, from: &str, request: &LoginRequest) -> Resu
 }
 
 /// Logs in by claim code.
-pub(crate) async fn enter_by_code(api: &Api, from: &str, request: &ClaimRequest) -> Result<LoggedIn, LoginError> {
+pub(crate) async fn enter_by_code(
+    api: &Api,
+    from: &str,
+    request: &ClaimRequest,
+) -> Result<LoggedIn, LoginError> {
     let login = api.users.claim(&request.code, &request.password, from, api.now()).await;
     match &login {
         Ok(_) => tracing::info!(from, "the appliance was claimed"),

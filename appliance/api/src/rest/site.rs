@@ -30,7 +30,10 @@ pub(crate) async fn status(State(api): Api_) -> Result<Json<StatusView>, Problem
     Ok(Json(api.service.status().await?))
 }
 
-pub(crate) async fn why(State(api): Api_, Segment(subject): Segment<String>) -> Result<Json<WhyView>, Problem> {
+pub(crate) async fn why(
+    State(api): Api_,
+    Segment(subject): Segment<String>,
+) -> Result<Json<WhyView>, Problem> {
     Ok(Json(api.service.why(&subject).await?))
 }
 

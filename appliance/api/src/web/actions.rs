@@ -19,7 +19,11 @@ async fn back(api: &Api, identity: &Identity, host: &HostName, done: Result<(), 
     }
 }
 
-pub(crate) async fn retry(State(api): Api_, identity: Identity, Segment(host): Segment<HostName>) -> Response {
+pub(crate) async fn retry(
+    State(api): Api_,
+    identity: Identity,
+    Segment(host): Segment<HostName>,
+) -> Response {
     let done = api.service.retry(&host, &identity.who).await;
     back(&api, &identity, &host, done).await
 }

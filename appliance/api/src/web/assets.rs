@@ -22,7 +22,8 @@ pub(crate) async fn asset(Segment(file): Segment<String>, headers: HeaderMap) ->
     let digest: String = found.metadata.sha256_hash()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let tag = format!("\"{digest}\"");
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
-    let about = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache"), (header::ETAG, tag.as_str())];
+    let about =
+        [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache"), (header::ETAG, tag.as_str())];
     if known {
         return Ok((StatusCode::NOT_MODIFIED, about).into_response());
     }

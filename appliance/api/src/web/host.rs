@@ -105,7 +105,10 @@ fn identity(facts: &HostFacts) -> Vec<(&'static str, String)> {
         rows.extend(hardware(inventory));
     }
     if let Some(capacity) = &facts.capacity {
-        rows.push(("Capacity", format!("{} threads, {}, {} for VMs", capacity.threads, capacity.cpu, capacity.memory)));
+        rows.push((
+            "Capacity",
+            format!("{} threads, {}, {} for VMs", capacity.threads, capacity.cpu, capacity.memory),
+        ));
     }
     rows.retain(|(_, value)| !value.is_empty());
     rows
@@ -115,9 +118,27 @@ fn hardware(inventory: &Inventory) -> Vec<(&'static str, String)> {
     let cpu = &inventory.cpu;
     let firmware = &inventory.firmware;
     vec![
-        ("CPU", format!("{} × {}, {} cores, {} threads, {}", cpu.sockets, cpu.model, cpu.cores, cpu.threads, text(&cpu.virtualization))),
+        (
+            "CPU",
+            format!(
+                "{} × {}, {} cores, {} threads, {}",
+                cpu.sockets,
+                cpu.model,
+                cpu.cores,
+                cpu.threads,
+                text(&cpu.virtualization)
+            ),
+        ),
         ("Memory", format!("{} in {} modules", inventory.memory, inventory.dimms.len())),
-        ("Firmware", format!("{} {} ({})", text(&firmware.vendor), text(&firmware.version), word(&inventory.boot_mode))),
+        (
+            "Firmware",
+            format!(
+                "{} {} ({})",
+                text(&firmware.vendor),
+                text(&firmware.version),
+                word(&inventory.boot_mode)
+            ),
+        ),
         ("Kernel", inventory.kernel.clone()),
         ("Not readable", inventory.partial_errors.join("; ")),
     ]
@@ -135,7 +156,8 @@ fn nics(inventory: &Inventory) -> Vec<[String; 5]> {
             (true, None) => "up".to_owned(),
             (false, _) => "down".to_owned(),
         };
-        let heard = neighbour(nic.mac).map_or_else(|| "–".to_owned(), |n| format!("{}/{}", n.system_name, n.port_id));
+        let heard =
+            neighbour(nic.mac).map_or_else(|| "–".to_owned(), |n| format!("{}/{}", n.system_name, n.port_id));
         [nic.kernel_name.clone(), nic.mac.to_string(), text(&nic.driver), link, heard]
     };
     inventory.nics.iter().map(row).collect()
@@ -144,7 +166,8 @@ fn nics(inventory: &Inventory) -> Vec<[String; 5]> {
 fn disks(inventory: &Inventory) -> Vec<[String; 5]> {
     let row = |disk: &dayzero_model::inventory::Disk| {
         let wwn = disk.wwn.as_ref().map(ToString::to_string).unwrap_or_default();
-        let holds = if disk.signatures.is_empty() { "nothing".to_owned() } else { disk.signatures.join(", ") };
+        let holds =
+            if disk.signatures.is_empty() { "nothing".to_owned() } else { disk.signatures.join(", ") };
         [disk.kernel_name.clone(), disk.size.to_string(), text(&disk.serial), wwn, holds]
     };
     inventory.disks.iter().map(row).collect()
@@ -182,7 +205,14 @@ fn paths(facts: &HostFacts) -> Vec<[String; 6]> {
         let device = lun.device.clone().unwrap_or_else(|| "no device".to_owned());
         for path in &lun.paths {
             let state = if path.active { "● active" } else { "▲ not active" };
-            rows.push([name.clone(), device.clone(), lun.size.to_string(), path.kernel_name.clone(), path.portal.to_string(), state.to_owned()]);
+            rows.push([
+                name.clone(),
+                device.clone(),
+                lun.size.to_string(),
+                path.kernel_name.clone(),
+                path.portal.to_string(),
+                state.to_owned(),
+            ]);
         }
         if lun.paths.is_empty() {
             let problem = lun.problems.join("; ");
@@ -199,9 +229,13 @@ fn trial(trial: &Trial) -> TrialRow {
     };
     let (probe, counted) = match trial.probe {
         Probe::Ping => ("pings", format!("{} sent, {} lost", trial.sent, trial.lost)),
-        Probe::Writer => {
-            ("writer", format!("{} blocks, {} errors, {} wrong of {} read", trial.sent, trial.lost, trial.wrong_blocks, trial.read_back))
-        }
+        Probe::Writer => (
+            "writer",
+            format!(
+                "{} blocks, {} errors, {} wrong of {} read",
+                trial.sent, trial.lost, trial.wrong_blocks, trial.read_back
+            ),
+        ),
     };
     let back = trial.recovered.map_or_else(|| "–".to_owned(), |ms| ms.to_string());
     let cells = [
@@ -219,13 +253,18 @@ fn trial(trial: &Trial) -> TrialRow {
 
 /// The finding that a person may consent to: shown, and not consented to yet.
 fn finding(facts: &HostFacts) -> Option<Finding> {
-    let open = |found: &&DiskFinding| facts.consent.as_ref().is_none_or(|consent| consent.finding != found.digest);
+    let open =
+        |found: &&DiskFinding| facts.consent.as_ref().is_none_or(|consent| consent.finding != found.digest);
     let found = facts.finding.as_ref().filter(open)?;
     let serial = found.serial.clone().or_else(|| found.wwn.as_ref().map(ToString::to_string))?;
     Some(Finding { serial, digest: found.digest.to_string() })
 }
 
-pub(crate) async fn page(State(api): State<Arc<Api>>, identity_: Identity, Segment(host): Segment<HostName>) -> Response {
+pub(crate) async fn page(
+    State(api): State<Arc<Api>>,
+    identity_: Identity,
+    Segment(host): Segment<HostName>,
+) -> Response {
     let view = match api.service.host(&host, EVENTS).await {
         Ok(view) => view,
         Err(error) => return problem_page(&api, &identity_, error.into()).await,

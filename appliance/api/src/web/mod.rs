@@ -61,7 +61,8 @@ pub(crate) fn all() -> Vec<(&'static str, &'static str, Access)> {
 pub(crate) fn router() -> Router<Arc<Api>> {
     let mut router = Router::new();
     for (_, path, access, handler) in rows() {
-        router = router.route(path, handler.route_layer(from_fn(move |request, next| guard(access, request, next))));
+        router = router
+            .route(path, handler.route_layer(from_fn(move |request, next| guard(access, request, next))));
     }
     router
 }

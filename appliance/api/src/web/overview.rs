@@ -167,9 +167,10 @@ fn vm(vm: &Vm) -> VmRow {
 }
 
 fn cluster(cluster: &ClusterView) -> ClusterRow {
-    let sum = cluster.joined.iter().fold((0, 0), |(cpu, memory), (_, capacity)| {
-        (cpu + capacity.cpu.0, memory + capacity.memory.0)
-    });
+    let sum = cluster
+        .joined
+        .iter()
+        .fold((0, 0), |(cpu, memory), (_, capacity)| (cpu + capacity.cpu.0, memory + capacity.memory.0));
     ClusterRow {
         name: cluster.name.to_string(),
         hypervisor: word(&cluster.hypervisor),

@@ -51,7 +51,11 @@ pub(crate) async fn live(State(api): State<Arc<Api>>, identity: Identity) -> Res
     let page = Page { news: news(api.clone(), identity, LOOK).boxed(), api, shown, _place: place };
     let changes = stream::unfold(page, |mut page| async move {
         let changed = changed(&mut page).await?;
-        let event = if changed { sse::Event::default().event("changed").data("look") } else { sse::Event::default().comment("quiet") };
+        let event = if changed {
+            sse::Event::default().event("changed").data("look")
+        } else {
+            sse::Event::default().comment("quiet")
+        };
         Some((Ok::<_, Infallible>(event), page))
     });
     sse::Sse::new(changes).into_response()
