@@ -36,7 +36,7 @@ pub async fn collect(lldp: Duration) -> Inventory {
         system: smbios::system(),
         boot_mode: if uefi { BootMode::Uefi } else { BootMode::Bios },
         firmware: smbios::firmware(),
-        cpu: parse_cpu(&read("/proc/cpuinfo")),
+        cpu: cpu(),
         memory: total_memory(),
         dimms: smbios::dimms(),
         disks,
@@ -56,9 +56,12 @@ pub fn total_memory() -> MebiBytes {
     MebiBytes(kib.unwrap_or(0_u64) / 1024)
 }
 
-/// Processors, from the running kernel.
+/// Processors, from the running kernel. Its own measurement of the clock goes wrong on a busy emulated machine, and shows
+/// the current step of a sleeping core: what the firmware tells is a lower bound.
 pub fn cpu() -> Cpu {
-    parse_cpu(&read("/proc/cpuinfo"))
+    let mut cpu = parse_cpu(&read("/proc/cpuinfo"));
+    cpu.speed = cpu.speed.max(Mhz(smbios::cpu_speed().unwrap_or(0)));
+    cpu
 }
 
 fn read(path: &str) -> String {

@@ -26,17 +26,33 @@ pub fn firmware() -> Firmware {
     Firmware { vendor: field("bios_vendor"), version: field("bios_version"), date: field("bios_date") }
 }
 
-/// Type 17, populated slots only, in table order.
-pub fn dimms() -> Vec<Dimm> {
-    let mut entries: Vec<_> = std::fs::read_dir("/sys/firmware/dmi/entries")
+/// Type 4: the fastest current speed of all sockets, MHz; none if the firmware does not tell.
+pub fn cpu_speed() -> Option<u64> {
+    entries("4-").iter().filter_map(|raw| processor_speed(&std::fs::read(raw).ok()?)).max()
+}
+
+/// Current speed of one type 4 structure (offset 0x16, MHz).
+fn processor_speed(raw: &[u8]) -> Option<u64> {
+    let len = usize::from(*raw.get(1)?);
+    let speed = raw.get(..len)?.get(0x16..0x18)?;
+    Some(u64::from(u16::from_le_bytes([speed[0], speed[1]]))).filter(|mhz| *mhz > 0)
+}
+
+fn entries(prefix: &str) -> Vec<std::path::PathBuf> {
+    let mut found: Vec<_> = std::fs::read_dir("/sys/firmware/dmi/entries")
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("17-"))
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
         .map(|entry| entry.path().join("raw"))
         .collect();
-    entries.sort();
-    entries.iter().filter_map(|raw| dimm(&std::fs::read(raw).ok()?)).collect()
+    found.sort();
+    found
+}
+
+/// Type 17, populated slots only, in table order.
+pub fn dimms() -> Vec<Dimm> {
+    entries("17-").iter().filter_map(|raw| dimm(&std::fs::read(raw).ok()?)).collect()
 }
 
 /// One type 17 structure; none if the slot is empty or the structure is cut.
@@ -81,6 +97,16 @@ mod tests {
         raw[0x1c..0x20].copy_from_slice(&extended.to_le_bytes());
         raw.extend(b"DIMM A1\0S123\0\0");
         raw
+    }
+
+    #[test]
+    fn a_speed_that_is_not_told_is_none() {
+        let mut raw = vec![0; 0x30];
+        raw[..2].copy_from_slice(&[4, 0x30]);
+        assert_eq!(processor_speed(&raw), None);
+        raw[0x16..0x18].copy_from_slice(&2400_u16.to_le_bytes());
+        assert_eq!(processor_speed(&raw), Some(2400));
+        assert_eq!(processor_speed(&raw[..0x17]), None);
     }
 
     #[test]

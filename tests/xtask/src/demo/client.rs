@@ -96,7 +96,7 @@ impl Client {
     }
 
     pub fn host(&self, name: &str) -> Result<HostView> {
-        self.json(&["host", "show", name])
+        self.json(&["host", "show", name, "--events", "1000"])
     }
 
     pub fn why(&self, subject: &str) -> Result<Why> {

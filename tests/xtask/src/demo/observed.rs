@@ -13,6 +13,8 @@ pub struct Observed {
     pub plan_good: Said,
     /// The same of a copy with one fault.
     pub plan_bad: Said,
+    /// Each host when all had joined, for the times of its steps.
+    pub joined: Vec<Seen>,
     /// Each host at the end.
     pub hosts: Vec<Seen>,
     /// Tries of the factory credential by a foreign client: host, refused, what the client said.

@@ -52,7 +52,7 @@ struct Saved {
 impl Run {
     /// A run whose zero is `zero_ms` since 1970 by the same clock as the conditions' moments.
     pub fn new(zero_ms: u64, seconds: f64, observed: Observed) -> Self {
-        let hosts = observed.hosts.iter().map(|host| steps(zero_ms, host)).collect();
+        let hosts = observed.joined.iter().map(|host| steps(zero_ms, host)).collect();
         let checks = checks::all(&observed);
         Self { seconds, build_s: 0.0, rss_mib: 0, observed, checks, hosts }
     }

@@ -104,6 +104,7 @@ impl Play {
             self.sigkill(rack, &status)?;
             self.watch_page();
             if hosts(&status).all(|host| host.health == "ready") && hosts(&status).count() == HOSTS.len() {
+                self.seen.joined = self.all_hosts()?;
                 return Ok(());
             }
             let failed: Vec<String> = status
@@ -362,13 +363,19 @@ impl Play {
         Ok(())
     }
 
+    fn all_hosts(&self) -> Result<Vec<Seen>> {
+        HOSTS
+            .iter()
+            .map(|(host, ..)| Ok(Seen { name: (*host).to_owned(), view: self.client.host(host)? }))
+            .collect()
+    }
+
     fn look_at_hosts(&mut self) -> Result<()> {
-        for (host, ..) in HOSTS {
-            let view = self.client.host(host)?;
-            if let Some(clone) = self.seen.clone.as_mut().filter(|clone| clone.of == host) {
-                clone.refused.clone_from(&view.facts.refused_keys);
-            }
-            self.seen.hosts.push(Seen { name: host.to_owned(), view });
+        self.seen.hosts = self.all_hosts()?;
+        if let Some(clone) = &mut self.seen.clone
+            && let Some(host) = self.seen.hosts.iter().find(|host| host.name == clone.of)
+        {
+            clone.refused.clone_from(&host.view.facts.refused_keys);
         }
         Ok(())
     }
