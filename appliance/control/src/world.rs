@@ -10,7 +10,7 @@ use dayzero_model::proof::{Break, WriterProgress};
 use dayzero_model::site::{Placed, SwitchPort};
 use dayzero_model::units::Timestamp;
 use dayzero_model::wire::{AgentError, Order, Report};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -22,12 +22,34 @@ pub trait Bmcs: Send + Sync {
     async fn connect(&self, target: &Target, credential: &Credential) -> Result<Box<dyn Bmc>, BmcError>;
 }
 
-/// The real ones.
+/// The real ones, and only those on a network that this machine is on: a BMC's login never leaves by a default route, where
+/// somebody else may answer at the planned address.
 pub struct RealBmcs;
+
+/// Is `target` on a network of which this machine has an address?
+fn on_link(target: IpAddr) -> bool {
+    let IpAddr::V4(target) = target else { return false };
+    let v4 =
+        |address: Option<nix::sys::socket::SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip().to_bits());
+    nix::ifaddrs::getifaddrs().is_ok_and(|mut interfaces| {
+        interfaces.any(|interface| match (v4(interface.address), v4(interface.netmask)) {
+            (Some(own), Some(mask)) => mask != 0 && own & mask == target.to_bits() & mask,
+            _ => false,
+        })
+    })
+}
 
 #[async_trait]
 impl Bmcs for RealBmcs {
     async fn connect(&self, target: &Target, credential: &Credential) -> Result<Box<dyn Bmc>, BmcError> {
+        if !on_link(target.address) {
+            let reason =
+                "this machine has no address on its network: give it the plan's `appliance` address there";
+            return Err(BmcError::Unreachable {
+                address: target.address.to_string(),
+                reason: reason.to_owned(),
+            });
+        }
         dayzero_bmc::connect(target, credential).await
     }
 }
@@ -157,4 +179,20 @@ pub struct World {
 pub fn system_clock() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_login_never_leaves_by_a_default_route() {
+        assert!(on_link([127, 0, 0, 9].into()));
+        // TEST-NET-1 (RFC 5737): no machine is on it, whatever its routes say.
+        let target = Target::new([192, 0, 2, 7].into(), dayzero_model::site::BmcProtocol::Redfish);
+        let credential =
+            Credential { user: "root".to_owned(), password: dayzero_model::Secret::new("x".to_owned()) };
+        let Err(error) = RealBmcs.connect(&target, &credential).await else { panic!("something answered") };
+        assert!(error.to_string().contains("no address on its network"), "{error}");
+    }
 }

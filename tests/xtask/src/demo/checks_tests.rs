@@ -183,6 +183,7 @@ fn good() -> Observed {
     Observed {
         plan_good: Said { code: Some(0), ..Said::default() },
         plan_bad: Said { code: Some(2), stdout: "DZ010: overlap".to_owned(), ..Said::default() },
+        joined: Vec::new(),
         hosts: vec![
             host(1, BootMode::Uefi, "snponly.efi", "virtual media", "802.3ad"),
             host(2, BootMode::Bios, "undionly.kpxe", "serial-over-LAN", "active-backup"),
