@@ -4,8 +4,8 @@
 //! is gone after it; machines and switches need nothing of the root network namespace. It contains no part of the
 //! product that it tests: it shares types with it, not behaviour.
 
-pub mod bmc;
 pub mod blueprint;
+pub mod bmc;
 pub mod cleanup;
 pub mod client;
 pub mod forward;

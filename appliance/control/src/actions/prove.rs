@@ -15,7 +15,7 @@ use dayzero_lifecycle::desired::{self, Bound};
 use dayzero_lifecycle::{ProofOrder, ProofPath};
 use dayzero_model::condition::Cause;
 use dayzero_model::event::What;
-use dayzero_model::ids::{HostName, Name};
+use dayzero_model::ids::{HostName, MacAddr, Name};
 use dayzero_model::network::{HostNetwork, NetworkReport};
 use dayzero_model::proof::{Break, Probe, ProofReport, Trial, WriterProgress};
 use dayzero_model::storage::{LunReport, LunSpec, VolumeSpec};
@@ -146,6 +146,15 @@ fn puller_cause(host: &HostName, error: &str) -> Cause {
 
 type Trials = (Vec<Trial>, Option<String>);
 
+/// Which trial comes next: with one active leg, the one that breaks it, since pulling a backup proves nothing.
+fn next_trial(left: &[(ProofPath, Break, Bound)], active: Option<MacAddr>) -> usize {
+    let breaks_active = |(path, ..): &(ProofPath, Break, Bound)| Some(path.mac) == active;
+    match left.first() {
+        Some((first, ..)) if first.probe == Probe::Ping => left.iter().position(breaks_active).unwrap_or(0),
+        _ => 0,
+    }
+}
+
 impl<'a> Run<'a> {
     async fn start(control: &'a Arc<Control>, host: &HostName, order: ProofOrder) -> Result<Run<'a>, Cause> {
         let (plan, planned) = control.planned(host)?;
@@ -242,16 +251,20 @@ impl<'a> Run<'a> {
             return Ok((Vec::new(), Some("the host does not answer pings at all".to_owned())));
         }
         let mut trials = Vec::new();
-        for path in self.order.paths.clone() {
-            for (how, bound) in path.bounds.clone() {
-                let trial = self.trial(&path, how, &bound).await?;
-                self.control.tell(&self.host, What::Rack { message: format!("trial {}", shown(&trial)) });
-                let back = trial.recovered.is_some();
-                trials.push(trial);
-                if !back {
-                    let refused = format!("{} did not come back within {} s", path.role, RECOVERY.as_secs());
-                    return Ok((trials, Some(refused)));
-                }
+        let pair = |path: &ProofPath| {
+            path.bounds.iter().map(|(how, bound)| (path.clone(), *how, bound.clone())).collect::<Vec<_>>()
+        };
+        let mut left: Vec<(ProofPath, Break, Bound)> = self.order.paths.iter().flat_map(pair).collect();
+        while !left.is_empty() {
+            let active = self.ask_network().await.ok().and_then(|report| report.bond?.active);
+            let (path, how, bound) = left.remove(next_trial(&left, active));
+            let trial = self.trial(&path, how, &bound).await?;
+            self.control.tell(&self.host, What::Rack { message: format!("trial {}", shown(&trial)) });
+            let back = trial.recovered.is_some();
+            trials.push(trial);
+            if !back {
+                let refused = format!("{} did not come back within {} s", path.role, RECOVERY.as_secs());
+                return Ok((trials, Some(refused)));
             }
         }
         Ok((trials, None))
@@ -495,5 +508,32 @@ impl Stall {
     fn freeze(&mut self) {
         self.longest = self.longest.max(self.since.elapsed());
         self.frozen = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trial_of_an_active_backup_bond_breaks_the_active_leg() {
+        let (a, b) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
+        let bound = Bound { limit: Millis(1000), is: String::new() };
+        let path = |mac, probe| ProofPath { role: "p".parse().unwrap(), mac, probe, bounds: Vec::new() };
+        let mut left: Vec<_> = [a, b]
+            .into_iter()
+            .flat_map(|mac| {
+                [Break::Cable, Break::DeadSwitch].map(|how| (path(mac, Probe::Ping), how, bound.clone()))
+            })
+            .collect();
+        left.push((path(MacAddr([2; 6]), Probe::Writer), Break::Cable, bound.clone()));
+        let mut active = b;
+        for _ in 0..4 {
+            let (path, ..) = left.remove(next_trial(&left, Some(active)));
+            assert_eq!(path.mac, active);
+            active = if active == a { b } else { a };
+        }
+        assert_eq!(next_trial(&left, Some(active)), 0);
+        assert_eq!(next_trial(&left, None), 0);
     }
 }

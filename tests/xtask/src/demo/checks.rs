@@ -21,10 +21,11 @@ pub struct Check {
 }
 
 type Verdict = (bool, String);
+type Judge = fn(&Observed) -> Verdict;
 
 /// All checks, in order.
 pub fn all(seen: &Observed) -> Vec<Check> {
-    let judge: [(&str, fn(&Observed) -> Verdict); 21] = [
+    let judge: [(&str, Judge); 21] = [
         ("plan-checked", plan_checked),
         ("bmc-credential-rotated", credential_rotated),
         ("pxe-bios", |seen| pxe(seen, BootMode::Bios, "undionly.kpxe")),
@@ -47,7 +48,7 @@ pub fn all(seen: &Observed) -> Vec<Check> {
         ("web-console", web_console),
         ("nothing-left", nothing_left),
     ];
-    let check = |(name, judge): (&str, fn(&Observed) -> Verdict)| {
+    let check = |(name, judge): (&str, Judge)| {
         let (ok, evidence) = judge(seen);
         Check { name: name.to_owned(), ok, evidence }
     };
