@@ -188,8 +188,8 @@ mod tests {
     #[tokio::test]
     async fn a_login_never_leaves_by_a_default_route() {
         assert!(on_link([127, 0, 0, 9].into()));
-        // TEST-NET-1 (RFC 5737): no machine is on it, whatever its routes say.
-        let target = Target::new([192, 0, 2, 7].into(), dayzero_model::site::BmcProtocol::Redfish);
+        // 240.0.0.0/4 is reserved (RFC 1112): no machine is on it, whatever its routes say.
+        let target = Target::new([240, 0, 0, 1].into(), dayzero_model::site::BmcProtocol::Redfish);
         let credential =
             Credential { user: "root".to_owned(), password: dayzero_model::Secret::new("x".to_owned()) };
         let Err(error) = RealBmcs.connect(&target, &credential).await else { panic!("something answered") };
