@@ -10,7 +10,7 @@ use dayzero_model::event::What;
 use dayzero_model::facts::AgentFacts;
 use dayzero_model::ids::{HostName, Sha256};
 use dayzero_model::proof::WriterProgress;
-use dayzero_model::wire::{FromAgent, MAX_FRAME, Order, Report, ToAgent, VERSION};
+use dayzero_model::wire::{self, FrameError, FromAgent, Order, Report, ToAgent, VERSION};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -186,27 +186,20 @@ impl Agents for ConnectedAgents {
 
 /// Reads a frame.
 async fn read_frame<R: AsyncRead + Unpin>(reader: &mut R) -> std::io::Result<FromAgent> {
-    let length = reader.read_u32().await? as usize;
-    if length > MAX_FRAME {
-        let error = format!("a frame of {length} bytes; at most {MAX_FRAME} are read");
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
-    }
-    let mut bytes = vec![0; length];
-    reader.read_exact(&mut bytes).await?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+    let mut head = [0; 4];
+    reader.read_exact(&mut head).await?;
+    let mut body = vec![0; wire::body_length(head).map_err(malformed)?];
+    reader.read_exact(&mut body).await?;
+    wire::decode(&body).map_err(malformed)
 }
 
 async fn write_frame<W: AsyncWrite + Unpin>(writer: &mut W, frame: &ToAgent) -> std::io::Result<()> {
-    let mut bytes = vec![0; 4];
-    serde_json::to_writer(&mut bytes, frame)?;
-    let length = u32::try_from(bytes.len() - 4).map_err(std::io::Error::other)?;
-    if length as usize > MAX_FRAME {
-        return Err(std::io::Error::other("an order is longer than a frame may be"));
-    }
-    bytes[..4].copy_from_slice(&length.to_be_bytes());
-    writer.write_all(&bytes).await?;
+    writer.write_all(&wire::encode(frame).map_err(malformed)?).await?;
     writer.flush().await
+}
+
+fn malformed(error: FrameError) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, error)
 }
 
 /// Serves the agents' listener until `cancel`.

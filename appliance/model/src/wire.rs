@@ -12,6 +12,7 @@ use crate::network::{HostNetwork, NetworkReport};
 use crate::proof::WriterProgress;
 use crate::storage::{LunReport, LunSpec, VolumeSpec};
 use crate::vm::{TemplateSource, VmReport, VmSpec};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. The appliance speaks N and N-1.
@@ -22,6 +23,45 @@ pub const MAX_FRAME: usize = 1 << 20;
 pub const VOUCH_LINE: &str = "DAYZERO-VOUCH";
 /// Prefix of the line that the appliance answers over serial-over-LAN: `DAYZERO-CA <CA fingerprint>`.
 pub const CA_LINE: &str = "DAYZERO-CA";
+
+/// Why a message is no frame, or bytes are no message.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Longer than allowed: bytes.
+    #[error("a frame of {0} bytes; at most {MAX_FRAME} are taken")]
+    TooLong(usize),
+    /// Not understood.
+    #[error("frame: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// A message as a frame, head included.
+///
+/// # Errors
+/// [`FrameError::TooLong`].
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let body = serde_json::to_vec(message)?;
+    let head = u32::try_from(body.len()).map_err(|_| FrameError::TooLong(body.len()))?.to_be_bytes();
+    body_length(head)?;
+    Ok([head.as_slice(), &body].concat())
+}
+
+/// Length in bytes of the body that follows a frame's head.
+///
+/// # Errors
+/// [`FrameError::TooLong`], before anything is read or kept for it.
+pub fn body_length(head: [u8; 4]) -> Result<usize, FrameError> {
+    let length = u32::from_be_bytes(head) as usize;
+    if length > MAX_FRAME { Err(FrameError::TooLong(length)) } else { Ok(length) }
+}
+
+/// The message in a frame's body.
+///
+/// # Errors
+/// [`FrameError::Json`].
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
+    Ok(serde_json::from_slice(body)?)
+}
 
 /// Body of `POST /enrol`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 //! is activated but by the host that uses it. Argument lists are fixed.
 
 use crate::StorageError;
+use crate::finding::signatures_of;
 use crate::tool::{self, ToolError};
 use dayzero_model::Name;
 use dayzero_model::storage::VolumeSpec;
@@ -59,15 +60,16 @@ pub async fn make_group(storage: &Name, device: &Path) -> Result<(), StorageErro
             ));
         }
     } else {
-        if let Some(at) = first_content(device)? {
+        let found = signatures_of(device)?;
+        if !found.is_empty() {
             let sentence = format!(
                 "the LUN of primary storage '{storage}' is not empty and not ours: wipe it on the array, or plan another LUN"
             );
             return Err(StorageError::wrong(
                 "foreign-lun",
                 sentence,
-                "zeros in the first MiB",
-                format!("content at byte {at}"),
+                "no signature, and zeros in the first and last MiB",
+                found.join("; "),
             ));
         }
         lvm("pvcreate", device, &["--yes", &device.to_string_lossy()]).await?;
@@ -152,29 +154,9 @@ pub async fn deactivate(volume: &VolumeSpec, device: &Path) -> Result<(), Storag
     Ok(())
 }
 
-/// Offset of the first byte in the first MiB that is not zero: a partition table, file system or label would be there.
-fn first_content(device: &Path) -> Result<Option<usize>, StorageError> {
-    use std::io::Read;
-    let mut head = vec![0; 1 << 20];
-    let mut file = std::fs::File::open(device).map_err(StorageError::io("reading", device))?;
-    file.read_exact(&mut head).map_err(StorageError::io("reading", device))?;
-    Ok(head.iter().position(|byte| *byte != 0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-
-    #[test]
-    fn content_anywhere_in_the_first_mib_is_seen() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(&vec![0; 1 << 20]).unwrap();
-        assert_eq!(first_content(file.path()).unwrap(), None);
-        use std::os::unix::fs::FileExt;
-        file.as_file().write_at(b"LABELONE", 512).unwrap();
-        assert_eq!(first_content(file.path()).unwrap(), Some(512));
-    }
 
     #[test]
     fn a_volume_has_one_path() {

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-/// The checkout.
+/// The checkout that `cargo xtask` was called in; for a program started by hand, the one that it was built in.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).join("../..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
 }
 
 /// `$DAYZERO_CACHE`, `$XDG_CACHE_HOME/dayzero` or `~/.cache/dayzero`: survives the checkout, keyed by inputs.
