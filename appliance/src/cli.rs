@@ -151,9 +151,17 @@ pub(crate) enum HostCommand {
     Retire {
         /// The host.
         host: HostName,
+        /// Its BMC's generated credential was noted, and may be lost here.
+        #[arg(long)]
+        forget_credential: bool,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+    },
+    /// Show the login that its BMC takes. That it was shown goes on the timeline.
+    Credential {
+        /// The host.
+        host: HostName,
     },
 }
 

@@ -10,6 +10,7 @@ use dayzero_control::ConsentRequest;
 use dayzero_control::view::HostView;
 use dayzero_model::ids::{HostName, Name};
 use dayzero_model::proof::ProofReport;
+use dayzero_trust::Credential;
 use hyper::Method;
 
 /// `dayzero host …`.
@@ -33,10 +34,15 @@ pub(crate) async fn run(client: &Client, out: Output, command: HostCommand) -> R
             client.act(Method::POST, &format!("/v1/hosts/{host}/reset")).await?;
             out.done(&format!("{host} begins again"))
         }
-        HostCommand::Retire { host, yes } => {
-            sure(out, yes, &format!("Forget {host}, its certificate and its BMC credential? (yes/no)"))?;
-            client.act(Method::DELETE, &format!("/v1/hosts/{host}")).await?;
+        HostCommand::Retire { host, forget_credential, yes } => {
+            sure(out, yes, &format!("Forget {host} and its certificate? (yes/no)"))?;
+            let path = format!("/v1/hosts/{host}?forget_credential={forget_credential}");
+            client.act(Method::DELETE, &path).await?;
             out.done(&format!("{host} is forgotten"))
+        }
+        HostCommand::Credential { host } => {
+            let known: Vec<Credential> = client.post_empty(&format!("/v1/hosts/{host}/credential")).await?;
+            out.show(&known, text::host::credentials)
         }
     }
 }

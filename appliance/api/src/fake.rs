@@ -12,9 +12,11 @@ use dayzero_model::event::{Event, What};
 use dayzero_model::facts::HostFacts;
 use dayzero_model::ids::{HostName, Name, Sha256};
 use dayzero_model::proof::ProofReport;
+use dayzero_model::secret::Secret;
 use dayzero_model::site::{Hypervisor, Site};
 use dayzero_model::units::Timestamp;
 use dayzero_model::vm::{Vm, VmState};
+use dayzero_trust::Credential;
 use serde_json::json;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::broadcast;
@@ -362,8 +364,14 @@ impl Service for Fake {
         Ok(())
     }
 
-    async fn retire(&self, host: &HostName, who: &str) -> Result<(), ServiceError> {
-        self.note(format!("retire {host} {who}"));
+    async fn bmc_credentials(&self, host: &HostName, who: &str) -> Result<Vec<Credential>, ServiceError> {
+        self.known(host)?;
+        self.note(format!("bmc-credentials {host} {who}"));
+        Ok(vec![Credential { user: "dayzero".to_owned(), password: Secret::new("made-up".to_owned()) }])
+    }
+
+    async fn retire(&self, host: &HostName, forget_credential: bool, who: &str) -> Result<(), ServiceError> {
+        self.note(format!("retire {host} {forget_credential} {who}"));
         Ok(())
     }
 

@@ -285,6 +285,7 @@ fn schemas() -> Map<String, Value> {
     all.insert("OpenApi".to_owned(), json!({ "type": "object" }));
     all.insert("Vms".to_owned(), of_type("[Vm]"));
     all.insert("HostSummaries".to_owned(), of_type("[HostSummary]"));
+    all.insert("BmcCredentials".to_owned(), of_type("[Login]"));
     all
 }
 

@@ -161,7 +161,7 @@ fn hosts() -> Vec<Row> {
         ),
         row(
             ("DELETE", "/v1/hosts/{host}", ADMIN),
-            "Forgets a host that is no longer in the plan.",
+            "Forgets a host that is no longer in the plan; ?forget_credential=true: with its BMC's generated credential.",
             ("", ""),
             delete(rest::hosts::retire),
         ),
@@ -170,6 +170,12 @@ fn hosts() -> Vec<Row> {
             "Carries on after a fix.",
             ("", ""),
             post(rest::hosts::retry),
+        ),
+        row(
+            ("POST", "/v1/hosts/{host}/credential", ADMIN),
+            "Shows the credentials that its BMC takes; that somebody asked goes on the timeline.",
+            ("", "BmcCredentials"),
+            post(rest::hosts::credential),
         ),
         row(
             ("POST", "/v1/hosts/{host}/reset", ADMIN),

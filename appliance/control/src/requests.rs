@@ -178,6 +178,11 @@ impl Control {
         Ok(())
     }
 
+    /// What the vault has of a BMC, also of one that left the plan.
+    fn stored_credential(&self, host: &HostName) -> Result<Option<CredentialRecord>, ServiceError> {
+        self.vault.get_record(&CredentialRecord::vault_name(host)).map_err(system)
+    }
+
     async fn retire_in_turn(self: Arc<Self>, host: HostName) -> Result<(), ServiceError> {
         let _turn = self.turn.lock().await;
         let mut tx = self.store.tx();
@@ -285,7 +290,21 @@ impl Service for Arc<Control> {
         Ok(())
     }
 
-    async fn retire(&self, host: &HostName, who: &str) -> Result<(), ServiceError> {
+    async fn bmc_credentials(&self, host: &HostName, who: &str) -> Result<Vec<Credential>, ServiceError> {
+        let record = self.stored_credential(host)?;
+        let known: Vec<Credential> = record.iter().flat_map(CredentialRecord::candidates).cloned().collect();
+        if known.is_empty() {
+            self.must_know(host)?;
+            return Err(refused(
+                format!("no credential of {host}'s BMC was generated yet"),
+                "the plan's secret file has the factory's",
+            ));
+        }
+        self.tell_person(Some(host), who, "was shown the BMC's credential");
+        Ok(known)
+    }
+
+    async fn retire(&self, host: &HostName, forget_credential: bool, who: &str) -> Result<(), ServiceError> {
         if self.must_know(host).is_ok() {
             return Err(refused(
                 format!("{host} is in the plan"),
@@ -296,6 +315,15 @@ impl Service for Arc<Control> {
             let remedy =
                 "hosts that left the plan and are not retired yet are shown by `dayzero apply`".to_owned();
             return Err(ServiceError::NotFound { kind: "host", name: host.to_string(), remedy });
+        }
+        let generated = self.stored_credential(host)?.is_some_and(|record| !record.is_factory());
+        if generated && !forget_credential {
+            return Err(refused(
+                format!("only the generated credential opens {host}'s BMC, and nobody else knows it"),
+                &format!(
+                    "note what `dayzero host credential {host}` shows, then retire with --forget-credential"
+                ),
+            ));
         }
         self.tell_person(Some(host), who, "retired");
         self.forget(host, "retired").await?;

@@ -11,6 +11,7 @@ use dayzero_model::proof::ProofReport;
 use dayzero_model::secret::Secret;
 use dayzero_model::site::Site;
 use dayzero_model::vm::Vm;
+use dayzero_trust::Credential;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tokio::sync::broadcast;
@@ -122,8 +123,13 @@ pub trait Service: Send + Sync {
     /// then foreign and asks for consent, unless it is ours).
     async fn reset_host(&self, host: &HostName, who: &str) -> Result<(), ServiceError>;
 
-    /// Forgets a host that is no longer in the plan: its state, certificate and generated BMC credential.
-    async fn retire(&self, host: &HostName, who: &str) -> Result<(), ServiceError>;
+    /// The credentials that its BMC takes, the likeliest first: a person wants to log in, or gives the server away. That
+    /// somebody asked goes on the timeline.
+    async fn bmc_credentials(&self, host: &HostName, who: &str) -> Result<Vec<Credential>, ServiceError>;
+
+    /// Forgets a host that is no longer in the plan: its state, its certificate and, only if `forget_credential` says so,
+    /// a generated BMC credential: nobody else knows it.
+    async fn retire(&self, host: &HostName, forget_credential: bool, who: &str) -> Result<(), ServiceError>;
 
     /// Proves the host's paths again. `leg_missing`: first pulls that leg and leaves it out: the control, which must fail.
     /// The report of the control is returned and put on the timeline, but never counts as the host's proof.

@@ -8,6 +8,7 @@ use dayzero_model::facts::HostFacts;
 use dayzero_model::inventory::Inventory;
 use dayzero_model::proof::{Break, Probe, ProofReport};
 use dayzero_model::units::Timestamp;
+use dayzero_trust::Credential;
 
 /// All of one host.
 pub(crate) fn host(view: &HostView) -> String {
@@ -157,6 +158,11 @@ fn hardware(inventory: &Inventory) -> String {
     });
     text.push_str(&table(&["NIC", "MAC", "SLOT", "DRIVER", "LINK", "LLDP"], nics));
     text
+}
+
+/// A BMC's logins, the likeliest first; the one place where a password is printed, since that was asked for.
+pub(crate) fn credentials(known: &Vec<Credential>) -> String {
+    known.iter().map(|login| format!("{} {}\n", login.user, login.password.expose())).collect()
 }
 
 /// A proof's trials, each bound with its arithmetic.

@@ -128,6 +128,11 @@ impl CredentialRecord {
         }
     }
 
+    /// Nothing but the factory's credential was ever known.
+    pub fn is_factory(&self) -> bool {
+        matches!(self, Self::Factory { .. })
+    }
+
     /// What to do next.
     pub fn next_step(&self) -> NextStep<'_> {
         match self {

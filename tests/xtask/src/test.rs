@@ -22,5 +22,5 @@ pub fn run(all: bool) -> Result<ExitCode> {
         // The labs that need root, QEMU or foreign peers, one after the other.
         shell::run(&mut cargo(&["test", "--workspace", "--quiet", "--", "--ignored", "--test-threads=1"]))?;
     }
-    demo::run(&DemoArgs { once: true, ..DemoArgs::default() })
+    demo::run(&DemoArgs { once: true, compare: true, ..DemoArgs::default() })
 }

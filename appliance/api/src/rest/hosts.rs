@@ -9,6 +9,7 @@ use dayzero_control::ConsentRequest;
 use dayzero_control::view::{HostSummary, HostView};
 use dayzero_model::ids::{HostName, Name};
 use dayzero_model::proof::ProofReport;
+use dayzero_trust::Credential;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -50,12 +51,30 @@ pub(crate) async fn show(
     Ok(Json(api.service.host(&host, events).await?))
 }
 
+/// Query of `DELETE /v1/hosts/{host}`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetireQuery {
+    /// A generated BMC credential is forgotten too.
+    #[serde(default)]
+    forget_credential: bool,
+}
+
+pub(crate) async fn credential(
+    State(api): Api_,
+    identity: Identity,
+    Segment(host): Segment<HostName>,
+) -> Result<Json<Vec<Credential>>, Problem> {
+    Ok(Json(api.service.bmc_credentials(&host, &identity.who).await?))
+}
+
 pub(crate) async fn retire(
     State(api): Api_,
     identity: Identity,
     Segment(host): Segment<HostName>,
+    Asked(query): Asked<RetireQuery>,
 ) -> Result<StatusCode, Problem> {
-    api.service.retire(&host, &identity.who).await?;
+    api.service.retire(&host, query.forget_credential, &identity.who).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -180,3 +180,25 @@ async fn applying_twice_changes_nothing_and_an_old_diff_is_refused() {
     assert!(control.apply(request(other.clone(), None), "test").await.is_err(), "made against another plan");
     assert!(control.apply(request(other, Some(first.hash)), "test").await.unwrap().changed);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_is_given_away_with_the_login_that_its_bmc_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (control, _rack) = ready_rack(dir.path(), 2).await;
+    let host: HostName = "host2".parse().unwrap();
+    assert!(control.retire(&host, true, "test").await.is_err(), "it is still in the plan");
+    let shown = control.bmc_credentials(&host, "test").await.unwrap();
+    assert_eq!(shown.len(), 1);
+    assert!(shown[0].password.expose() != FACTORY && shown[0].user == "dayzero");
+    let told = control.why(host.as_str()).await.unwrap().text.join(" ");
+    assert!(told.contains("was shown the BMC's credential"), "{told}");
+    assert!(!told.contains(shown[0].password.expose()));
+
+    let base = control.plan_preview(&site(2)).await.unwrap().new;
+    control.apply(request(site(1), Some(base)), "test").await.unwrap();
+    let refused = control.retire(&host, false, "test").await.unwrap_err().to_string();
+    assert!(refused.contains("dayzero host credential host2"), "{refused}");
+    control.retire(&host, true, "test").await.unwrap();
+    assert!(control.bmc_credentials(&host, "test").await.is_err(), "nothing of it is left");
+    control.stop().await;
+}

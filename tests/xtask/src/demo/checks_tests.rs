@@ -181,6 +181,7 @@ fn good() -> Observed {
     let mut degraded = proof();
     degraded.held = false;
     Observed {
+        shown: crate::demo::shown::Shown::default(),
         plan_good: Said { code: Some(0), ..Said::default() },
         plan_bad: Said { code: Some(2), stdout: "DZ010: overlap".to_owned(), ..Said::default() },
         joined: Vec::new(),

@@ -13,6 +13,7 @@ mod progress;
 mod rack;
 mod report;
 mod scenario;
+mod shown;
 
 use crate::{build, preflight};
 use anyhow::Result;
@@ -35,6 +36,12 @@ pub struct DemoArgs {
     /// Write the whole run as JSON, after the tear-down
     #[arg(long)]
     pub report: Option<PathBuf>,
+    /// Write the outputs, the tables and the picture that the README shows anew from this run
+    #[arg(long, requires = "once")]
+    pub readme: bool,
+    /// A README that shows what this run did not give is a failure
+    #[arg(skip)]
+    pub compare: bool,
 }
 
 /// Runs the demo.
@@ -58,7 +65,8 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     if args.once {
         let rss = rack.tear_down()?;
         run.finish(rss, &before)?;
-        return judge(&run, args);
+        let code = judge(&run, args)?;
+        return Ok(if readme(&run, args)? { code } else { ExitCode::FAILURE });
     }
     run.save(&before)?;
     report::print(&run);
@@ -78,6 +86,22 @@ fn judge(run: &report::Run, args: &DemoArgs) -> Result<ExitCode> {
         (false, false) => ExitCode::from(NOT_ALL_REAL),
         (false, true) => ExitCode::FAILURE,
     })
+}
+
+/// Writes the README's blocks from a run that held, or compares them; false if they differ and must not.
+fn readme(run: &report::Run, args: &DemoArgs) -> Result<bool> {
+    let shown = &run.observed.shown;
+    if args.readme && run.ok() {
+        shown.write()?;
+    }
+    let unlike = if run.ok() { shown.differences()? } else { Vec::new() };
+    for line in &unlike {
+        println!("not in this run: {line}");
+    }
+    if !unlike.is_empty() {
+        println!("`cargo xtask demo --once --readme` writes what the README shows anew");
+    }
+    Ok(unlike.is_empty() || !args.compare)
 }
 
 fn stop(args: &DemoArgs) -> Result<ExitCode> {

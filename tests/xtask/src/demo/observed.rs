@@ -1,6 +1,7 @@
 //! What the demo saw: read-backs, consoles, counts. The checks judge this and nothing else.
 
 use super::client::HostView;
+use super::shown::Shown;
 use crate::shell::Said;
 use dayzero_model::facts::RefusedKey;
 use dayzero_model::proof::ProofReport;
@@ -9,6 +10,8 @@ use dayzero_model::vm::Vm;
 /// Everything that was observed in one run.
 #[derive(Default)]
 pub struct Observed {
+    /// What the README shows of it.
+    pub shown: Shown,
     /// `dayzero plan check` of the lab's plan.
     pub plan_good: Said,
     /// The same of a copy with one fault.

@@ -51,8 +51,11 @@ struct Saved {
 
 impl Run {
     /// A run whose zero is `zero_ms` since 1970 by the same clock as the conditions' moments.
-    pub fn new(zero_ms: u64, seconds: f64, observed: Observed) -> Self {
-        let hosts = observed.joined.iter().map(|host| steps(zero_ms, host)).collect();
+    pub fn new(zero_ms: u64, seconds: f64, mut observed: Observed) -> Self {
+        let hosts: Vec<HostSteps> = observed.joined.iter().map(|host| steps(zero_ms, host)).collect();
+        let mut shown = std::mem::take(&mut observed.shown);
+        shown.tables(&observed, &hosts);
+        observed.shown = shown;
         let checks = checks::all(&observed);
         Self { seconds, build_s: 0.0, rss_mib: 0, observed, checks, hosts }
     }

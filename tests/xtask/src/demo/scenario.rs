@@ -73,6 +73,12 @@ impl Play {
         let faulty = paths::demo().join("faulty.yaml");
         std::fs::write(&faulty, text.replace("cidr: 10.77.12.0/24", "cidr: 10.77.11.0/24"))?;
         self.seen.plan_bad = self.client.call(&["plan", "check", &faulty.to_string_lossy()])?;
+        self.seen.shown.command(
+            "plan-check",
+            40,
+            &self.client,
+            &["plan", "check", &faulty.to_string_lossy()],
+        )?;
         let said = self.client.call(&["apply", &plan, "--yes"])?;
         ensure!(said.code == Some(0), "dayzero apply: {}{}", said.stdout, said.stderr);
         self.progress.say("the plan is applied");
@@ -163,6 +169,7 @@ impl Play {
                 let asked = events.iter().filter(|event| matches!(event.what, What::DhcpIn { .. })).count();
                 let answered =
                     events.iter().filter(|event| matches!(event.what, What::DhcpOut { .. })).count();
+                self.seen.shown.command("why", 20, &self.client, &["why", STRANGER])?;
                 self.seen.stranger = Some(Stranger { mac: STRANGER.to_owned(), pending, asked, answered });
                 if let Some((name, _)) = &self.stranger_at {
                     self.client.lab(&["kill-extra", name])?;
@@ -255,7 +262,8 @@ impl Play {
             web.later = now;
             web.same_page = browser.script("return window.dayzeroMark === 7").is_ok_and(|mark| mark == true);
             let picture = paths::demo().join("console.png");
-            if web.same_page && browser.picture(&picture).is_ok() {
+            let mut taken = || browser.picture(&picture).and_then(|()| self.seen.shown.picture(&picture));
+            if web.same_page && taken().is_ok() {
                 self.progress.say(&format!(
                     "the open page followed: {} then {}; picture in {}",
                     web.first,
@@ -305,6 +313,7 @@ impl Play {
             vm.host.as_ref().map_or("no host", |h| h.as_str()),
             vm.console.iter().rev().find(|line| line.contains("address=")).cloned().unwrap_or_default()
         ));
+        self.seen.shown.command("status", 40, &self.client, &["status"])?;
         let host = vm.host.clone();
         self.seen.vm.vm = Some(vm);
         if let Some(host) = host {
