@@ -8,7 +8,7 @@ use crate::{plan, text};
 use dayzero_api::Health;
 use dayzero_model::site::Site;
 use dayzero_pxe::doctor::{Examination, Finding, Severity, examine};
-use dayzero_pxe::{BootFiles, LeasePool, PxeConfig, ServedInterface};
+use dayzero_pxe::{BootFiles, PxeConfig, ServedInterface, ServedNetwork};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -71,9 +71,9 @@ fn pxe(interfaces: Vec<ServedInterface>, files: &Files) -> PxeConfig {
         initrd: "initrd.img".to_owned(),
         images: Some(files.host_image.clone()),
     };
-    for name in [&config.loaders.bios, &config.loaders.uefi_x64].into_iter().flatten() {
+    for name in config.loaders.all() {
         if let Ok(bytes) = std::fs::read(files.ipxe.join(name)) {
-            config.tftp.insert(name.clone(), bytes.into());
+            config.tftp.insert(name.to_owned(), bytes.into());
         }
     }
     config
@@ -107,14 +107,7 @@ fn interfaces(site: &Site) -> (Vec<ServedInterface>, Vec<Shown>) {
         found.push(ServedInterface {
             device: device.clone(),
             address,
-            prefix: network.cidr.prefix_len(),
-            network: network.name.clone(),
-            role: network.role,
-            gateway: network.gateway,
-            dns: Vec::new(),
-            domain: Some(site.domain.clone()),
-            mtu: u16::try_from(network.mtu).ok().filter(|mtu| *mtu != 1500),
-            pool: network.pool.map(|range| LeasePool { range, open: false }),
+            network: ServedNetwork::planned(network, &site.domain),
         });
     }
     (found, missing)

@@ -1,27 +1,60 @@
 //! What is served where. Checked once, at the start.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use dayzero_model::Name;
 use dayzero_model::boot::Arch;
-use dayzero_model::site::{AddressRange, NetworkRole};
+use dayzero_model::site::{AddressRange, DhcpMode, Network, NetworkRole, Site};
 
-/// An interface and the network on it.
-#[derive(Clone, Debug)]
-pub struct ServedInterface {
-    /// Device name, such as `mgmt0`.
-    pub device: String,
-    /// Our address there: the server identifier, and what TFTP and HTTP listen on.
+/// An IPv4 prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Prefix {
+    /// Any address of it.
     pub address: Ipv4Addr,
-    /// Prefix length of the network.
-    pub prefix: u8,
-    /// The network's name in the plan.
-    pub network: Name,
-    /// What it carries: `Management` gets DHCP, RA, TFTP and HTTP boot; `Bmc` and `Guest` DHCP alone; `Storage` nothing.
+    /// Its length, 0 to 32.
+    pub len: u8,
+}
+
+impl Ipv4Prefix {
+    /// Its netmask.
+    pub fn mask(&self) -> Ipv4Addr {
+        let bits = u32::from(self.len.min(32));
+        Ipv4Addr::from(u32::MAX.checked_shl(32 - bits).unwrap_or(0))
+    }
+
+    /// Whether an address lies in it, whatever it is there.
+    pub fn covers(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::from(self.mask());
+        u32::from(self.address) & mask == u32::from(address) & mask
+    }
+
+    /// Whether an address lies in it and is one of a host.
+    pub fn holds(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::from(self.mask());
+        let host = u32::from(address) & !mask;
+        self.covers(address) && (self.len >= 31 || (host != 0 && host != !mask))
+    }
+
+    /// Its broadcast address.
+    pub fn broadcast(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.address) | !u32::from(self.mask()))
+    }
+}
+
+/// A network whose clients are served: what they are told.
+#[derive(Clone, Debug)]
+pub struct ServedNetwork {
+    /// Its name in the plan.
+    pub name: Name,
+    /// What it carries: `Management` boots; `Bmc` and `Guest` get DHCP alone; `Storage` nothing.
     pub role: NetworkRole,
+    /// Its prefix.
+    pub prefix: Ipv4Prefix,
+    /// Who gives addresses there.
+    pub mode: DhcpMode,
     /// Router told to clients.
     pub gateway: Option<Ipv4Addr>,
     /// Name servers told to clients.
@@ -32,6 +65,125 @@ pub struct ServedInterface {
     pub mtu: Option<u16>,
     /// Addresses for clients without a reservation; none: no such client is answered.
     pub pool: Option<LeasePool>,
+    /// Relays that may bring its clients, as they stand in `giaddr`.
+    pub relays: Vec<Ipv4Addr>,
+    /// IPv6 prefix, at most 96 bits long; a machine's IPv6 address ends with its IPv4 address.
+    pub prefix6: Option<Ipv6Prefix>,
+}
+
+/// An IPv6 prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Prefix {
+    /// Its first address.
+    pub address: Ipv6Addr,
+    /// Its length, 0 to 96.
+    pub len: u8,
+}
+
+impl Ipv6Prefix {
+    /// The IPv6 address of the machine that has this IPv4 address.
+    pub fn of(&self, address: Ipv4Addr) -> Ipv6Addr {
+        Ipv6Addr::from(u128::from(self.address) | u128::from(u32::from(address)))
+    }
+
+    /// Whether an address lies in it.
+    pub fn covers(&self, address: Ipv6Addr) -> bool {
+        let mask = u128::MAX.checked_shl(128 - u32::from(self.len.min(128))).unwrap_or(0);
+        u128::from(self.address) & mask == u128::from(address) & mask
+    }
+}
+
+/// The names that DNS answers to.
+#[derive(Clone, Debug, Default)]
+pub struct NameZone {
+    /// The site's domain.
+    pub domain: String,
+    /// Names in it, with their addresses.
+    pub names: Vec<(Name, Vec<IpAddr>)>,
+    /// Prefixes whose addresses have names.
+    pub prefixes: Vec<Ipv4Prefix>,
+    /// The same of IPv6.
+    pub prefixes6: Vec<Ipv6Prefix>,
+}
+
+impl NameZone {
+    /// Of a plan: hosts, their BMCs as `<host>-bmc`, and reservations of management and BMC networks.
+    pub fn planned(site: &Site) -> Self {
+        let named = |network: &&Network| matches!(network.role, NetworkRole::Management | NetworkRole::Bmc);
+        let both = |network: Option<&Network>, address: Ipv4Addr| {
+            let v6 = network.and_then(|network| network.address6(address));
+            std::iter::once(IpAddr::V4(address)).chain(v6.map(IpAddr::V6)).collect::<Vec<_>>()
+        };
+        let mut names = Vec::new();
+        for placed in site.hosts() {
+            let host = placed.host;
+            names.push((host.name.clone(), both(site.network(&placed.pod.network), host.address)));
+            // A host's name of 60 characters leaves no room for its BMC's.
+            if let Ok(bmc) = format!("{}-bmc", host.name).parse() {
+                names.push((bmc, both(site.network(&placed.pod.bmc_network), host.bmc.address)));
+            }
+        }
+        let mut zone = Self { domain: site.domain.clone(), names, ..Self::default() };
+        for network in site.networks.iter().filter(named) {
+            let fixed = network.reservations.iter();
+            zone.names.extend(fixed.map(|one| (one.name.clone(), both(Some(network), one.address))));
+            let ServedNetwork { prefix, prefix6, .. } = ServedNetwork::planned(network, &site.domain);
+            zone.prefixes.push(prefix);
+            zone.prefixes6.extend(prefix6);
+        }
+        zone
+    }
+}
+
+impl ServedNetwork {
+    /// A network of which clients are told nothing but their address.
+    pub fn new(name: Name, role: NetworkRole, prefix: Ipv4Prefix) -> Self {
+        Self {
+            name,
+            role,
+            prefix,
+            mode: DhcpMode::Serve,
+            gateway: None,
+            dns: Vec::new(),
+            domain: None,
+            mtu: None,
+            pool: None,
+            relays: Vec::new(),
+            prefix6: None,
+        }
+    }
+
+    /// As the plan has it; `domain` is the site's.
+    pub fn planned(network: &Network, domain: &str) -> Self {
+        let prefix = Ipv4Prefix { address: network.cidr.network(), len: network.cidr.prefix_len() };
+        Self {
+            mode: network.dhcp,
+            gateway: network.gateway,
+            dns: network.dns.clone(),
+            domain: Some(domain.to_owned()),
+            mtu: u16::try_from(network.mtu).ok().filter(|mtu| *mtu != 1500),
+            pool: network.pool.map(|range| LeasePool { range, open: network.open_pool }),
+            relays: network.relays.clone(),
+            prefix6: network.cidr6.map(|net| Ipv6Prefix { address: net.network(), len: net.prefix_len() }),
+            ..Self::new(network.name.clone(), network.role, prefix)
+        }
+    }
+
+    /// Whether loaders and scripts are served here.
+    pub fn boots(&self) -> bool {
+        self.role == NetworkRole::Management
+    }
+}
+
+/// An interface and the network on it.
+#[derive(Clone, Debug)]
+pub struct ServedInterface {
+    /// Device name, such as `mgmt0`.
+    pub device: String,
+    /// Our address there: the server identifier, and what TFTP and HTTP listen on.
+    pub address: Ipv4Addr,
+    /// Its network.
+    pub network: ServedNetwork,
 }
 
 /// A dynamic pool.
@@ -44,28 +196,15 @@ pub struct LeasePool {
 }
 
 impl ServedInterface {
-    /// Netmask of `prefix`.
-    pub fn mask(&self) -> Ipv4Addr {
-        let bits = u32::from(self.prefix.min(32));
-        Ipv4Addr::from(u32::MAX.checked_shl(32 - bits).unwrap_or(0))
-    }
-
-    /// Whether an address lies on this network and is one of a host.
-    pub fn holds(&self, address: Ipv4Addr) -> bool {
-        let mask = u32::from(self.mask());
-        let (ours, theirs) = (u32::from(self.address), u32::from(address));
-        let host = theirs & !mask;
-        ours & mask == theirs & mask && (self.prefix >= 31 || (host != 0 && host != !mask))
-    }
-
-    /// The network's broadcast address.
-    pub fn broadcast(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.address) | !u32::from(self.mask()))
-    }
-
     /// Whether loaders and scripts are served here.
     pub fn boots(&self) -> bool {
-        self.role == NetworkRole::Management
+        self.network.boots()
+    }
+
+    /// Whether names are served here: the plan tells this network's clients to ask us.
+    pub fn names(&self) -> bool {
+        let role = matches!(self.network.role, NetworkRole::Management | NetworkRole::Bmc);
+        role && self.network.dns.contains(&self.address)
     }
 }
 
@@ -74,6 +213,8 @@ impl ServedInterface {
 pub struct Loaders {
     /// x86 BIOS.
     pub bios: Option<String>,
+    /// x86 UEFI of 32 bits.
+    pub uefi_x86: Option<String>,
     /// x86-64 UEFI.
     pub uefi_x64: Option<String>,
     /// arm64 UEFI.
@@ -82,7 +223,12 @@ pub struct Loaders {
 
 impl Default for Loaders {
     fn default() -> Self {
-        Self { bios: Some("undionly.kpxe".into()), uefi_x64: Some("snponly.efi".into()), uefi_arm64: None }
+        Self {
+            bios: Some("undionly.kpxe".into()),
+            uefi_x86: None,
+            uefi_x64: Some("snponly.efi".into()),
+            uefi_arm64: None,
+        }
     }
 }
 
@@ -91,15 +237,23 @@ impl Loaders {
     pub fn of(&self, arch: Option<Arch>) -> Option<&str> {
         match arch {
             None | Some(Arch::Bios) => self.bios.as_deref(),
+            Some(Arch::UefiX86 | Arch::UefiX86Http) => self.uefi_x86.as_deref(),
             Some(Arch::UefiX64 | Arch::UefiX64Http) => self.uefi_x64.as_deref(),
-            Some(Arch::UefiArm64) => self.uefi_arm64.as_deref(),
+            Some(Arch::UefiArm64 | Arch::UefiArm64Http) => self.uefi_arm64.as_deref(),
             Some(Arch::Other(_)) => None,
         }
     }
 
     /// Whether a TFTP name is one of our loaders.
     pub fn is_loader(&self, name: &str) -> bool {
-        [&self.bios, &self.uefi_x64, &self.uefi_arm64].into_iter().any(|l| l.as_deref() == Some(name))
+        self.all().any(|loader| loader == name)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        [&self.bios, &self.uefi_x86, &self.uefi_x64, &self.uefi_arm64]
+            .into_iter()
+            .filter_map(Option::as_deref)
     }
 }
 
@@ -136,15 +290,19 @@ impl Default for DhcpTimes {
 pub struct Ports {
     /// DHCP server (67).
     pub dhcp: u16,
+    /// Boot server of proxyDHCP (4011).
+    pub boot_server: u16,
     /// TFTP (69).
     pub tftp: u16,
     /// HTTP boot (8080).
     pub http: u16,
+    /// DNS (53).
+    pub dns: u16,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { dhcp: 67, tftp: 69, http: 8080 }
+        Self { dhcp: 67, boot_server: 4011, tftp: 69, http: 8080, dns: 53 }
     }
 }
 
@@ -153,6 +311,10 @@ impl Default for Ports {
 pub struct PxeConfig {
     /// Where to serve.
     pub interfaces: Vec<ServedInterface>,
+    /// Networks that we have no interface on: their clients come by relays, to any interface.
+    pub relayed: Vec<ServedNetwork>,
+    /// Names that DNS answers to, on the interfaces whose networks are told so.
+    pub names: NameZone,
     /// Loaders by architecture.
     pub loaders: Loaders,
     /// What TFTP serves, by name, from memory (UEFI HTTP boot gets the same).
@@ -191,19 +353,22 @@ pub enum ConfigError {
     },
     /// A pool outside the network, or the wrong way round, or too big.
     #[error(
-        "{device}: the pool {first} to {last} must lie inside the network, first before last, at most 65536 addresses"
+        "network {network}: the pool {first} to {last} must lie inside the network, first before last, at most 65536 addresses"
     )]
     Pool {
-        /// Device.
-        device: String,
+        /// Network.
+        network: Name,
         /// First.
         first: Ipv4Addr,
         /// Last.
         last: Ipv4Addr,
     },
-    /// The same device twice.
+    /// The same device twice, or the same network.
     #[error("{0} is listed twice")]
     Twice(String),
+    /// A network without an interface and without a relay.
+    #[error("network {0} has no interface of ours and no relay: list its relays in the plan")]
+    Unreachable(Name),
 }
 
 /// Whether a name can stand in a URL path and in a script as it is.
@@ -214,6 +379,11 @@ pub(crate) fn plain_name(name: &str) -> bool {
 }
 
 impl PxeConfig {
+    /// All networks, those that we have an interface on first.
+    pub fn networks(&self) -> impl Iterator<Item = &ServedNetwork> {
+        self.interfaces.iter().map(|interface| &interface.network).chain(&self.relayed)
+    }
+
     /// Checks what can be checked without the network.
     ///
     /// # Errors
@@ -226,12 +396,21 @@ impl PxeConfig {
                 return Err(ConfigError::Twice(interface.device.clone()));
             }
         }
+        let mut names = std::collections::BTreeSet::new();
+        for network in self.networks() {
+            check_pool(network)?;
+            if !names.insert(&network.name) {
+                return Err(ConfigError::Twice(format!("network {}", network.name)));
+            }
+        }
+        if let Some(network) = self.relayed.iter().find(|network| network.relays.is_empty()) {
+            return Err(ConfigError::Unreachable(network.name.clone()));
+        }
         if !self.interfaces.iter().any(ServedInterface::boots) {
             return Ok(());
         }
-        let loaders = [&self.loaders.bios, &self.loaders.uefi_x64, &self.loaders.uefi_arm64];
-        if let Some(name) = loaders.into_iter().flatten().find(|name| !self.tftp.contains_key(*name)) {
-            return Err(ConfigError::LoaderMissing(name.clone()));
+        if let Some(name) = self.loaders.all().find(|name| !self.tftp.contains_key(*name)) {
+            return Err(ConfigError::LoaderMissing(name.to_owned()));
         }
         if let Some(name) = self.boot.files.keys().chain(self.tftp.keys()).find(|name| !plain_name(name)) {
             return Err(ConfigError::FileName(name.clone()));
@@ -245,14 +424,19 @@ impl PxeConfig {
 }
 
 fn check_interface(interface: &ServedInterface) -> Result<(), ConfigError> {
-    let device = interface.device.clone();
-    if interface.prefix > 32 || !interface.holds(interface.address) {
-        return Err(ConfigError::Address { device, address: interface.address, prefix: interface.prefix });
+    let Ipv4Prefix { len, .. } = interface.network.prefix;
+    if len > 32 || !interface.network.prefix.holds(interface.address) {
+        let device = interface.device.clone();
+        return Err(ConfigError::Address { device, address: interface.address, prefix: len });
     }
-    if let Some(LeasePool { range: AddressRange { first, last }, .. }) = interface.pool {
-        let inside = interface.holds(first) && interface.holds(last) && first <= last;
+    Ok(())
+}
+
+fn check_pool(network: &ServedNetwork) -> Result<(), ConfigError> {
+    if let Some(LeasePool { range: AddressRange { first, last }, .. }) = network.pool {
+        let inside = network.prefix.holds(first) && network.prefix.holds(last) && first <= last;
         if !inside || u32::from(last) - u32::from(first) >= 65536 {
-            return Err(ConfigError::Pool { device, first, last });
+            return Err(ConfigError::Pool { network: network.name.clone(), first, last });
         }
     }
     Ok(())
@@ -263,17 +447,15 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn interface(role: NetworkRole) -> ServedInterface {
+        let prefix = Ipv4Prefix { address: Ipv4Addr::new(10, 77, 0, 0), len: 24 };
         ServedInterface {
             device: "mgmt0".into(),
             address: Ipv4Addr::new(10, 77, 0, 2),
-            prefix: 24,
-            network: "mgmt".parse().unwrap(),
-            role,
-            gateway: Some(Ipv4Addr::new(10, 77, 0, 1)),
-            dns: vec![],
-            domain: Some("lab.example".into()),
-            mtu: None,
-            pool: None,
+            network: ServedNetwork {
+                gateway: Some(Ipv4Addr::new(10, 77, 0, 1)),
+                domain: Some("lab.example".into()),
+                ..ServedNetwork::new("mgmt".parse().unwrap(), role, prefix)
+            },
         }
     }
 
@@ -304,14 +486,23 @@ pub(crate) mod tests {
             (|c| drop(c.boot.files.insert("a b".into(), "/x".into())), "'a b'"),
             (|c| drop(c.boot.files.insert("../b".into(), "/x".into())), "'../b'"),
             (|c| c.interfaces[0].address = Ipv4Addr::new(10, 77, 0, 255), "10.77.0.255/24"),
-            (|c| c.interfaces.push(interface(NetworkRole::Guest)), "twice"),
+            (|c| c.interfaces.push(interface(NetworkRole::Guest)), "mgmt0 is listed twice"),
+            (|c| c.relayed.push(interface(NetworkRole::Guest).network), "network mgmt is listed twice"),
+            (
+                |c| {
+                    let mut far = interface(NetworkRole::Guest).network;
+                    far.name = "far".parse().unwrap();
+                    c.relayed.push(far);
+                },
+                "network far has no interface",
+            ),
             (
                 |c| {
                     let range = AddressRange {
                         first: Ipv4Addr::new(10, 77, 0, 9),
                         last: Ipv4Addr::new(10, 77, 1, 9),
                     };
-                    c.interfaces[0].pool = Some(LeasePool { range, open: false });
+                    c.interfaces[0].network.pool = Some(LeasePool { range, open: false });
                 },
                 "pool",
             ),
@@ -326,15 +517,16 @@ pub(crate) mod tests {
 
     #[test]
     fn a_network_holds_its_hosts_alone() {
-        let interface = interface(NetworkRole::Management);
+        let prefix = interface(NetworkRole::Management).network.prefix;
         for (address, want) in [
             ([10, 77, 0, 1], true),
             ([10, 77, 0, 0], false),
             ([10, 77, 0, 255], false),
             ([10, 77, 1, 1], false),
         ] {
-            assert_eq!(interface.holds(Ipv4Addr::from(address)), want);
+            assert_eq!(prefix.holds(Ipv4Addr::from(address)), want);
         }
-        assert_eq!(interface.mask(), Ipv4Addr::new(255, 255, 255, 0));
+        assert!(prefix.covers(Ipv4Addr::new(10, 77, 0, 0)));
+        assert_eq!(prefix.mask(), Ipv4Addr::new(255, 255, 255, 0));
     }
 }

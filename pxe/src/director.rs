@@ -11,7 +11,7 @@ use dayzero_model::{BootId, HostName, MacAddr, Name};
 pub struct SeenClient {
     /// Its MAC.
     pub mac: MacAddr,
-    /// The network that it was seen on.
+    /// The network that it was seen on, or that its relay stands for.
     pub network: Name,
     /// It wants a boot file.
     pub wants_boot: bool,
@@ -21,6 +21,21 @@ pub struct SeenClient {
     pub uuid: Option<String>,
     /// Option 60, printable.
     pub vendor_class: Option<String>,
+    /// Option 61.
+    pub client_id: Option<Vec<u8>>,
+    /// Its DUID: DHCPv6's, or in RFC 4361's client identifier.
+    pub duid: Option<Vec<u8>>,
+    /// Where it stands, if a relay of the plan says so.
+    pub circuit: Option<RelayPort>,
+}
+
+/// A relay's port (option 82).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayPort {
+    /// Agent circuit id.
+    pub id: Vec<u8>,
+    /// Agent remote id.
+    pub remote: Option<Vec<u8>>,
 }
 
 /// A request for a boot script.

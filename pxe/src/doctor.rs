@@ -17,7 +17,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{PxeConfig, ServedInterface};
-use crate::dhcp::wire::{COOKIE, FIXED, option, walk};
+use crate::dhcp::wire::{COOKIE, FIXED, Fields, option};
 use dayzero_model::site::NetworkRole;
 
 /// How bad it is.
@@ -92,7 +92,7 @@ pub async fn examine(config: &PxeConfig, how: &Examination) -> Vec<Finding> {
         let link = link(interface, &addresses);
         let usable = link.severity != Severity::Fault;
         findings.push(link);
-        if !usable || interface.role == NetworkRole::Storage {
+        if !usable || interface.network.role == NetworkRole::Storage {
             continue;
         }
         if how.ports {
@@ -189,8 +189,10 @@ fn link(interface: &ServedInterface, addresses: &[InterfaceAddress]) -> Finding 
         a.address.as_ref().and_then(|a| a.as_sockaddr_in()).is_some_and(|a| a.ip() == interface.address)
     };
     if !own.into_iter().any(has) {
-        let action =
-            format!("ip addr add {}/{} dev {}", interface.address, interface.prefix, interface.device);
+        let action = format!(
+            "ip addr add {}/{} dev {}",
+            interface.address, interface.network.prefix.len, interface.device
+        );
         return fault(format!("it does not have the address {}", interface.address), action);
     }
     Finding::new("link", Severity::Good, format!("up, with {}", interface.address), "").on(interface)
@@ -329,10 +331,10 @@ fn offer(datagram: &[u8], xid: [u8; 4]) -> Option<(Ipv4Addr, Ipv4Addr)> {
     {
         return None;
     }
-    let mut options = BTreeMap::new();
-    walk(&datagram[FIXED + 4..], &mut options).ok()?;
-    (options.get(&option::MESSAGE_TYPE).map(Vec::as_slice) == Some(&[2])).then_some(())?;
-    let server: [u8; 4] = options.get(&option::SERVER_ID)?.as_slice().try_into().ok()?;
+    let mut options = Fields::default();
+    options.walk(&datagram[FIXED + 4..]).ok()?;
+    (options.get(option::MESSAGE_TYPE) == Some(&[2])).then_some(())?;
+    let server: [u8; 4] = options.get(option::SERVER_ID)?.try_into().ok()?;
     Some((Ipv4Addr::from(server), address(16)?))
 }
 
@@ -340,6 +342,7 @@ fn offer(datagram: &[u8], xid: [u8; 4]) -> Option<(Ipv4Addr, Ipv4Addr)> {
 mod tests {
     use super::*;
     use crate::config::tests::{config, interface};
+    use crate::config::{Ipv4Prefix, ServedNetwork};
     use crate::dhcp::reply::{Options, Reply};
     use crate::dhcp::wire::{Kind, Request};
 
@@ -379,8 +382,10 @@ mod tests {
         let lo = ServedInterface {
             device: "lo".into(),
             address: Ipv4Addr::LOCALHOST,
-            prefix: 8,
-            ..interface(NetworkRole::Bmc)
+            network: ServedNetwork {
+                prefix: Ipv4Prefix { address: Ipv4Addr::LOCALHOST, len: 8 },
+                ..interface(NetworkRole::Bmc).network
+            },
         };
         let taken = bound(&lo, Ipv4Addr::UNSPECIFIED, 0, false).unwrap();
         let port = taken.local_addr().unwrap().as_socket_ipv4().unwrap().port();

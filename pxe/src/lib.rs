@@ -1,4 +1,4 @@
-//! Network boot services: DHCPv4, router advertisement, TFTP, HTTP boot, boot scripts, and a doctor that looks before
+//! Network boot services: DHCPv4, router advertisement, DNS, TFTP, HTTP boot, boot scripts, and a doctor that looks before
 //! they are switched on.
 //!
 //! Purpose: answer whatever powers on in the racks. Invariants: it decides no host's life: who a MAC is and what it
@@ -6,12 +6,13 @@
 //! it serves is secret; nothing from the network changes a state but DHCP leases, which are durable before they are
 //! acknowledged. One socket a service and interface, bound to the device, so that networks never mix.
 //!
-//! The parts: `dhcp` (a pure core and its sockets), `ra`, `tftp` (over `dayzero-tftp-server`), `http`, `script`,
+//! The parts: `dhcp` (a pure core and its sockets), `ra`, `dns`, `tftp` (over `dayzero-tftp-server`), `http`, `script`,
 //! `doctor`; `server` starts them.
 
 mod config;
 pub mod dhcp;
 mod director;
+mod dns;
 pub mod doctor;
 pub mod http;
 mod net;
@@ -21,7 +22,10 @@ mod server;
 mod session;
 mod tftp;
 
-pub use config::{BootFiles, ConfigError, DhcpTimes, LeasePool, Loaders, Ports, PxeConfig, ServedInterface};
+pub use config::{
+    BootFiles, ConfigError, DhcpTimes, Ipv4Prefix, Ipv6Prefix, LeasePool, Loaders, NameZone, Ports,
+    PxeConfig, ServedInterface, ServedNetwork,
+};
 pub use dhcp::lease::{Lease, LeaseChange, LeaseStore, LeaseStoreError, MemoryLeases};
-pub use director::{BootDirector, PxeEvent, ScriptQuery, SeenClient};
+pub use director::{BootDirector, PxeEvent, RelayPort, ScriptQuery, SeenClient};
 pub use server::{PxeServer, StartError};

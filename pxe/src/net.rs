@@ -41,7 +41,8 @@ pub(crate) fn device_mac(device: &str) -> io::Result<MacAddr> {
     Err(io::Error::new(io::ErrorKind::NotFound, format!("{device} has no Ethernet address")))
 }
 
-/// A UDP socket on `port` of all addresses, on one device, that may broadcast.
+/// A UDP socket on `port` of all addresses, on one device, that may broadcast and tells where
+/// each datagram was sent to.
 ///
 /// # Errors
 /// The port is taken, the device is missing, or rights (CAP_NET_RAW, CAP_NET_BIND_SERVICE) are.
@@ -53,7 +54,20 @@ pub(crate) fn udp_on(device: &str, port: u16) -> io::Result<UdpSocket> {
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
+    setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// A UDP socket on one address of a device.
+///
+/// # Errors
+/// As [`udp_on`], and if the address is not ours.
+pub(crate) fn udp_at(device: &str, address: SocketAddrV4) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
 }
 

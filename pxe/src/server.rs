@@ -4,15 +4,18 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use dayzero_model::site::NetworkRole;
+use dayzero_model::site::{DhcpMode, NetworkRole};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, PxeConfig, ServedInterface};
 use crate::dhcp::core::DhcpCore;
 use crate::dhcp::lease::{LeaseStore, LeaseStoreError};
-use crate::dhcp::serve::DhcpServer;
+use crate::dhcp::networks::Networks;
+use crate::dhcp::serve::{DhcpServer, Parts};
 use crate::director::BootDirector;
+use crate::dns::serve::NameServer;
+use crate::dns::zone::Zone;
 use crate::http::HttpBoot;
 use crate::ra::RouterAdvertiser;
 use crate::session::Sessions;
@@ -48,6 +51,7 @@ pub struct PxeServer {
     dhcp: Vec<DhcpServer>,
     advertisers: Vec<RouterAdvertiser>,
     http: Vec<HttpBoot>,
+    names: Vec<NameServer>,
     tftp: Option<Tftp>,
 }
 
@@ -64,14 +68,27 @@ impl PxeServer {
         config.check()?;
         let known = leases.load().await?;
         let sessions = Sessions::default();
-        let mut server = Self { dhcp: Vec::new(), advertisers: Vec::new(), http: Vec::new(), tftp: None };
-        for interface in config.interfaces.iter().filter(|i| i.role != NetworkRole::Storage) {
+        let networks = Arc::new(Networks::new(&config, &known));
+        let (dhcp, advertisers, http, names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut server = Self { dhcp, advertisers, http, names, tftp: None };
+        let zone = Zone::new(&config.names).map(Arc::new);
+        for interface in config.interfaces.iter().filter(|i| i.network.role != NetworkRole::Storage) {
             let failed = |service| failure(service, interface);
-            let core = DhcpCore::new(interface, &config, Arc::clone(&director), sessions.clone(), &known);
-            let address = SocketAddrV4::new(interface.address, config.ports.dhcp);
-            let (leases, told) = (Arc::clone(&leases), Arc::clone(&director));
-            let dhcp = DhcpServer::bind(&interface.device, address, core, leases, told);
-            server.dhcp.push(dhcp.map_err(failed("DHCP"))?);
+            if serves_dhcp(&config, interface) {
+                let (networks, told) = (Arc::clone(&networks), Arc::clone(&director));
+                let core = DhcpCore::new(interface, &config, networks, told, sessions.clone());
+                let address = SocketAddrV4::new(interface.address, config.ports.dhcp);
+                let proxy = interface.network.mode == DhcpMode::Proxy;
+                let boot_server = proxy.then_some(config.ports.boot_server);
+                let parts = Parts { core, leases: Arc::clone(&leases), director: Arc::clone(&director) };
+                let dhcp = DhcpServer::bind(&interface.device, address, boot_server, parts);
+                server.dhcp.push(dhcp.map_err(failed("DHCP"))?);
+            }
+            if let Some(zone) = zone.as_ref().filter(|_| interface.names()) {
+                let address = SocketAddrV4::new(interface.address, config.ports.dns);
+                let names = NameServer::bind(&interface.device, address, Arc::clone(zone));
+                server.names.push(names.map_err(failed("DNS"))?);
+            }
             if !interface.boots() {
                 continue;
             }
@@ -102,6 +119,9 @@ impl PxeServer {
         for http in self.http {
             tasks.spawn(http.run(cancel.clone()));
         }
+        for names in self.names {
+            tasks.spawn(names.run(cancel.clone()));
+        }
         if let Some(tftp) = self.tftp {
             tasks.spawn(tftp.run(cancel.clone()));
         }
@@ -111,6 +131,11 @@ impl PxeServer {
             }
         }
     }
+}
+
+/// Where our DHCP is off, relays may still bring clients of other networks.
+fn serves_dhcp(config: &PxeConfig, interface: &ServedInterface) -> bool {
+    interface.network.mode != DhcpMode::Off || !config.relayed.is_empty()
 }
 
 fn failure(service: &'static str, interface: &ServedInterface) -> impl FnOnce(io::Error) -> StartError {

@@ -5,7 +5,7 @@
 //! anything but iPXE begins anew; so does time; no state leads to the loader being sent to our loader, as long as its
 //! transfer was seen to complete. Bounded: the client that was longest not heard of is forgotten first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,6 +47,8 @@ struct Session {
 #[derive(Debug, Default)]
 struct Table {
     by_mac: HashMap<MacAddr, Session>,
+    /// By when they were last heard of.
+    by_age: BTreeSet<(Timestamp, MacAddr)>,
     by_address: HashMap<Ipv4Addr, MacAddr>,
 }
 
@@ -57,14 +59,16 @@ pub(crate) struct Sessions(Arc<Mutex<Table>>);
 impl Table {
     fn entry(&mut self, mac: MacAddr, now: Timestamp) -> &mut Session {
         if self.by_mac.len() >= MAX && !self.by_mac.contains_key(&mac) {
-            let oldest = self.by_mac.iter().min_by_key(|(_, s)| s.touched).map(|(mac, _)| *mac);
-            if let Some(gone) = oldest.and_then(|mac| self.by_mac.remove(&mac))
+            let oldest = self.by_age.pop_first();
+            if let Some(gone) = oldest.and_then(|(_, mac)| self.by_mac.remove(&mac))
                 && let Some(address) = gone.address
             {
                 self.by_address.remove(&address);
             }
         }
         let session = self.by_mac.entry(mac).or_default();
+        self.by_age.remove(&(session.touched, mac));
+        self.by_age.insert((now, mac));
         session.touched = now;
         session
     }
@@ -170,7 +174,7 @@ mod tests {
         }
         let table = sessions.lock();
         assert_eq!(table.by_mac.len(), MAX);
-        assert_eq!(table.by_address.len(), MAX);
+        assert_eq!((table.by_address.len(), table.by_age.len()), (MAX, MAX));
         assert!(!table.by_address.contains_key(&Ipv4Addr::from(0x0a00_0000)));
     }
 }

@@ -6,7 +6,7 @@
 use crate::control::Control;
 use crate::records::{LEASES, PENDING, VMS};
 use crate::view::Pending;
-use dayzero_lifecycle::boot;
+use dayzero_lifecycle::boot::{self, Asked};
 use dayzero_model::boot::{BootAction, Client};
 use dayzero_model::event::{Event, What};
 use dayzero_model::facts::{HostFacts, WindowFacts};
@@ -75,7 +75,14 @@ impl Director {
 
 impl BootDirector for Director {
     fn client(&self, seen: &SeenClient) -> Client {
-        let client = self.control.client(seen.mac);
+        let circuit = seen.circuit.as_ref().map(|port| (&*port.id, port.remote.as_deref()));
+        let client = self.control.client(&Asked {
+            mac: seen.mac,
+            network: &seen.network,
+            client_id: seen.client_id.as_deref(),
+            duid: seen.duid.as_deref(),
+            circuit,
+        });
         if client == Client::Unknown && seen.wants_boot {
             self.note(Note::Unknown(Box::new(seen.clone())));
         }
@@ -83,7 +90,8 @@ impl BootDirector for Director {
     }
 
     fn boot_script(&self, query: &ScriptQuery) -> BootAction {
-        let Client::Host { host, .. } = self.control.client(query.mac) else { return BootAction::Refuse };
+        let asked = Asked::mac(query.mac, &query.network);
+        let Client::Host { host, .. } = self.control.client(&asked) else { return BootAction::Refuse };
         let (Some(plan), Some(facts)) = (self.control.plan(), self.control.facts(&host)) else {
             return BootAction::LocalDisk;
         };
@@ -133,12 +141,12 @@ fn mark(window: &mut WindowFacts, what: &What, now: Timestamp) {
 }
 
 impl Control {
-    /// Who a MAC is.
-    pub(crate) fn client(&self, mac: dayzero_model::MacAddr) -> Client {
+    /// Who a client is.
+    pub(crate) fn client(&self, asked: &Asked<'_>) -> Client {
         let mirror = self.mirror();
         let Some(plan) = &mirror.plan else { return Client::Unknown };
         let facts = |host: &HostName| mirror.hosts.get(host).map(|record| &*record.facts);
-        boot::client(&plan.site, facts, mirror.vms.values(), mac)
+        plan.clients.find(facts, mirror.vms.values(), asked)
     }
 
     pub(crate) async fn note_event(self: &Arc<Self>, event: PxeEvent) -> Result<(), StoreError> {

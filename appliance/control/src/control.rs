@@ -10,6 +10,7 @@ use crate::records::{self, ClusterRecord};
 use crate::view::Pending;
 use crate::world::World;
 use dayzero_lifecycle::ActionKind;
+use dayzero_lifecycle::boot::Clients;
 use dayzero_model::condition::Conditions;
 use dayzero_model::event::{Event, What};
 use dayzero_model::facts::HostFacts;
@@ -48,6 +49,15 @@ pub enum OpenError {
 pub(crate) struct Plan {
     pub(crate) site: Arc<Site>,
     pub(crate) hash: Sha256,
+    /// Who DHCP's clients are.
+    pub(crate) clients: Arc<Clients>,
+}
+
+impl Plan {
+    pub(crate) fn new(site: Site, hash: Sha256) -> Self {
+        let clients = Arc::new(Clients::of(&site));
+        Self { site: Arc::new(site), hash, clients }
+    }
 }
 
 /// One host in memory, as the store has it.
@@ -142,7 +152,7 @@ impl Control {
             mirror.hosts.insert(host, record);
         }
         let plan = records::get_plan(&store)?;
-        mirror.plan = plan.map(|(site, hash)| Plan { site: Arc::new(site), hash });
+        mirror.plan = plan.map(|(site, hash)| Plan::new(site, hash));
         let control = Self {
             enrolment: Enrolment::new(&vault, &ca),
             pins: BmcPins::new(&store),

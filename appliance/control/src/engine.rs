@@ -232,7 +232,8 @@ impl Control {
     /// What is around a host.
     pub(crate) fn around(&self, plan: &Plan, placed: &Placed<'_>, facts: &HostFacts) -> Surroundings {
         let management = desired::management(&plan.site, placed).ok();
-        let ip = management.and_then(|network| network.appliance).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let ip =
+            management.and_then(|network| plan.site.appliance_for(network)).unwrap_or(Ipv4Addr::UNSPECIFIED);
         let at = |port| SocketAddr::new(IpAddr::V4(ip), port);
         let ports = &self.config.ports;
         let mirror = self.mirror();

@@ -50,7 +50,7 @@ impl Control {
     pub(crate) fn media_url(&self, host: &Host, iso: Vec<u8>) -> Option<Secret<String>> {
         let plan = self.plan()?;
         let placed = plan.site.host(&host.name)?;
-        let address = plan.site.network(&placed.pod.bmc_network)?.appliance?;
+        let address = plan.site.appliance_for(plan.site.network(&placed.pod.bmc_network)?)?;
         let token: [u8; 16] = rand::random();
         let token = hex::encode(token);
         let url = format!("http://{address}:{}/media/{token}.iso", self.config.ports.media);

@@ -114,7 +114,7 @@ impl Control {
         let record = PlanRecord { hash: preview.new, site, applied: self.now(), by: who.clone() };
         tx.put(&PLAN, &CURRENT.to_owned(), &record)?;
         self.commit(tx).await?;
-        let plan = Plan { site: Arc::new(request.site), hash: preview.new };
+        let plan = Plan::new(request.site, preview.new);
         self.mirror_mut().plan = Some(plan.clone());
         self.tell_person(None, &who, format!("applied plan {}", &preview.new.to_string()[..12]));
         self.read_manifest();

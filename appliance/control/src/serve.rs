@@ -15,7 +15,7 @@ use crate::{enrol, media};
 use dayzero_model::ids::Name;
 use dayzero_model::inventory::Inventory;
 use dayzero_model::site::{Network, NetworkRole, Placed};
-use dayzero_pxe::{BootFiles, LeasePool, PxeConfig, PxeServer, ServedInterface};
+use dayzero_pxe::{BootFiles, NameZone, PxeConfig, PxeServer, ServedInterface, ServedNetwork};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -296,22 +296,19 @@ fn devices(plan: &Plan) -> (Devices, Vec<Name>) {
 
 fn pxe_config(control: &Control, plan: &Plan, devices: &Devices) -> PxeConfig {
     let images = &control.config.images;
+    let served = |network: &Network| ServedNetwork::planned(network, &plan.site.domain);
     let interface = |(network, device, address): &(Network, String, Ipv4Addr)| ServedInterface {
         device: device.clone(),
         address: *address,
-        prefix: network.cidr.prefix_len(),
-        network: network.name.clone(),
-        role: network.role,
-        gateway: network.gateway,
-        dns: Vec::new(),
-        domain: Some(plan.site.domain.clone()),
-        mtu: u16::try_from(network.mtu).ok().filter(|mtu| *mtu != 1500),
-        pool: network.pool.map(|range| LeasePool { range, open: false }),
+        network: served(network),
     };
+    let behind = |network: &&Network| network.appliance.is_none() && !network.relays.is_empty();
+    let relayed = plan.site.networks.iter().filter(behind).map(served).collect();
     let files = [(KERNEL, &images.kernel), (INITRD, &images.initrd)];
     let mut config =
-        PxeConfig { interfaces: devices.iter().map(interface).collect(), ..PxeConfig::default() };
+        PxeConfig { interfaces: devices.iter().map(interface).collect(), relayed, ..PxeConfig::default() };
     config.ports.http = control.config.ports.http;
+    config.names = NameZone::planned(&plan.site);
     config.boot = BootFiles {
         files: files.map(|(name, path)| (name.to_owned(), path.clone())).into(),
         kernel: KERNEL.to_owned(),
@@ -328,11 +325,12 @@ async fn pxe(
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
     let ipxe = &control.config.images.ipxe;
-    for name in [&config.loaders.bios, &config.loaders.uefi_x64].into_iter().flatten() {
-        let path = ipxe.join(name);
+    let names: Vec<String> = config.loaders.all().map(str::to_owned).collect();
+    for name in names {
+        let path = ipxe.join(&name);
         let bytes = std::fs::read(&path)
             .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-        config.tftp.insert(name.clone(), bytes.into());
+        config.tftp.insert(name, bytes.into());
     }
     let leases = Arc::new(StoredLeases(control.clone()));
     let server = PxeServer::bind(config, director, leases).await;

@@ -1,4 +1,4 @@
-//! The boot decision: who a MAC is, and what it may boot. Pure.
+//! The boot decision: who a client is, and what it may boot. Pure.
 //!
 //! Invariants: a planned BMC and an installed host get their reservation, always; only a host with an open window that
 //! has not enrolled boots the discovery image; everybody else of the plan goes to its disk; a MAC that is not in the
@@ -7,30 +7,117 @@
 use crate::snapshot::Surroundings;
 use dayzero_model::boot::{BootAction, BootWindow, Client};
 use dayzero_model::facts::HostFacts;
-use dayzero_model::ids::MacAddr;
-use dayzero_model::site::{Placed, Site};
+use dayzero_model::ids::{HostName, MacAddr, Name, OptionBytes};
+use dayzero_model::site::{Host, Placed, Reservation, Site};
 use dayzero_model::vm::Vm;
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
 
-/// Who a MAC belongs to. `facts` gives a host's facts, `vms` all VMs.
-pub fn client<'f, 'v>(
-    site: &Site,
-    facts: impl Fn(&dayzero_model::HostName) -> Option<&'f HostFacts>,
-    vms: impl IntoIterator<Item = &'v Vm>,
-    mac: MacAddr,
-) -> Client {
-    for placed in site.hosts() {
-        let host = placed.host;
-        if host.bmc.mac == mac {
-            return Client::Bmc { host: host.name.clone(), address: host.bmc.address };
-        }
-        if host.bond.nics.iter().any(|nic| nic.mac == mac) {
-            let window = facts(&host.name).and_then(open_window);
-            return Client::Host { host: host.name.clone(), address: host.address, window };
-        }
+/// How a client says who it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// The network that it asks on.
+    pub network: &'a Name,
+    /// DHCP client identifier (option 61).
+    pub client_id: Option<&'a [u8]>,
+    /// DHCP unique identifier.
+    pub duid: Option<&'a [u8]>,
+    /// The relay's port that it stands at: circuit id, remote id.
+    pub circuit: Option<(&'a [u8], Option<&'a [u8]>)>,
+}
+
+impl<'a> Asked<'a> {
+    /// By MAC alone.
+    pub fn mac(mac: MacAddr, network: &'a Name) -> Self {
+        Self { mac, network, client_id: None, duid: None, circuit: None }
     }
-    match vms.into_iter().find(|vm| vm.mac == mac) {
-        Some(vm) => Client::Vm { name: vm.name.clone(), address: vm.address },
-        None => Client::Unknown,
+}
+
+#[derive(Clone, Debug)]
+enum Planned {
+    Bmc { host: HostName, address: Ipv4Addr },
+    Host { host: HostName, address: Ipv4Addr, uuid: Option<String> },
+}
+
+/// Everybody in a plan by what DHCP knows of them: one look-up a client, however large the site is.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_mac: HashMap<MacAddr, Planned>,
+    /// Reservations of each network.
+    fixed: HashMap<Name, Vec<Reservation>>,
+    fixed_by_mac: HashMap<(Name, MacAddr), usize>,
+}
+
+impl Clients {
+    /// Of a plan.
+    pub fn of(site: &Site) -> Self {
+        let mut clients = Self::default();
+        for placed in site.hosts() {
+            let Host { name: host, address, uuid, .. } = placed.host;
+            for nic in &placed.host.bond.nics {
+                let planned = Planned::Host { host: host.clone(), address: *address, uuid: uuid.clone() };
+                clients.by_mac.insert(nic.mac, planned);
+            }
+            let bmc = &placed.host.bmc;
+            clients.by_mac.insert(bmc.mac, Planned::Bmc { host: host.clone(), address: bmc.address });
+        }
+        for network in site.networks.iter().filter(|network| !network.reservations.is_empty()) {
+            for (i, one) in network.reservations.iter().enumerate() {
+                if let Some(mac) = one.mac {
+                    clients.fixed_by_mac.insert((network.name.clone(), mac), i);
+                }
+            }
+            clients.fixed.insert(network.name.clone(), network.reservations.clone());
+        }
+        clients
+    }
+
+    fn reservation(&self, asked: &Asked<'_>) -> Option<&Reservation> {
+        let list = self.fixed.get(asked.network)?;
+        if let Some(i) = self.fixed_by_mac.get(&(asked.network.clone(), asked.mac)) {
+            return list.get(*i);
+        }
+        // What a machine says of itself counts before the port that it stands at.
+        let same = |planned: &Option<OptionBytes>, told: Option<&[u8]>| {
+            told.is_some() && planned.as_ref().map(OptionBytes::as_bytes) == told
+        };
+        let itself =
+            |one: &&Reservation| same(&one.client_id, asked.client_id) || same(&one.duid, asked.duid);
+        let port = |one: &&Reservation| {
+            let (Some(planned), Some((id, remote))) = (&one.circuit, asked.circuit) else { return false };
+            planned.id.as_bytes() == id
+                && planned.remote.as_ref().is_none_or(|planned| Some(planned.as_bytes()) == remote)
+        };
+        list.iter().find(itself).or_else(|| list.iter().find(port))
+    }
+
+    /// Who a client is. `facts` gives a host's facts, `vms` all VMs. A host's or BMC's MAC counts before any
+    /// reservation.
+    pub fn find<'f, 'v>(
+        &self,
+        facts: impl Fn(&HostName) -> Option<&'f HostFacts>,
+        vms: impl IntoIterator<Item = &'v Vm>,
+        asked: &Asked<'_>,
+    ) -> Client {
+        match self.by_mac.get(&asked.mac) {
+            Some(Planned::Bmc { host, address }) => {
+                return Client::Bmc { host: host.clone(), address: *address };
+            }
+            Some(Planned::Host { host, address, uuid }) => {
+                let window = facts(host).and_then(open_window);
+                return Client::Host { host: host.clone(), address: *address, window, uuid: uuid.clone() };
+            }
+            None => {}
+        }
+        if let Some(one) = self.reservation(asked) {
+            return Client::Fixed { name: one.name.clone(), address: one.address };
+        }
+        match vms.into_iter().find(|vm| vm.mac == asked.mac) {
+            Some(vm) => Client::Vm { name: vm.name.clone(), address: vm.address },
+            None => Client::Unknown,
+        }
     }
 }
 
@@ -71,7 +158,10 @@ mod tests {
     fn clients_by_mac() {
         let site = testing::site();
         let mut facts = HostFacts::default();
-        let of = |mac: &str, facts: &HostFacts| client(&site, |_| Some(facts), &[], mac.parse().unwrap());
+        let (clients, mgmt) = (Clients::of(&site), "mgmt".parse().unwrap());
+        let of = |mac: &str, facts: &HostFacts| {
+            clients.find(|_| Some(facts), &[], &Asked::mac(mac.parse().unwrap(), &mgmt))
+        };
         assert!(matches!(of("52:54:00:77:09:01", &facts), Client::Bmc { .. }));
         assert!(matches!(of("52:54:00:77:01:02", &facts), Client::Host { window: None, .. }));
         // A storage NIC is no boot client.
@@ -79,6 +169,60 @@ mod tests {
         assert_eq!(of("52:54:00:00:00:99", &facts), Client::Unknown);
         facts.window = Some(testing::window("host1"));
         assert!(matches!(of("52:54:00:77:01:01", &facts), Client::Host { window: Some(_), .. }));
+    }
+
+    #[test]
+    fn reservations_by_whatever_tells_the_machine() {
+        let mut site = testing::site();
+        let bmc = site.networks.iter_mut().find(|network| network.name.as_str() == "bmc").unwrap();
+        let one = |name: &str, last: u8| Reservation {
+            name: name.parse().unwrap(),
+            address: Ipv4Addr::new(10, 77, 9, last),
+            mac: None,
+            client_id: None,
+            duid: None,
+            circuit: None,
+        };
+        let port = |id: &str, remote: Option<&str>| {
+            let remote = remote.map(|remote| remote.parse().unwrap());
+            Some(dayzero_model::site::Circuit { id: id.parse().unwrap(), remote })
+        };
+        bmc.reservations = vec![
+            Reservation { mac: Some("02:00:00:00:00:01".parse().unwrap()), ..one("by-mac", 201) },
+            Reservation { client_id: Some("0x0102".parse().unwrap()), ..one("by-id", 202) },
+            Reservation { duid: Some("0x00030001aa".parse().unwrap()), ..one("by-duid", 203) },
+            Reservation { circuit: port("e17", Some("sw-a")), ..one("by-port", 204) },
+            Reservation { circuit: port("e18", None), ..one("by-any-port", 205) },
+        ];
+        let clients = Clients::of(&site);
+        let (bmc, mgmt): (Name, Name) = ("bmc".parse().unwrap(), "mgmt".parse().unwrap());
+        let mac = |last: u8| MacAddr([2, 0, 0, 0, 0, last]);
+        let asked = |last| Asked::mac(mac(last), &bmc);
+        let rows: Vec<(Asked<'_>, Option<&str>)> = vec![
+            (asked(1), Some("by-mac")),
+            (Asked { network: &mgmt, ..asked(1) }, None),
+            (asked(2), None),
+            (Asked { client_id: Some(&[1, 2]), ..asked(2) }, Some("by-id")),
+            (Asked { client_id: Some(&[1, 3]), ..asked(2) }, None),
+            (Asked { duid: Some(&[0, 3, 0, 1, 0xaa]), ..asked(2) }, Some("by-duid")),
+            (Asked { circuit: Some((b"e17", Some(b"sw-a"))), ..asked(2) }, Some("by-port")),
+            (Asked { circuit: Some((b"e17", Some(b"sw-b"))), ..asked(2) }, None),
+            (Asked { circuit: Some((b"e17", None)), ..asked(2) }, None),
+            (Asked { circuit: Some((b"e18", Some(b"sw-b"))), ..asked(2) }, Some("by-any-port")),
+            (Asked { client_id: Some(&[1, 2]), circuit: Some((b"e18", None)), ..asked(2) }, Some("by-id")),
+        ];
+        for (asked, want) in rows {
+            let name = match clients.find(|_| None, &[], &asked) {
+                Client::Fixed { name, .. } => Some(name.to_string()),
+                Client::Unknown => None,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(name.as_deref(), want, "{asked:?}");
+        }
+        // A planned BMC stays what it is, wherever it stands.
+        let asked =
+            Asked { circuit: Some((b"e18", None)), ..Asked::mac("52:54:00:77:09:01".parse().unwrap(), &bmc) };
+        assert!(matches!(clients.find(|_| None, &[], &asked), Client::Bmc { .. }));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::ids::{BootId, HostName};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-/// Client system architecture (RFC 4578 section 2.1, IANA's registry), as far as we have a binary for it.
+/// Client system architecture (RFC 4578 section 2.1, IANA's registry), as far as an iPXE binary is built for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arch {
@@ -12,15 +12,21 @@ pub enum Arch {
     Bios,
     /// 7 or 9: x86-64 UEFI.
     UefiX64,
+    /// 6: x86 UEFI of 32 bits.
+    UefiX86,
     /// 11: arm64 UEFI.
     UefiArm64,
-    /// 16: x86-64 UEFI, by HTTP.
+    /// 15: x86 UEFI of 32 bits, by HTTP.
+    UefiX86Http,
+    /// 16 or 17: x86-64 UEFI, by HTTP.
     UefiX64Http,
+    /// 19: arm64 UEFI, by HTTP.
+    UefiArm64Http,
     /// Any other code.
     Other(u16),
 }
 
-/// Who a MAC belongs to, by the plan. Answered by control, asked by DHCP for each client.
+/// Who a client is, by the plan. Answered by control, asked by DHCP for each client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Client {
     /// A planned BMC: its reservation, always.
@@ -38,6 +44,15 @@ pub enum Client {
         address: Ipv4Addr,
         /// An open boot window.
         window: Option<BootWindow>,
+        /// Its planned SMBIOS UUID, which its firmware tells by option 97.
+        uuid: Option<String>,
+    },
+    /// Another machine of the plan that has an address reserved: a switch, a power strip.
+    Fixed {
+        /// Its name.
+        name: HostName,
+        /// Its address.
+        address: Ipv4Addr,
     },
     /// A VM of ours on a guest network; address reserved, or from the pool.
     Vm {

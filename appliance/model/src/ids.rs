@@ -181,6 +181,45 @@ impl fmt::Display for Sha256 {
 }
 text_serde!(Sha256);
 
+/// Octets of a DHCP option: a client identifier, a DUID, a relay's circuit id. Read from `0x` and hex digits (`:` between
+/// octets is allowed), or from any other printable text, which then stands for its own octets; 1 to 255 of them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OptionBytes(Vec<u8>);
+
+impl OptionBytes {
+    /// The octets.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromStr for OptionBytes {
+    type Err = BadId;
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let bytes = match text.strip_prefix("0x") {
+            Some(digits) => hex::decode(digits.replace(':', "")).ok(),
+            None => text.bytes().all(|b| (0x20..0x7f).contains(&b)).then(|| text.as_bytes().to_vec()),
+        };
+        bytes.filter(|bytes| (1..=255).contains(&bytes.len())).map(Self).ok_or_else(|| BadId {
+            kind: "DHCP identifier",
+            value: text.chars().take(80).collect(),
+            rule: "write 1 to 255 octets, as 0x and hex digits or as printable ASCII text",
+        })
+    }
+}
+
+impl fmt::Display for OptionBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if !text.starts_with("0x") && text.bytes().all(|b| (0x20..0x7f).contains(&b)) => {
+                f.write_str(text)
+            }
+            _ => write!(f, "0x{}", hex::encode(&self.0)),
+        }
+    }
+}
+text_serde!(OptionBytes);
+
 /// One network boot of one host, opened by the control plane: 16 hex digits, public (it stands on a kernel command line).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootId(pub u64);
@@ -217,6 +256,18 @@ mod tests {
         }
         for bad in ["52:54:00:aa:bb", "52:54:00:aa:bb:zz", "5:2:5:4:0:0aabb01", ""] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
+        }
+        for (text, octets, shown) in [
+            ("Ethernet1/7", &b"Ethernet1/7"[..], "Ethernet1/7"),
+            ("0x0152:54:00:77", &[1, 0x52, 0x54, 0, 0x77], "0x0152540077"),
+            ("0x30783031", b"0x01", "0x30783031"),
+        ] {
+            let read: OptionBytes = text.parse().unwrap();
+            assert_eq!((read.as_bytes(), read.to_string().as_str()), (octets, shown));
+            assert_eq!(shown.parse(), Ok(read));
+        }
+        for bad in ["", "0x", "0xabc", "a\u{e9}", "a\nb"] {
+            assert!(bad.parse::<OptionBytes>().is_err(), "{bad}");
         }
         for bad in ["-a", "a-", "A", "", "a.b", "a b"] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");

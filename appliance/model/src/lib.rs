@@ -22,6 +22,6 @@ pub mod units;
 pub mod vm;
 pub mod wire;
 
-pub use ids::{BootId, HostName, MacAddr, Name, Sha256, Wwn};
+pub use ids::{BootId, HostName, MacAddr, Name, OptionBytes, Sha256, Wwn};
 pub use secret::Secret;
 pub use units::{Bytes, MebiBytes, Millis, Timestamp};

@@ -3,11 +3,11 @@
 //! These types are both the plan file's shape and what the store keeps; unknown fields are refused. That names are
 //! unique, references resolve and limits hold is checked by `dayzero-plan`'s lints, not here.
 
-use crate::ids::{HostName, MacAddr, Name, Wwn};
+use crate::ids::{HostName, MacAddr, Name, OptionBytes, Wwn};
 use crate::units::{Bytes, MebiBytes};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The whole plan of one site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,10 +78,90 @@ pub struct Network {
     /// Addresses that DHCP may give to clients without a reservation (guest networks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<AddressRange>,
+    /// The pool is for clients that nobody planned, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open_pool: bool,
+    /// What our DHCP does on it.
+    #[serde(default, skip_serializing_if = "DhcpMode::is_serve")]
+    pub dhcp: DhcpMode,
+    /// DHCP relays that may bring its clients: their addresses as they stand in `giaddr`. A network without the
+    /// appliance is served through these alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<Ipv4Addr>,
+    /// IPv6 prefix, at most a /96. A machine's IPv6 address is this prefix with its IPv4 address as the last 32 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cidr6: Option<Ipv6Net>,
+    /// Name servers told to its clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<Ipv4Addr>,
+    /// Addresses of machines that are no planned hosts or BMCs: switches, power strips, controllers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reservations: Vec<Reservation>,
+}
+
+/// What our DHCP does on a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DhcpMode {
+    /// It is the network's DHCP server.
+    #[default]
+    Serve,
+    /// The site's own server gives the addresses; ours says what to boot (proxyDHCP, PXE specification 2.1).
+    Proxy,
+    /// It answers nobody.
+    Off,
+}
+
+impl DhcpMode {
+    fn is_serve(&self) -> bool {
+        *self == DhcpMode::Serve
+    }
+}
+
+/// An address kept for one machine. Who it is for is said by at least one of `mac`, `client_id`, `duid` and `circuit`;
+/// any one of them that fits is enough.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reservation {
+    /// Its name, which DNS answers to as well.
+    pub name: HostName,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its MAC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// Its DHCP client identifier (option 61), with the type octet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<OptionBytes>,
+    /// Its DHCP unique identifier (DHCPv6, and RFC 4361's client identifier).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duid: Option<OptionBytes>,
+    /// The relay's port that it is cabled to: whatever stands there gets the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<Circuit>,
+}
+
+/// A port of a DHCP relay, as its agent writes it into option 82 (RFC 3046).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Circuit {
+    /// Agent circuit id (sub-option 1).
+    pub id: OptionBytes,
+    /// Agent remote id (sub-option 2); none: whichever it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<OptionBytes>,
 }
 
 fn default_mtu() -> u32 {
     1500
+}
+
+impl Network {
+    /// The IPv6 address of what has `address` here, where the network has an IPv6 prefix.
+    pub fn address6(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let prefix = self.cidr6.filter(|prefix| prefix.prefix_len() <= 96)?;
+        Some(Ipv6Addr::from(u128::from(prefix.network()) | u128::from(u32::from(address))))
+    }
 }
 
 /// Addresses from `first` to `last`, both included.
@@ -524,6 +604,17 @@ impl Site {
     /// One network by name.
     pub fn network(&self, name: &Name) -> Option<&Network> {
         self.networks.iter().find(|network| network.name == *name)
+    }
+
+    /// The appliance's address for machines of a network: its own there, or, behind relays, the one that it has on
+    /// another network of the same role, management before others.
+    pub fn appliance_for(&self, network: &Network) -> Option<Ipv4Addr> {
+        if network.appliance.is_some() || network.relays.is_empty() {
+            return network.appliance;
+        }
+        let of =
+            |role| self.networks.iter().filter(move |one| one.role == role).find_map(|one| one.appliance);
+        of(network.role).or_else(|| of(NetworkRole::Management))
     }
 
     /// One primary storage by name.

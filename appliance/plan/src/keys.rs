@@ -7,7 +7,7 @@ use crate::diagnostic::Finding;
 use crate::shape::{Kind, Object};
 use crate::source::{Path, Span};
 use crate::tree::{Entry, Node, Value};
-use dayzero_model::{Bytes, MacAddr, Name, Sha256, Wwn};
+use dayzero_model::{Bytes, MacAddr, Name, OptionBytes, Sha256, Wwn};
 use std::net::Ipv4Addr;
 
 /// Checks a whole tree against an object's shape.
@@ -131,6 +131,17 @@ pub(crate) fn scalar(kind: Kind, text: &str, quoted: bool) -> Result<(), String>
             Ok(_) => Ok(()),
             Err(_) => not("IPv4 prefix"),
         },
+        Kind::Cidr6 => match text.parse::<ipnet::Ipv6Net>() {
+            Ok(net) if net.addr() != net.network() => {
+                Err(format!("'{text}' has host bits set: the prefix is {}", net.trunc()))
+            }
+            Ok(net) if net.prefix_len() > 96 => Err(format!(
+                "'{text}' leaves less than 32 bits, and machines' addresses end with their IPv4 address"
+            )),
+            Ok(_) => Ok(()),
+            Err(_) => not("IPv6 prefix"),
+        },
+        Kind::Octets => text.parse::<OptionBytes>().map(drop).or_else(|e| same(&e)),
         Kind::Size => text.parse::<Bytes>().map(drop).or_else(|e| same(&e)),
         Kind::Wwn => text.parse::<Wwn>().map(drop).or_else(|e| same(&e)),
         Kind::Sha256 => text.parse::<Sha256>().map(drop).or_else(|e| same(&e)),
@@ -174,6 +185,8 @@ fn remedy(kind: Kind) -> String {
         Kind::Mac => "write six octets in hex in quotes, such as \"52:54:00:12:34:56\"".to_owned(),
         Kind::Ipv4 => "write an address such as 10.77.0.11".to_owned(),
         Kind::Cidr => "write a prefix such as 10.77.0.0/24".to_owned(),
+        Kind::Cidr6 => "write a prefix of at most 96 bits, such as fd77:0:0:1::/64".to_owned(),
+        Kind::Octets => "write 0x and hex digits, or a text; in quotes if it is only digits".to_owned(),
         Kind::Size => "write a size such as 4 GiB or 6 TB".to_owned(),
         Kind::Wwn => "write 16 or 32 hex digits, such as 0x5000c50012345678".to_owned(),
         Kind::Sha256 => "write 64 hex digits, as sha256sum prints them".to_owned(),

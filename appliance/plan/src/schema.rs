@@ -53,6 +53,8 @@ fn kind(kind_: Kind, definitions: &mut Map<String, Value>) -> Value {
         Kind::Mac => text("^([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}$|^[0-9A-Fa-f]{12}$"),
         Kind::Ipv4 => json!({"type": "string", "format": "ipv4"}),
         Kind::Cidr => text("^[0-9]{1,3}(\\.[0-9]{1,3}){3}/[0-9]{1,2}$"),
+        Kind::Cidr6 => text("^[0-9a-fA-F:]+/[0-9]{1,2}$"),
+        Kind::Octets => text("^[ -~]{1,765}$"),
         Kind::Size => json!({
             "type": ["string", "integer"],
             "pattern": "^[0-9]+ *(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)?$",

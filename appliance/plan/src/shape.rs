@@ -16,6 +16,10 @@ pub(crate) enum Kind {
     Ipv4,
     /// An IPv4 prefix.
     Cidr,
+    /// An IPv6 prefix of at most 96 bits.
+    Cidr6,
+    /// Octets of a DHCP option: text, or `0x` and hex.
+    Octets,
     /// A size such as `4 GiB`.
     Size,
     /// A World Wide Name.
@@ -61,7 +65,10 @@ const fn may(key: &'static str, kind: Kind, doc: &'static str) -> Field {
     Field { key, kind, required: false, doc }
 }
 
-use Kind::{Bool, Cidr, Ipv4, List, Mac, Name, Number, Object as Obj, OneOf, Sha256, Size, Text, Uuid, Wwn};
+use Kind::{
+    Bool, Cidr, Cidr6, Ipv4, List, Mac, Name, Number, Object as Obj, Octets, OneOf, Sha256, Size, Text, Uuid,
+    Wwn,
+};
 
 const HYPERVISORS: Kind =
     OneOf(&["kvm", "xen", "xenserver", "vsphere", "lxc", "hyper-v", "oracle-vm", "bare-metal"]);
@@ -94,6 +101,40 @@ static NETWORK: Object = Object {
         may("mtu", Number(1280, 9216), "Largest IP packet in bytes; 1500 if left out."),
         may("appliance", Ipv4, "The appliance's own address on it."),
         may("pool", Obj(&RANGE), "Addresses that DHCP gives to clients without a reservation."),
+        may("open_pool", Bool, "The pool is for clients that nobody planned, too; false if left out."),
+        may(
+            "dhcp",
+            OneOf(&["serve", "proxy", "off"]),
+            "serve if left out; proxy: another server gives addresses, ours says what to boot; off: silent.",
+        ),
+        may("relays", List(&Ipv4), "DHCP relays that bring its clients: their addresses as in giaddr."),
+        may(
+            "cidr6",
+            Cidr6,
+            "IPv6 prefix, at most a /96; a machine's IPv6 address ends with its IPv4 address.",
+        ),
+        may("dns", List(&Ipv4), "Name servers told to its clients."),
+        may("reservations", List(&Obj(&RESERVATION)), "Addresses of machines that are no hosts or BMCs."),
+    ],
+};
+
+static RESERVATION: Object = Object {
+    name: "reservation",
+    fields: &[
+        need("name", Name, "The machine's name."),
+        need("address", Ipv4, "Its address."),
+        may("mac", Mac, "Its MAC address."),
+        may("client_id", Octets, "Its DHCP client identifier (option 61) with the type octet, such as 0x01…"),
+        may("duid", Octets, "Its DHCP unique identifier, such as 0x0003…"),
+        may("circuit", Obj(&CIRCUIT), "The relay's port that it is cabled to."),
+    ],
+};
+
+static CIRCUIT: Object = Object {
+    name: "circuit",
+    fields: &[
+        need("id", Octets, "Agent circuit id of option 82, such as Ethernet1/7 or 0x0004…"),
+        may("remote", Octets, "Agent remote id of option 82; left out: any."),
     ],
 };
 

@@ -23,6 +23,16 @@ fn full() -> Value {
     site["primary_storage"][0]["size"] = json!(4096);
     site["templates"][0]["sha256"] = json!("ab".repeat(32));
     site["networks"].as_array_mut().unwrap().swap(0, 4);
+    let network = &mut site["networks"][0];
+    network["open_pool"] = json!(true);
+    network["dhcp"] = json!("proxy");
+    network["relays"] = json!(["10.88.0.1"]);
+    network["cidr6"] = json!("fd77:0:0:100::/64");
+    network["dns"] = json!(["10.77.0.2"]);
+    network["reservations"] = json!([{
+        "name": "pdu1", "address": "10.77.100.9", "mac": "52:54:00:77:99:01", "client_id": "0x0102",
+        "duid": "0x00030001525400779901", "circuit": { "id": "Ethernet1/7", "remote": "sw-a" },
+    }]);
     site
 }
 
@@ -38,10 +48,12 @@ fn the_published_schema_is_the_shape_table() {
 }
 
 /// Every object of the schema, with a JSON pointer to an example of it in `full()`.
-const EXAMPLES: [(&str, &str); 18] = [
+const EXAMPLES: [(&str, &str); 20] = [
     ("", ""),
     ("network", "/networks/0"),
     ("range", "/networks/0/pool"),
+    ("reservation", "/networks/0/reservations/0"),
+    ("circuit", "/networks/0/reservations/0/circuit"),
     ("switch", "/switches/0"),
     ("primary_storage", "/primary_storage/0"),
     ("portal", "/primary_storage/0/portals/0"),
@@ -95,6 +107,7 @@ fn enumerations_of_the_schema_are_the_types_words() {
     let full = full();
     for (definition, key, pointer) in [
         ("network", "role", "/networks/0/role"),
+        ("network", "dhcp", "/networks/0/dhcp"),
         ("switch", "role", "/switches/0/role"),
         ("primary_storage", "kind", "/primary_storage/0/kind"),
         ("primary_storage", "layout", "/primary_storage/0/layout"),

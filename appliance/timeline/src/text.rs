@@ -25,7 +25,10 @@ fn arch(arch: Option<Arch>) -> String {
         None => String::new(),
         Some(Arch::Bios) => " PXE client (BIOS)".to_owned(),
         Some(Arch::UefiX64) => " PXE client (UEFI x86-64)".to_owned(),
+        Some(Arch::UefiX86) => " PXE client (UEFI x86, 32 bits)".to_owned(),
         Some(Arch::UefiArm64) => " PXE client (UEFI arm64)".to_owned(),
+        Some(Arch::UefiX86Http) => " HTTP boot client (UEFI x86, 32 bits)".to_owned(),
+        Some(Arch::UefiArm64Http) => " HTTP boot client (UEFI arm64)".to_owned(),
         Some(Arch::UefiX64Http) => " HTTP boot client (UEFI x86-64)".to_owned(),
         Some(Arch::Other(code)) => format!(" PXE client (architecture {code})"),
     }

@@ -1,9 +1,10 @@
 //! One interface's DHCP server without I/O: a datagram and a time in; an answer, a lease change and events out.
 //!
-//! Invariants: a REQUEST is answered as its DISCOVER was; a message for another server is not answered; a lease change
-//! goes out with the answer that depends on it, so that the caller can make it durable first; a client that asks
-//! for an address that it may not have is told so (NAK) only if we know better, that is if it is planned or its
-//! address is not of this network.
+//! Invariants: a REQUEST is answered as its DISCOVER was; a message for another server is not answered, nor one of a
+//! relay that the plan does not list for that network; a lease change goes out with the answer that depends on it, so
+//! that the caller can make it durable first; a client that asks for an address that it may not have is told so (NAK)
+//! only if we know better, that is if it is planned or its address is not of this network; option 82 goes back to the
+//! relay as it came.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -12,20 +13,24 @@ use dayzero_model::boot::{Arch, Client};
 use dayzero_model::event::What;
 use dayzero_model::{BootId, HostName, MacAddr, Timestamp};
 
-use super::decide::{Answer, Asking, Boot, PoolFor, decide};
-use super::lease::{Lease, LeaseChange, Pool};
+use super::decide::{Answer, Asking, Boot, Silence, Step, decide, identity};
+use super::lease::LeaseChange;
+use super::networks::{Networks, Subnet};
 use super::reply::{Options, Reply};
-use super::wire::{Kind, Request, option};
+use super::wire::{Kind, Request, option, relay};
 use crate::config::{DhcpTimes, Loaders, PxeConfig, ServedInterface};
-use crate::director::{BootDirector, PxeEvent, SeenClient};
+use crate::director::{BootDirector, PxeEvent, RelayPort, SeenClient};
 use crate::http::script_url;
 use crate::session::{Known, Sessions};
+
+/// Relays that a message may have come through.
+const MOST_HOPS: u8 = 16;
 
 /// Where an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// To this address, which the client has.
-    Unicast(Ipv4Addr),
+    /// To this address, which the client has, or to the boot server's client at its port.
+    Unicast(SocketAddrV4),
     /// To all on the segment.
     Broadcast,
     /// To this MAC, under an address that the client does not have yet.
@@ -36,19 +41,54 @@ pub(crate) enum Destination {
 #[derive(Debug, Default)]
 pub(crate) struct Handled {
     pub(crate) reply: Option<(Vec<u8>, Destination)>,
+    /// Our address that the answer comes from.
+    pub(crate) from: Option<Ipv4Addr>,
     pub(crate) change: Option<LeaseChange>,
     pub(crate) events: Vec<PxeEvent>,
+    /// An address that this client is to have: whoever else answers there is a conflict.
+    pub(crate) probe: Option<(Ipv4Addr, MacAddr)>,
+}
+
+/// Where a datagram came from, and to what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Came {
+    pub(crate) from: SocketAddrV4,
+    /// The address that it was sent to.
+    pub(crate) to: Ipv4Addr,
+    /// It came to the boot server's port.
+    pub(crate) boot_server: bool,
+}
+
+const SERVER_PORT: u16 = 67;
+const CLIENT_PORT: u16 = 68;
+
+/// How a message got here, and its answer gets back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Via {
+    /// Its client is on our segment.
+    Local,
+    /// By a relay.
+    Relay(Ipv4Addr),
+    /// Its client has an address on a relayed network and speaks to us directly.
+    Routed,
+}
+
+struct Way<'a> {
+    subnet: &'a Subnet,
+    via: Via,
+    /// Our address towards this client: the server identifier.
+    server: Ipv4Addr,
 }
 
 /// The server of one interface.
 pub(crate) struct DhcpCore {
     interface: ServedInterface,
+    networks: Arc<Networks>,
     loaders: Loaders,
     times: DhcpTimes,
-    http: SocketAddrV4,
+    http_port: u16,
     director: Arc<dyn BootDirector>,
     sessions: Sessions,
-    pool: Option<Pool>,
 }
 
 /// The client of a datagram, while it is handled.
@@ -59,41 +99,48 @@ struct Asker {
     planned: bool,
 }
 
+/// A message that is being answered.
+struct Turn<'a> {
+    request: &'a Request,
+    way: Way<'a>,
+    came: Came,
+    asker: Asker,
+    now: Timestamp,
+}
+
 impl DhcpCore {
     pub(crate) fn new(
         interface: &ServedInterface,
         config: &PxeConfig,
+        networks: Arc<Networks>,
         director: Arc<dyn BootDirector>,
         sessions: Sessions,
-        leases: &[Lease],
     ) -> Self {
-        let mut own = vec![interface.address];
-        own.extend(interface.gateway);
-        let pool = interface.pool.map(|p| Pool::new(interface.network.clone(), p.range, &own, leases));
         Self {
             interface: interface.clone(),
+            networks,
             loaders: config.loaders.clone(),
             times: config.times,
-            http: SocketAddrV4::new(interface.address, config.ports.http),
+            http_port: config.ports.http,
             director,
             sessions,
-            pool,
         }
     }
 
+    /// Whether an address is one of ours.
+    pub(crate) fn is_own(&self, address: Ipv4Addr) -> bool {
+        self.networks.is_own(address)
+    }
+
     /// Handles one message.
-    pub(crate) fn handle(&mut self, request: &Request, now: Timestamp) -> Handled {
-        let seen = SeenClient {
-            mac: request.mac,
-            network: self.interface.network.clone(),
-            wants_boot: request.wants_boot(),
-            arch: request.arch().filter(|_| request.wants_boot()),
-            uuid: request.uuid(),
-            vendor_class: request.vendor_class(),
-        };
+    pub(crate) fn handle(&self, request: &Request, came: Came, now: Timestamp) -> Handled {
+        let mut handled = Handled::default();
+        let way = self.way(request, came);
+        let network = way.as_ref().map_or(&self.interface.network.name, |way| &way.subnet.net.name);
+        let seen = seen(request, network.clone());
         let client = self.director.client(&seen);
         let asker = Asker::of(request.mac, &client);
-        let mut handled = Handled::default();
+        let told = seen.uuid.clone();
         let what = What::DhcpIn {
             kind: request.kind.word().to_owned(),
             interface: self.interface.device.clone(),
@@ -103,16 +150,58 @@ impl DhcpCore {
             vendor_class: seen.vendor_class,
         };
         self.tell(&asker, what, &mut handled);
-        if !request.giaddr.is_unspecified() {
-            let reason = format!("came by relay {}, and the plan lists no relay here", request.giaddr);
-            self.tell(&asker, What::DhcpIgnored { reason }, &mut handled);
-            return handled;
-        }
+        let way = match way {
+            Ok(way) => way,
+            Err(reason) => {
+                self.ignore(&asker, reason, &mut handled);
+                return handled;
+            }
+        };
+        let turn = Turn { request, way, came, asker, now };
         match request.kind {
-            Kind::Release | Kind::Decline => self.given_back(request, &asker, now, &mut handled),
-            _ => self.answer(request, &client, &asker, now, &mut handled),
+            Kind::Release | Kind::Decline => self.given_back(&turn, &mut handled),
+            _ => self.answer(&turn, &client, told.as_deref(), &mut handled),
         }
         handled
+    }
+
+    /// Which network a message is of, and how its answer gets back.
+    fn way(&self, request: &Request, came: Came) -> Result<Way<'_>, String> {
+        let home = || self.networks.covering(self.interface.address).ok_or("no network of ours".to_owned());
+        let local = if self.networks.is_own(came.to) { came.to } else { self.interface.address };
+        if request.giaddr.is_unspecified() {
+            let from = request.ciaddr;
+            let routed = !from.is_unspecified()
+                && *came.from.ip() == from
+                && !self.interface.network.prefix.covers(from);
+            let far = routed.then(|| self.networks.covering(from)).flatten();
+            return Ok(match far.filter(|subnet| !subnet.net.relays.is_empty()) {
+                Some(subnet) => Way { subnet, via: Via::Routed, server: local },
+                None => Way { subnet: home()?, via: Via::Local, server: self.interface.address },
+            });
+        }
+        let giaddr = request.giaddr;
+        if request.hops > MOST_HOPS {
+            return Err(format!("came through {} relays: they pass it round in a circle", request.hops));
+        }
+        let link = request.relayed_address(relay::LINK).filter(|link| !link.is_unspecified());
+        let of = link.unwrap_or(giaddr);
+        let Some(subnet) = self.networks.covering(of) else {
+            return Err(format!("came by relay {giaddr} for {of}, which is of no network of the plan"));
+        };
+        if !subnet.net.relays.contains(&giaddr) {
+            return Err(format!(
+                "came by relay {giaddr}, which the plan does not list for network {}",
+                subnet.net.name
+            ));
+        }
+        if subnet.net.boots() && !self.interface.boots() {
+            return Err(format!(
+                "came by relay {giaddr} to {local}, where nothing boots: let the relay send to our address on a management network"
+            ));
+        }
+        let server = request.relayed_address(relay::SERVER).filter(|server| !server.is_unspecified());
+        Ok(Way { subnet, via: Via::Relay(giaddr), server: server.unwrap_or(local) })
     }
 
     fn tell(&self, asker: &Asker, what: What, handled: &mut Handled) {
@@ -129,128 +218,142 @@ impl DhcpCore {
         self.tell(asker, What::DhcpIgnored { reason: reason.into() }, handled);
     }
 
-    fn decide(&self, request: &Request, client: &Client, asker: &Asker, now: Timestamp) -> Answer {
+    fn step(&self, turn: &Turn<'_>) -> Option<Step> {
+        let (request, requested) = (turn.request, turn.request.requested_ip());
+        let ciaddr = Some(request.ciaddr).filter(|address| !address.is_unspecified());
+        Some(match request.kind {
+            _ if turn.came.boot_server => Step::BootServer,
+            Kind::Discover => Step::Discover(requested),
+            Kind::Inform => Step::Inform(request.ciaddr),
+            _ => match (request.server_id(), ciaddr) {
+                (Some(id), _) if id != turn.way.server => {
+                    if self.networks.is_own(id) {
+                        // Another interface of ours on the same segment made the offer, and answers.
+                        return None;
+                    }
+                    Step::Elsewhere(id)
+                }
+                (Some(_), _) => requested.or(ciaddr).map_or(Step::Nothing, Step::Select),
+                (None, Some(address)) => Step::Renew(address),
+                (None, None) => requested.map_or(Step::Nothing, Step::Reboot),
+            },
+        })
+    }
+
+    fn answer(&self, turn: &Turn<'_>, client: &Client, told: Option<&str>, handled: &mut Handled) {
+        let (request, asker, net) = (turn.request, &turn.asker, &turn.way.subnet.net);
+        let Some(step) = self.step(turn) else { return };
         let stage = match request.kind {
-            Kind::Discover if asker.planned => self.sessions.discover(request.mac, request.is_ipxe(), now),
+            Kind::Discover if asker.planned => {
+                self.sessions.discover(request.mac, request.is_ipxe(), turn.now)
+            }
             _ => self.sessions.stage(request.mac),
         };
-        let pool = self.interface.pool.map(|p| if p.open { PoolFor::All } else { PoolFor::Ours });
-        decide(
-            client,
-            &Asking {
-                role: self.interface.role,
-                pool,
-                wants_boot: request.wants_boot(),
-                ipxe: request.is_ipxe(),
-                arch: request.arch(),
-                stage,
-                loaders: &self.loaders,
-            },
-        )
-    }
-
-    fn answer(
-        &mut self,
-        request: &Request,
-        client: &Client,
-        asker: &Asker,
-        now: Timestamp,
-        handled: &mut Handled,
-    ) {
-        if request.kind == Kind::Request
-            && let Some(other) = request.server_id().filter(|id| *id != self.interface.address)
-        {
-            let reason =
-                format!("chose the DHCP server {other}, which is not ours: a second server answers here");
-            return self.ignore(asker, reason, handled);
+        let planned = match client {
+            Client::Host { uuid, .. } => uuid.as_deref(),
+            _ => None,
+        };
+        let asking = Asking {
+            step,
+            role: net.role,
+            prefix: net.prefix,
+            mode: net.mode,
+            pool: turn.way.subnet.pool_for(),
+            wants_boot: request.wants_boot(),
+            ipxe: request.is_ipxe(),
+            http: request.is_http(),
+            arch: request.arch(),
+            identity: identity(told, planned),
+            stage,
+            loaders: &self.loaders,
+        };
+        let answer = decide(client, &asking);
+        if let Some(reason) = no_file(&answer, told, planned) {
+            self.ignore(asker, reason, handled);
         }
-        if request.kind == Kind::Inform && !self.interface.holds(request.ciaddr) {
-            let reason = format!("INFORM from {}, which is not of this network", request.ciaddr);
-            return self.ignore(asker, reason, handled);
-        }
-        match self.decide(request, client, asker, now) {
-            Answer::Silent(silence) => self.ignore(asker, silence.reason(), handled),
-            Answer::Reserved(address, _) if !self.interface.holds(address) => {
-                let reason =
-                    format!("its planned address {address} is not on network {}", self.interface.network);
-                self.ignore(asker, reason, handled);
-            }
-            Answer::Reserved(address, boot) => {
-                if let Boot::NoLoader(arch) = &boot {
-                    let reason =
-                        format!("no loader for its architecture {}: address given alone", code(*arch));
+        match answer {
+            Answer::Silent(Silence::Expected) => self.overheard(turn, step),
+            Answer::Silent(silence) => {
+                if let Some(reason) = silence.reason() {
                     self.ignore(asker, reason, handled);
                 }
-                self.reserved(request, asker, address, &boot, now, handled);
             }
-            Answer::Pool => self.pooled(request, asker, now, handled),
-        }
-    }
-
-    fn reserved(
-        &mut self,
-        request: &Request,
-        asker: &Asker,
-        address: Ipv4Addr,
-        boot: &Boot,
-        now: Timestamp,
-        handled: &mut Handled,
-    ) {
-        match request.kind {
-            Kind::Discover => self.send(Kind::Offer, request, asker, address, boot, now, handled),
-            Kind::Inform => self.send(Kind::Ack, request, asker, request.ciaddr, boot, now, handled),
-            _ if wanted(request) == Some(address) => {
-                self.send(Kind::Ack, request, asker, address, boot, now, handled);
-            }
-            _ => self.refuse(request, asker, &format!("its address is {address}"), handled),
-        }
-    }
-
-    fn pooled(&mut self, request: &Request, asker: &Asker, now: Timestamp, handled: &mut Handled) {
-        let director = Arc::clone(&self.director);
-        let reserved = |address| director.is_reserved(address);
-        let Some(pool) = &mut self.pool else { return };
-        match request.kind {
-            Kind::Discover => match pool.offer(request.mac, request.requested_ip(), reserved, now) {
-                Some(address) => {
-                    self.send(Kind::Offer, request, asker, address, &Boot::Nothing, now, handled)
+            Answer::Refuse(address) => self.refuse(turn, &format!("its address is {address}"), handled),
+            Answer::Offer(address, boot) => self.send(Kind::Offer, turn, address, &boot, handled),
+            Answer::Ack(address, boot) => {
+                if turn.way.via == Via::Local {
+                    handled.probe = Some((address, asker.mac));
                 }
-                None => self.ignore(asker, "the pool is used up: make it larger in the plan", handled),
-            },
-            Kind::Inform => {
-                self.send(Kind::Ack, request, asker, request.ciaddr, &Boot::Nothing, now, handled)
+                self.send(Kind::Ack, turn, address, &boot, handled);
             }
-            _ => {
-                let Some(address) = wanted(request) else {
-                    return self.ignore(asker, "REQUEST that names no address", handled);
-                };
-                // After INIT-REBOOT of a client that we never knew, silence: another server may know it.
-                let stranger = pool.lease_of(request.mac).is_none() && request.server_id().is_none();
-                match pool.bind(request.mac, address, self.times.pool, reserved, now) {
-                    Some(change) => {
-                        handled.change = Some(change);
-                        self.send(Kind::Ack, request, asker, address, &Boot::Nothing, now, handled);
-                    }
-                    None if stranger && self.interface.holds(address) => {
-                        self.ignore(asker, format!("asks for {address}, of which we know nothing"), handled);
-                    }
-                    None => self.refuse(request, asker, &format!("{address} is not its address"), handled),
-                }
-            }
+            Answer::Inform(boot) => self.send(Kind::Ack, turn, request.ciaddr, &boot, handled),
+            Answer::PoolOffer(wish) => self.pool_offer(turn, wish, handled),
+            Answer::PoolBind { address, remembered } => self.pool_bind(turn, address, remembered, handled),
+            Answer::Proxy(boot) => self.proxy(turn, &boot, handled),
         }
     }
 
-    fn given_back(&mut self, request: &Request, asker: &Asker, now: Timestamp, handled: &mut Handled) {
+    /// Beside another server, a planned client took that server's offer: its transfers are known by that address.
+    fn overheard(&self, turn: &Turn<'_>, step: Step) {
+        let (Step::Elsewhere(_), Some(address)) = (step, turn.request.requested_ip()) else { return };
+        if turn.asker.planned && self.interface.network.prefix.holds(address) {
+            self.given(turn, address);
+        }
+    }
+
+    fn given(&self, turn: &Turn<'_>, address: Ipv4Addr) {
+        let known = Known { mac: None, host: turn.asker.host.clone(), boot: turn.asker.boot };
+        self.sessions.given(turn.asker.mac, address, &known, turn.now);
+    }
+
+    fn pool_offer(&self, turn: &Turn<'_>, wish: Option<Ipv4Addr>, handled: &mut Handled) {
+        let reserved = |address| self.director.is_reserved(address);
+        let offered =
+            turn.way.subnet.pool().and_then(|mut pool| pool.offer(turn.asker.mac, wish, reserved, turn.now));
+        match offered {
+            Some(address) => {
+                if turn.way.via == Via::Local {
+                    handled.probe = Some((address, turn.asker.mac));
+                }
+                self.send(Kind::Offer, turn, address, &Boot::Nothing, handled);
+            }
+            None => self.ignore(&turn.asker, "the pool is used up: make it larger in the plan", handled),
+        }
+    }
+
+    fn pool_bind(&self, turn: &Turn<'_>, address: Ipv4Addr, remembered: bool, handled: &mut Handled) {
+        let (mac, prefix) = (turn.asker.mac, turn.way.subnet.net.prefix);
+        let reserved = |address| self.director.is_reserved(address);
+        let Some(mut pool) = turn.way.subnet.pool() else { return };
+        // A client that we never knew and that remembers an address: silence, since another server may know it.
+        let stranger = remembered && pool.lease_of(mac).is_none();
+        let change = pool.bind(mac, address, self.times.pool, reserved, turn.now);
+        drop(pool);
+        match change {
+            Some(change) => {
+                handled.change = Some(change);
+                self.send(Kind::Ack, turn, address, &Boot::Nothing, handled);
+            }
+            None if stranger && prefix.holds(address) => {
+                let reason = format!("asks for {address}, of which we know nothing");
+                self.ignore(&turn.asker, reason, handled);
+            }
+            None => self.refuse(turn, &format!("{address} is not its address"), handled),
+        }
+    }
+
+    fn given_back(&self, turn: &Turn<'_>, handled: &mut Handled) {
+        let request = turn.request;
         let declined = request.kind == Kind::Decline;
         let address = if declined { request.requested_ip() } else { Some(request.ciaddr) };
-        let Some(address) = address.filter(|_| request.server_id() == Some(self.interface.address)) else {
-            return;
-        };
-        if let Some(pool) = self.pool.as_mut().filter(|pool| pool.holds(address)) {
+        let ours = request.server_id().is_some_and(|id| id == turn.way.server || self.networks.is_own(id));
+        let Some(address) = address.filter(|_| ours) else { return };
+        let subnet = turn.way.subnet;
+        if let Some(mut pool) = subnet.pool().filter(|_| subnet.pools(address)) {
             handled.change = if declined {
-                pool.decline(request.mac, address, now)
+                pool.decline(turn.asker.mac, address, turn.now)
             } else {
-                pool.release(request.mac, address)
+                pool.release(turn.asker.mac, address)
             };
         }
         if declined {
@@ -258,77 +361,106 @@ impl DhcpCore {
             let reason = format!(
                 "declines {address}{said}: somebody else answers there, or it dislikes our answer; find the other machine, or fix the plan"
             );
-            self.ignore(asker, reason, handled);
+            self.ignore(&turn.asker, reason, handled);
         }
     }
 
-    fn refuse(&self, request: &Request, asker: &Asker, why: &str, handled: &mut Handled) {
+    /// Somebody else than `expected` answers for an address of this segment.
+    pub(crate) fn conflict(
+        &self,
+        address: Ipv4Addr,
+        expected: MacAddr,
+        found: MacAddr,
+        now: Timestamp,
+    ) -> Handled {
+        let mut handled = Handled::default();
+        let who = |mac| {
+            let network = self.interface.network.name.clone();
+            let (wants_boot, arch, uuid, vendor_class) = (false, None, None, None);
+            let (client_id, duid, circuit) = (None, None, None);
+            let seen =
+                SeenClient { mac, network, wants_boot, arch, uuid, vendor_class, client_id, duid, circuit };
+            Asker::of(mac, &self.director.client(&seen))
+        };
+        let (asker, other) = (who(expected), who(found));
+        if asker.host.is_some() && asker.host == other.host {
+            return handled;
+        }
+        if let Some(subnet) = self.networks.covering(address).filter(|subnet| subnet.pools(address)) {
+            handled.change = subnet.pool().and_then(|mut pool| pool.decline(expected, address, now));
+        }
+        let name = other.host.map(|host| format!(", a NIC of {host}")).unwrap_or_default();
+        let reason = format!("{address}, which it is to have, is in use by {found}{name}: find that machine");
+        self.ignore(&asker, reason, &mut handled);
+        handled
+    }
+
+    fn refuse(&self, turn: &Turn<'_>, why: &str, handled: &mut Handled) {
         let mut options = Options::default();
         options.text(option::MESSAGE, why);
         let none = Ipv4Addr::UNSPECIFIED;
-        let server = self.interface.address;
+        let server = turn.way.server;
         let nak = Reply { kind: Kind::Nak, yiaddr: none, siaddr: none, server, file: None, options };
-        handled.reply = Some((nak.encode(request), Destination::Broadcast));
+        let to = match turn.way.via {
+            Via::Local => Destination::Broadcast,
+            Via::Relay(giaddr) => Destination::Unicast(SocketAddrV4::new(giaddr, SERVER_PORT)),
+            Via::Routed => Destination::Unicast(SocketAddrV4::new(turn.request.ciaddr, CLIENT_PORT)),
+        };
+        handled.reply = Some((nak.encode(turn.request), to));
+        handled.from = Some(server);
         let what = What::DhcpOut { kind: Kind::Nak.word().to_owned(), address: None, file: None };
-        self.tell(asker, what, handled);
+        self.tell(&turn.asker, what, handled);
     }
 
-    fn send(
-        &self,
-        kind: Kind,
-        request: &Request,
-        asker: &Asker,
-        address: Ipv4Addr,
-        boot: &Boot,
-        now: Timestamp,
-        handled: &mut Handled,
-    ) {
-        let inform = request.kind == Kind::Inform;
+    fn send(&self, kind: Kind, turn: &Turn<'_>, address: Ipv4Addr, boot: &Boot, handled: &mut Handled) {
+        let request = turn.request;
+        let inform = matches!(request.kind, Kind::Inform);
         let mut options = Options::default();
         if !inform {
-            let time = if self.pool.as_ref().is_some_and(|p| p.holds(address)) {
-                self.times.pool
-            } else {
-                self.times.reserved
-            };
+            let pooled = turn.way.subnet.pools(address);
+            let time = if pooled { self.times.pool } else { self.times.reserved };
             options.seconds(option::LEASE_TIME, time).seconds(option::T1, time / 2);
             options.seconds(option::T2, time / 8 * 7);
-            let known = Known { mac: None, host: asker.host.clone(), boot: asker.boot };
-            self.sessions.given(asker.mac, address, &known, now);
+            if turn.asker.planned || request.wants_boot() {
+                self.given(turn, address);
+            }
         }
-        self.network_options(asker, &mut options);
+        network_options(turn, &mut options);
         let (siaddr, file) = self.boot_options(request, boot, &mut options);
         let yiaddr = if inform { Ipv4Addr::UNSPECIFIED } else { address };
-        let reply = Reply { kind, yiaddr, siaddr, server: self.interface.address, file, options };
-        let to = if kind == Kind::Ack && self.interface.holds(request.ciaddr) {
-            Destination::Unicast(request.ciaddr)
-        } else if request.broadcast {
-            Destination::Broadcast
-        } else {
-            Destination::Direct(request.mac, address)
-        };
-        handled.reply = Some((reply.encode(request), to));
+        let reply = Reply { kind, yiaddr, siaddr, server: turn.way.server, file, options };
+        handled.reply = Some((reply.encode(request), destination(kind, turn, address)));
+        handled.from = Some(turn.way.server);
         let what = What::DhcpOut { kind: kind.word().to_owned(), address: Some(address), file: reply.file };
-        self.tell(asker, what, handled);
+        self.tell(&turn.asker, what, handled);
     }
 
-    fn network_options(&self, asker: &Asker, options: &mut Options) {
-        let net = &self.interface;
-        options.address(option::SUBNET_MASK, net.mask()).address(option::BROADCAST, net.broadcast());
-        if let Some(gateway) = net.gateway {
-            options.address(option::ROUTER, gateway);
+    /// Another server gives the address; this says what to boot (PXE specification 2.1, section 2.2).
+    fn proxy(&self, turn: &Turn<'_>, boot: &Boot, handled: &mut Handled) {
+        let request = turn.request;
+        let mut options = Options::default();
+        let (_, file) = self.boot_options(request, boot, &mut options);
+        if file.is_none() {
+            return;
         }
-        let dns: Vec<u8> = net.dns.iter().take(8).flat_map(|a| a.octets()).collect();
-        options.raw(option::DNS, &dns);
-        if let Some(domain) = &net.domain {
-            options.text(option::DOMAIN, domain);
+        if matches!(boot, Boot::Script) || request.is_ipxe() {
+            // iPXE takes what is no DHCP offer only from what calls itself a PXE server.
+            options.text(option::VENDOR_CLASS, "PXEClient");
         }
-        if let Some(mtu) = net.mtu {
-            options.raw(option::MTU, &mtu.to_be_bytes());
+        if let Some(uuid) = request.raw(option::CLIENT_UUID) {
+            options.raw(option::CLIENT_UUID, uuid);
         }
-        if let Some(host) = asker.host.as_ref().filter(|_| net.boots()) {
-            options.text(option::HOST_NAME, host.as_str());
-        }
+        let (kind, to) = if turn.came.boot_server {
+            (Kind::Ack, Destination::Unicast(turn.came.from))
+        } else {
+            (Kind::Offer, Destination::Broadcast)
+        };
+        let (none, server) = (Ipv4Addr::UNSPECIFIED, self.interface.address);
+        let reply = Reply { kind, yiaddr: none, siaddr: server, server, file, options };
+        handled.reply = Some((reply.encode(request), to));
+        handled.from = Some(server);
+        let what = What::DhcpOut { kind: kind.word().to_owned(), address: None, file: reply.file };
+        self.tell(&turn.asker, what, handled);
     }
 
     fn boot_options(
@@ -338,16 +470,17 @@ impl DhcpCore {
         options: &mut Options,
     ) -> (Ipv4Addr, Option<String>) {
         let none = Ipv4Addr::UNSPECIFIED;
+        let http = SocketAddrV4::new(self.interface.address, self.http_port);
         if request.is_ipxe() {
             // Encapsulated iPXE option 176 (no-pxedhcp): do not wait for a proxyDHCP server.
             options.raw(option::IPXE, &[176, 1, 1]);
         }
         match boot {
-            Boot::Nothing | Boot::NoLoader(_) => (none, None),
-            Boot::Script => (self.interface.address, Some(script_url(self.http, request.mac))),
+            Boot::Nothing | Boot::NoLoader(_) | Boot::OtherMachine => (none, None),
+            Boot::Script => (self.interface.address, Some(script_url(http, request.mac))),
             Boot::HttpLoader(name) => {
                 options.text(option::VENDOR_CLASS, "HTTPClient");
-                (none, Some(format!("http://{}/boot/file/{name}", self.http)))
+                (none, Some(format!("http://{http}/boot/file/{name}")))
             }
             Boot::Loader(name) => {
                 if !request.is_ipxe() {
@@ -360,29 +493,96 @@ impl DhcpCore {
     }
 }
 
+/// Why a client that boots gets no boot file.
+fn no_file(answer: &Answer, told: Option<&str>, planned: Option<&str>) -> Option<String> {
+    let (Answer::Offer(_, boot) | Answer::Ack(_, boot) | Answer::Proxy(boot)) = answer else { return None };
+    match boot {
+        Boot::NoLoader(arch) => Some(format!("no loader for its architecture {}: no boot file", code(*arch))),
+        Boot::OtherMachine => Some(format!(
+            "its UUID {} is not {}, which the plan has: another machine has this host's NIC, no boot file; correct the plan, or the cable",
+            told.unwrap_or_default(),
+            planned.unwrap_or_default()
+        )),
+        _ => None,
+    }
+}
+
+fn network_options(turn: &Turn<'_>, options: &mut Options) {
+    let net = &turn.way.subnet.net;
+    options.address(option::SUBNET_MASK, net.prefix.mask());
+    options.address(option::BROADCAST, net.prefix.broadcast());
+    if let Some(gateway) = net.gateway {
+        options.address(option::ROUTER, gateway);
+    }
+    let dns: Vec<u8> = net.dns.iter().take(8).flat_map(|a| a.octets()).collect();
+    options.raw(option::DNS, &dns);
+    if let Some(domain) = &net.domain {
+        options.text(option::DOMAIN, domain);
+    }
+    if let Some(mtu) = net.mtu {
+        options.raw(option::MTU, &mtu.to_be_bytes());
+    }
+    if let Some(host) = turn.asker.host.as_ref().filter(|_| net.boots()) {
+        options.text(option::HOST_NAME, host.as_str());
+    }
+}
+
+fn destination(kind: Kind, turn: &Turn<'_>, address: Ipv4Addr) -> Destination {
+    let request = turn.request;
+    let client = |address| Destination::Unicast(SocketAddrV4::new(address, CLIENT_PORT));
+    let has = kind == Kind::Ack && turn.way.subnet.net.prefix.holds(request.ciaddr);
+    match turn.way.via {
+        Via::Relay(_) if has && request.kind == Kind::Inform => client(request.ciaddr),
+        Via::Relay(giaddr) => Destination::Unicast(SocketAddrV4::new(giaddr, SERVER_PORT)),
+        Via::Routed => client(request.ciaddr),
+        Via::Local if has => client(request.ciaddr),
+        Via::Local if request.broadcast => Destination::Broadcast,
+        Via::Local => Destination::Direct(request.mac, address),
+    }
+}
+
+fn seen(request: &Request, network: dayzero_model::Name) -> SeenClient {
+    let wants_boot = request.wants_boot();
+    let client_id = request.raw(option::CLIENT_ID).map(<[u8]>::to_vec);
+    // RFC 4361: type 255, four octets of IAID, the DUID.
+    let duid = client_id.as_ref().filter(|id| id.first() == Some(&255) && id.len() > 5);
+    let relayed = !request.giaddr.is_unspecified();
+    let circuit = request.relayed(relay::CIRCUIT).filter(|_| relayed);
+    let remote = request.relayed(relay::REMOTE).map(<[u8]>::to_vec);
+    SeenClient {
+        mac: request.mac,
+        network,
+        wants_boot,
+        arch: request.arch().filter(|_| wants_boot),
+        uuid: request.uuid(),
+        vendor_class: request.vendor_class(),
+        duid: duid.map(|id| id[5..].to_vec()),
+        client_id,
+        circuit: circuit.map(|id| RelayPort { id: id.to_vec(), remote }),
+    }
+}
+
 impl Asker {
     fn of(mac: MacAddr, client: &Client) -> Self {
         let (host, boot) = match client {
             Client::Bmc { host, .. } => (Some(host.clone()), None),
             Client::Host { host, window, .. } => (Some(host.clone()), window.as_ref().map(|w| w.boot)),
-            Client::Vm { .. } | Client::Unknown => (None, None),
+            Client::Fixed { .. } | Client::Vm { .. } | Client::Unknown => (None, None),
         };
         Self { mac, host, boot, planned: !matches!(client, Client::Unknown) }
     }
-}
-
-/// The address that a REQUEST is about: the one it has (renewal), or the one it names.
-fn wanted(request: &Request) -> Option<Ipv4Addr> {
-    if request.ciaddr.is_unspecified() { request.requested_ip() } else { Some(request.ciaddr) }
 }
 
 fn code(arch: Option<Arch>) -> String {
     match arch {
         Some(Arch::Other(code)) => code.to_string(),
         Some(Arch::Bios) | None => "0 (x86 BIOS)".to_owned(),
+        Some(Arch::UefiX86) => "6 (x86 UEFI, 32 bits)".to_owned(),
         Some(Arch::UefiX64) => "7 (x86-64 UEFI)".to_owned(),
         Some(Arch::UefiArm64) => "11 (arm64 UEFI)".to_owned(),
+        Some(Arch::UefiX86Http) => "15 (x86 UEFI, 32 bits, HTTP)".to_owned(),
         Some(Arch::UefiX64Http) => "16 (x86-64 UEFI, HTTP)".to_owned(),
+        Some(Arch::UefiArm64Http) => "19 (arm64 UEFI, HTTP)".to_owned(),
     }
 }
 

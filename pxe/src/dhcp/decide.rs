@@ -1,30 +1,74 @@
 //! Who gets which DHCP answer: the design's decision "DHCP by client", as one pure function.
 //!
-//! A BMC and an installed host: its reservation, always. A host's PXE client with an open boot window: our iPXE first,
-//! even over an iPXE in its ROM, then the script. Without a window: its address, and a script that exits to the disk
-//! at once. An unknown client: nothing, pending. Guest networks: reservations of our VMs, and a pool.
+//! A BMC, an installed host and any other machine of the plan: its reservation, always. A host's PXE client with an open
+//! boot window: our iPXE first, even over an iPXE in its ROM, then the script. Without a window: its address, and a
+//! script that exits to the disk at once. An unknown client: nothing, pending, unless the plan opens the network's
+//! pool. Guest networks: reservations of our VMs, and a pool. Where another server gives the addresses: what to boot,
+//! and nothing else.
 
 use std::net::Ipv4Addr;
 
 use dayzero_model::boot::{Arch, Client};
-use dayzero_model::site::NetworkRole;
+use dayzero_model::site::{DhcpMode, NetworkRole};
 
-use crate::config::Loaders;
+use crate::config::{Ipv4Prefix, Loaders};
 use crate::session::Stage;
+
+/// What a client asks, by the states of RFC 2131.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Who is there? With the address that it wishes for.
+    Discover(Option<Ipv4Addr>),
+    /// It takes our offer.
+    Select(Ipv4Addr),
+    /// It started again, remembers an address and asks whether that still holds.
+    Reboot(Ipv4Addr),
+    /// It has the address and wants to keep it: renewing, or rebinding by broadcast.
+    Renew(Ipv4Addr),
+    /// A REQUEST that names no address.
+    Nothing,
+    /// A REQUEST for the offer of another server.
+    Elsewhere(Ipv4Addr),
+    /// It has an address from elsewhere and wants to know the rest.
+    Inform(Ipv4Addr),
+    /// It asks the boot server port (4011) what to boot, and has an address.
+    BootServer,
+}
+
+/// What the plan says of the UUID in option 97.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// One of both is missing, or junk: no contradiction.
+    Untold,
+    /// They are the same, in one of the byte orders that are in use.
+    Fits,
+    /// Another machine has this host's NIC.
+    Differs,
+}
 
 /// What is known of the request, apart from who sent it.
 #[derive(Clone, Copy, Debug)]
 pub struct Asking<'a> {
+    /// What it asks.
+    pub step: Step,
     /// What the network carries.
     pub role: NetworkRole,
+    /// Its prefix.
+    pub prefix: Ipv4Prefix,
+    /// Who gives addresses there.
+    pub mode: DhcpMode,
     /// A pool exists there, and is open to clients that nobody planned.
     pub pool: Option<PoolFor>,
     /// It wants a boot file.
     pub wants_boot: bool,
     /// It is an iPXE, the ROM's or ours.
     pub ipxe: bool,
+    /// It is UEFI HTTP boot.
+    pub http: bool,
     /// Its architecture.
     pub arch: Option<Arch>,
+    /// Whether its UUID is the planned one.
+    pub identity: Identity,
     /// How far its boot has come.
     pub stage: Stage,
     /// Our loaders.
@@ -47,6 +91,8 @@ pub enum Boot {
     Nothing,
     /// Nothing: there is no loader for this architecture.
     NoLoader(Option<Arch>),
+    /// Nothing: its UUID is not the planned host's.
+    OtherMachine,
     /// This loader, by TFTP.
     Loader(String),
     /// This loader, by HTTP (UEFI HTTP boot).
@@ -62,14 +108,26 @@ pub enum Silence {
     Pending,
     /// A BMC on a network that is none of BMCs, a host on the BMCs'…
     WrongNetwork,
+    /// Its planned address is not of the network that it asks on.
+    NotHere(Ipv4Addr),
     /// Its network has no pool for it.
     NoPool,
+    /// It took another server's offer.
+    Elsewhere(Ipv4Addr),
+    /// The same, where another server is the one that gives addresses.
+    Expected,
+    /// An INFORM from an address that is not of this network.
+    Foreign(Ipv4Addr),
+    /// A REQUEST without an address.
+    Nothing,
+    /// Our DHCP is off here.
+    Off,
 }
 
 impl Silence {
-    /// In words, with what to do.
-    pub fn reason(self) -> &'static str {
-        match self {
+    /// In words, with what to do; none: nothing to tell.
+    pub fn reason(self) -> Option<String> {
+        let text = match self {
             Silence::Pending => {
                 "not in the plan: recorded as pending, no answer; add it to the plan to let it boot"
             }
@@ -77,17 +135,46 @@ impl Silence {
                 "planned on another network than the one it asks on: check its cable and VLAN"
             }
             Silence::NoPool => "no reservation, and this network has no pool for it",
-        }
+            Silence::Nothing => "REQUEST that names no address",
+            Silence::NotHere(address) => {
+                return Some(format!("its planned address {address} is not of the network that it asks on"));
+            }
+            Silence::Elsewhere(other) => {
+                return Some(format!(
+                    "chose the DHCP server {other}, which is not ours: a second server answers here"
+                ));
+            }
+            Silence::Foreign(address) => {
+                return Some(format!("INFORM from {address}, which is not of this network"));
+            }
+            Silence::Expected | Silence::Off => return None,
+        };
+        Some(text.to_owned())
     }
 }
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// This address, and what to boot.
-    Reserved(Ipv4Addr, Boot),
-    /// An address of the pool.
-    Pool,
+    /// OFFER of its reserved address, and what to boot.
+    Offer(Ipv4Addr, Boot),
+    /// ACK of its reserved address, and what to boot.
+    Ack(Ipv4Addr, Boot),
+    /// NAK: its address is this one.
+    Refuse(Ipv4Addr),
+    /// ACK without an address or lease, to one that has an address.
+    Inform(Boot),
+    /// OFFER of an address of the pool.
+    PoolOffer(Option<Ipv4Addr>),
+    /// ACK of this address of the pool, if it may have it; `known` only: silence, if we do not know the client.
+    PoolBind {
+        /// The address it wants.
+        address: Ipv4Addr,
+        /// It claims to have had it before, perhaps from another server.
+        remembered: bool,
+    },
+    /// Another server gives its address; this is what to boot.
+    Proxy(Boot),
     /// None.
     Silent(Silence),
 }
@@ -95,15 +182,23 @@ pub enum Answer {
 /// Decides.
 pub fn decide(client: &Client, asking: &Asking<'_>) -> Answer {
     use NetworkRole::{Bmc, Guest, Management};
+    match (asking.mode, asking.step) {
+        (DhcpMode::Off, _) => return Answer::Silent(Silence::Off),
+        (DhcpMode::Proxy, _) => return proxy(client, asking),
+        (DhcpMode::Serve, Step::Elsewhere(other)) => return Answer::Silent(Silence::Elsewhere(other)),
+        (DhcpMode::Serve, _) => {}
+    }
     match (client, asking.role) {
-        (Client::Bmc { address, .. }, Bmc) => Answer::Reserved(*address, Boot::Nothing),
-        (Client::Host { address, window, .. }, Management) => {
-            Answer::Reserved(*address, host_boot(window.is_some(), asking))
+        (Client::Bmc { address, .. }, Bmc) | (Client::Fixed { address, .. }, _) => {
+            reserved(*address, Boot::Nothing, asking)
         }
-        (Client::Vm { address: Some(address), .. }, Guest) => Answer::Reserved(*address, Boot::Nothing),
-        (Client::Vm { address: None, .. }, Guest) if asking.pool.is_some() => Answer::Pool,
+        (Client::Host { address, window, .. }, Management) => {
+            reserved(*address, host_boot(window.is_some(), asking), asking)
+        }
+        (Client::Vm { address: Some(address), .. }, Guest) => reserved(*address, Boot::Nothing, asking),
+        (Client::Vm { address: None, .. }, Guest) if asking.pool.is_some() => pooled(asking),
         (Client::Vm { address: None, .. }, Guest) => Answer::Silent(Silence::NoPool),
-        (Client::Unknown, _) if asking.pool == Some(PoolFor::All) => Answer::Pool,
+        (Client::Unknown, _) if asking.pool == Some(PoolFor::All) => pooled(asking),
         (Client::Unknown, _) => Answer::Silent(Silence::Pending),
         (Client::Bmc { .. } | Client::Host { .. } | Client::Vm { .. }, _) => {
             Answer::Silent(Silence::WrongNetwork)
@@ -111,9 +206,56 @@ pub fn decide(client: &Client, asking: &Asking<'_>) -> Answer {
     }
 }
 
+fn reserved(address: Ipv4Addr, boot: Boot, asking: &Asking<'_>) -> Answer {
+    if !asking.prefix.holds(address) {
+        return Answer::Silent(Silence::NotHere(address));
+    }
+    match asking.step {
+        Step::Discover(_) => Answer::Offer(address, boot),
+        Step::Select(wanted) | Step::Reboot(wanted) | Step::Renew(wanted) if wanted == address => {
+            Answer::Ack(address, boot)
+        }
+        Step::Select(_) | Step::Reboot(_) | Step::Renew(_) => Answer::Refuse(address),
+        Step::Inform(from) if !asking.prefix.holds(from) => Answer::Silent(Silence::Foreign(from)),
+        Step::Inform(_) | Step::BootServer => Answer::Inform(boot),
+        Step::Nothing => Answer::Silent(Silence::Nothing),
+        Step::Elsewhere(other) => Answer::Silent(Silence::Elsewhere(other)),
+    }
+}
+
+fn pooled(asking: &Asking<'_>) -> Answer {
+    match asking.step {
+        Step::Discover(wish) => Answer::PoolOffer(wish),
+        Step::Select(address) => Answer::PoolBind { address, remembered: false },
+        Step::Reboot(address) | Step::Renew(address) => Answer::PoolBind { address, remembered: true },
+        Step::Inform(from) if !asking.prefix.holds(from) => Answer::Silent(Silence::Foreign(from)),
+        Step::Inform(_) => Answer::Inform(Boot::Nothing),
+        Step::Nothing | Step::BootServer => Answer::Silent(Silence::Nothing),
+        Step::Elsewhere(other) => Answer::Silent(Silence::Elsewhere(other)),
+    }
+}
+
+/// Beside another server: planned hosts that boot are told what, everything else is that server's.
+fn proxy(client: &Client, asking: &Asking<'_>) -> Answer {
+    let asks = matches!(asking.step, Step::Discover(_) | Step::BootServer);
+    match client {
+        Client::Host { window, .. } if asks && asking.wants_boot => {
+            match host_boot(window.is_some(), asking) {
+                Boot::Nothing => Answer::Silent(Silence::Expected),
+                boot => Answer::Proxy(boot),
+            }
+        }
+        Client::Unknown if asks && asking.wants_boot => Answer::Silent(Silence::Pending),
+        _ => Answer::Silent(Silence::Expected),
+    }
+}
+
 fn host_boot(window: bool, asking: &Asking<'_>) -> Boot {
     if !asking.wants_boot {
         return Boot::Nothing;
+    }
+    if asking.identity == Identity::Differs {
+        return Boot::OtherMachine;
     }
     // Any iPXE can run a script that exits; only ours, seen to be fetched whole, is trusted to boot.
     if asking.ipxe && (!window || asking.stage == Stage::Loader) {
@@ -121,74 +263,35 @@ fn host_boot(window: bool, asking: &Asking<'_>) -> Boot {
     }
     match asking.loaders.of(asking.arch) {
         None => Boot::NoLoader(asking.arch),
-        Some(name) if asking.arch == Some(Arch::UefiX64Http) => Boot::HttpLoader(name.to_owned()),
+        Some(name) if asking.http => Boot::HttpLoader(name.to_owned()),
         Some(name) => Boot::Loader(name.to_owned()),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use dayzero_model::BootId;
-    use dayzero_model::boot::BootWindow;
-
-    const A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
-
-    fn host(window: bool) -> Client {
-        let host: dayzero_model::HostName = "host1".parse().unwrap();
-        let window = window.then(|| BootWindow { boot: BootId(7), host: host.clone() });
-        Client::Host { host, address: A, window }
+/// Compares the UUID of option 97 with the planned one. Firmware writes it in SMBIOS order or in the order of the
+/// text; values that boards share are none.
+pub fn identity(told: Option<&str>, planned: Option<&str>) -> Identity {
+    let digits = |text: &str| {
+        let digits: String = text.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
+        (digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
+    };
+    let (Some(told), Some(planned)) = (told.and_then(digits), planned.and_then(digits)) else {
+        return Identity::Untold;
+    };
+    // All octets but one or two alike (0, f, the vendors' 03000200-0400-0500-0006-000700080009): nobody's.
+    let junk = |d: &str| {
+        d.bytes().filter(|b| *b == b'0').count() >= 22 || d.bytes().filter(|b| *b == b'f').count() >= 28
+    };
+    if junk(&told) || junk(&planned) {
+        return Identity::Untold;
     }
-
-    #[test]
-    fn a_row_for_each_client() {
-        use Arch::{Bios, Other, UefiArm64, UefiX64, UefiX64Http};
-        use NetworkRole::{Bmc, Guest, Management, Storage};
-        use Stage::{Firmware, Loader};
-        let bmc = Client::Bmc { host: "host1".parse().unwrap(), address: A };
-        let vm = |address| Client::Vm { name: "hello".parse().unwrap(), address };
-        let loader = |name: &str| Answer::Reserved(A, Boot::Loader(name.into()));
-        let with = |boot| Answer::Reserved(A, boot);
-        let silent = Answer::Silent;
-        // (what, client, network, pool, wants boot, iPXE, architecture, stage, answer)
-        type Row =
-            (&'static str, Client, NetworkRole, Option<PoolFor>, bool, bool, Option<Arch>, Stage, Answer);
-        #[rustfmt::skip]
-        let rows: Vec<Row> = vec![
-            ("BMC", bmc.clone(), Bmc, None, false, false, None, Firmware, with(Boot::Nothing)),
-            ("BMC that PXE-boots", bmc.clone(), Bmc, None, true, false, None, Firmware, with(Boot::Nothing)),
-            ("BMC on the hosts' network", bmc, Management, None, false, false, None, Firmware, silent(Silence::WrongNetwork)),
-            ("installed host", host(false), Management, None, false, false, None, Firmware, with(Boot::Nothing)),
-            ("agent of the discovery image", host(true), Management, None, false, false, None, Loader, with(Boot::Nothing)),
-            ("host on the BMCs' network", host(true), Bmc, None, true, false, Some(Bios), Firmware, silent(Silence::WrongNetwork)),
-            ("host on a storage network", host(true), Storage, None, true, false, Some(Bios), Firmware, silent(Silence::WrongNetwork)),
-            ("BIOS firmware, window", host(true), Management, None, true, false, Some(Bios), Firmware, loader("undionly.kpxe")),
-            ("old BIOS firmware, window", host(true), Management, None, true, false, None, Firmware, loader("undionly.kpxe")),
-            ("UEFI firmware, window", host(true), Management, None, true, false, Some(UefiX64), Firmware, loader("snponly.efi")),
-            ("firmware after a broken boot", host(true), Management, None, true, false, Some(UefiX64), Loader, loader("snponly.efi")),
-            ("UEFI HTTP boot, window", host(true), Management, None, true, false, Some(UefiX64Http), Firmware, with(Boot::HttpLoader("snponly.efi".into()))),
-            ("iPXE of a BIOS ROM, window", host(true), Management, None, true, true, Some(Bios), Firmware, loader("undionly.kpxe")),
-            ("iPXE of a UEFI ROM, window", host(true), Management, None, true, true, Some(UefiX64), Firmware, loader("snponly.efi")),
-            ("our iPXE, window", host(true), Management, None, true, true, Some(Bios), Loader, with(Boot::Script)),
-            ("firmware, no window", host(false), Management, None, true, false, Some(Bios), Firmware, loader("undionly.kpxe")),
-            ("iPXE of a ROM, no window", host(false), Management, None, true, true, Some(Bios), Firmware, with(Boot::Script)),
-            ("our iPXE, window closed meanwhile", host(false), Management, None, true, true, Some(UefiX64), Loader, with(Boot::Script)),
-            ("arm64 without a loader", host(true), Management, None, true, false, Some(UefiArm64), Firmware, with(Boot::NoLoader(Some(UefiArm64)))),
-            ("IA32 UEFI", host(true), Management, None, true, false, Some(Other(6)), Firmware, with(Boot::NoLoader(Some(Other(6))))),
-            ("unknown PXE client", Client::Unknown, Management, None, true, false, Some(Bios), Firmware, silent(Silence::Pending)),
-            ("unknown client", Client::Unknown, Bmc, None, false, false, None, Firmware, silent(Silence::Pending)),
-            ("unknown on a closed guest pool", Client::Unknown, Guest, Some(PoolFor::Ours), false, false, None, Firmware, silent(Silence::Pending)),
-            ("unknown on an open guest pool", Client::Unknown, Guest, Some(PoolFor::All), false, false, None, Firmware, Answer::Pool),
-            ("VM with a reservation", vm(Some(A)), Guest, Some(PoolFor::Ours), false, false, None, Firmware, with(Boot::Nothing)),
-            ("VM that PXE-boots", vm(Some(A)), Guest, None, true, true, Some(Bios), Firmware, with(Boot::Nothing)),
-            ("VM without one", vm(None), Guest, Some(PoolFor::Ours), false, false, None, Firmware, Answer::Pool),
-            ("VM without pool", vm(None), Guest, None, false, false, None, Firmware, silent(Silence::NoPool)),
-            ("VM on the hosts' network", vm(Some(A)), Management, None, false, false, None, Firmware, silent(Silence::WrongNetwork)),
-        ];
-        let loaders = Loaders::default();
-        for (what, client, role, pool, wants_boot, ipxe, arch, stage, want) in rows {
-            let asking = Asking { role, pool, wants_boot, ipxe, arch, stage, loaders: &loaders };
-            assert_eq!(decide(&client, &asking), want, "{what}");
-        }
-    }
+    let turn = |d: &str, from: usize, to: usize| {
+        (from..to).rev().step_by(2).map(|end| &d[end - 1..=end]).collect::<String>()
+    };
+    let turned = turn(&planned, 0, 8) + &turn(&planned, 8, 12) + &turn(&planned, 12, 16) + &planned[16..];
+    if told == planned || told == turned { Identity::Fits } else { Identity::Differs }
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

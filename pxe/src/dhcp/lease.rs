@@ -105,7 +105,6 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Pool {
     network: Name,
-    range: AddressRange,
     entries: HashMap<Ipv4Addr, Entry>,
     by_mac: HashMap<MacAddr, Ipv4Addr>,
     free: BTreeSet<Ipv4Addr>,
@@ -118,17 +117,13 @@ impl Pool {
         let all = u32::from(range.first)..=u32::from(range.last);
         let free = all.map(Ipv4Addr::from).filter(|address| !own.contains(address)).collect();
         let (entries, by_mac, by_end) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-        let mut pool = Self { network, range, entries, by_mac, free, by_end };
+        let mut pool = Self { network, entries, by_mac, free, by_end };
         for lease in leases {
             if lease.network == pool.network && pool.free.contains(&lease.address) {
                 pool.set(lease.address, lease.mac, lease.expires, true);
             }
         }
         pool
-    }
-
-    pub(crate) fn holds(&self, address: Ipv4Addr) -> bool {
-        (self.range.first..=self.range.last).contains(&address)
     }
 
     fn clear(&mut self, address: Ipv4Addr) {

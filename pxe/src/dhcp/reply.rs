@@ -3,8 +3,8 @@
 //! Purpose: write an OFFER, ACK or NAK from typed parts. Invariants: options of more than 255 bytes are split (RFC
 //! 3396); the message is at least 300 bytes long, which old relays and ROMs want; the client id is echoed (option 61,
 //! RFC 6842), the UUID (97) is not, although the PXE specification asks for it: where it stands before the
-//! netmask, EDK2 declines its lease ("Lease is denied upon entering bound"), and other servers do without it too; the
-//! boot file stands in `file` when it fits, and in option 67 always.
+//! netmask, EDK2 declines its lease ("Lease is denied upon entering bound"), and other servers do without it too; a
+//! relay's option 82 goes back as it came, last; the boot file stands in `file` when it fits, and in option 67 always.
 
 use std::net::Ipv4Addr;
 
@@ -64,7 +64,9 @@ impl Reply {
         out.extend_from_slice(&[2, 1, 6, 0]);
         out.extend_from_slice(&request.xid.to_be_bytes());
         out.extend_from_slice(&[0, 0]);
-        out.extend_from_slice(&[if request.broadcast { 0x80 } else { 0 }, 0]);
+        // A NAK goes by broadcast, which the relay must be told (RFC 2131 section 4.3.2).
+        let broadcast = request.broadcast || (self.kind == Kind::Nak && !request.giaddr.is_unspecified());
+        out.extend_from_slice(&[if broadcast { 0x80 } else { 0 }, 0]);
         let ciaddr = if self.kind == Kind::Ack { request.ciaddr } else { Ipv4Addr::UNSPECIFIED };
         for address in [ciaddr, self.yiaddr, self.siaddr, request.giaddr] {
             out.extend_from_slice(&address.octets());
@@ -90,6 +92,12 @@ impl Reply {
         }
         out.extend_from_slice(&head.0);
         out.extend_from_slice(&self.options.0);
+        if let Some(relay) = request.raw(option::RELAY) {
+            // As it came, and last (RFC 3046 section 2.2).
+            let mut last = Options::default();
+            last.raw(option::RELAY, relay);
+            out.extend_from_slice(&last.0);
+        }
         out.push(255);
         if out.len() < MIN {
             out.resize(MIN, 0);

@@ -5,7 +5,6 @@
 //! (RFC 3396), so memory is bounded by the datagram; a known option of a wrong length refuses the datagram rather
 //! than hiding what follows it. It answers nothing.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use dayzero_model::MacAddr;
@@ -13,6 +12,8 @@ use dayzero_model::boot::Arch;
 
 /// Longest datagram that is looked at.
 pub(crate) const MAX_DATAGRAM: usize = 4096;
+/// Bytes kept of one datagram's options, fragments that were moved counted again.
+const MOST_BYTES: usize = 4 * MAX_DATAGRAM;
 pub(crate) const FIXED: usize = 236;
 pub(crate) const COOKIE: [u8; 4] = [99, 130, 83, 99];
 const FLAG_BROADCAST: u16 = 0x8000;
@@ -40,9 +41,22 @@ pub(crate) mod option {
     pub(crate) const TFTP_SERVER: u8 = 66;
     pub(crate) const BOOT_FILE: u8 = 67;
     pub(crate) const USER_CLASS: u8 = 77;
+    pub(crate) const RELAY: u8 = 82;
     pub(crate) const CLIENT_ARCH: u8 = 93;
     pub(crate) const CLIENT_UUID: u8 = 97;
     pub(crate) const IPXE: u8 = 175;
+}
+
+/// Sub-options of option 82.
+pub(crate) mod relay {
+    /// RFC 3046.
+    pub(crate) const CIRCUIT: u8 = 1;
+    /// RFC 3046.
+    pub(crate) const REMOTE: u8 = 2;
+    /// Link selection (RFC 3527): the client's network, where `giaddr` is not of it.
+    pub(crate) const LINK: u8 = 5;
+    /// Server identifier override (RFC 5107): the relay wants to see renewals too.
+    pub(crate) const SERVER: u8 = 11;
 }
 
 /// DHCP message types (RFC 2132 section 9.6).
@@ -134,6 +148,9 @@ pub enum BadDatagram {
         /// Its length.
         len: usize,
     },
+    /// Options torn into fragments that take turns: no client does that.
+    #[error("its options are torn into too many fragments")]
+    Fragments,
     /// No or unknown message type.
     #[error("no message type that a client may send")]
     Kind,
@@ -144,6 +161,8 @@ pub enum BadDatagram {
 pub struct Request {
     /// What it asks for.
     pub kind: Kind,
+    /// Relays that it came through.
+    pub hops: u8,
     /// Transaction.
     pub xid: u32,
     /// Seconds since it began.
@@ -156,7 +175,81 @@ pub struct Request {
     pub giaddr: Ipv4Addr,
     /// Its MAC.
     pub mac: MacAddr,
-    options: BTreeMap<u8, Vec<u8>>,
+    options: Fields,
+}
+
+/// Options by code, each joined from its fragments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fields {
+    bytes: Vec<u8>,
+    /// Code, and where its value lies in `bytes`.
+    index: Vec<(u8, usize, usize)>,
+}
+
+impl Fields {
+    pub(crate) fn get(&self, code: u8) -> Option<&[u8]> {
+        let (_, at, len) = *self.index.iter().find(|(one, ..)| *one == code)?;
+        self.bytes.get(at..at + len)
+    }
+
+    fn add(&mut self, code: u8, value: &[u8]) {
+        let end = self.bytes.len();
+        match self.index.iter_mut().find(|(one, ..)| *one == code) {
+            None => self.index.push((code, end, value.len())),
+            Some((_, at, len)) => {
+                // A fragment of what is not the last value: that value moves to the end, once for each fragment.
+                if *at + *len != end {
+                    self.bytes.extend_from_within(*at..*at + *len);
+                    *at = end;
+                }
+                *len += value.len();
+            }
+        }
+        self.bytes.extend_from_slice(value);
+    }
+
+    fn each(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        self.index.iter().filter_map(|(code, at, len)| Some((*code, self.bytes.get(*at..*at + *len)?)))
+    }
+
+    /// Walks one area of options, appending each value to what is there (RFC 3396).
+    pub(crate) fn walk(&mut self, area: &[u8]) -> Result<(), BadDatagram> {
+        let mut rest = area;
+        while let Some((&code, tail)) = rest.split_first() {
+            match code {
+                0 => rest = tail,
+                255 => return Ok(()),
+                _ => {
+                    let (value, tail) = value(code, tail)?;
+                    self.add(code, value);
+                    if self.bytes.len() > MOST_BYTES {
+                        return Err(BadDatagram::Fragments);
+                    }
+                    rest = tail;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value with its length octet first, and what follows it.
+fn value(code: u8, tail: &[u8]) -> Result<(&[u8], &[u8]), BadDatagram> {
+    let Some((&len, tail)) = tail.split_first() else { return Err(BadDatagram::Truncated(code)) };
+    tail.split_at_checked(usize::from(len)).ok_or(BadDatagram::Truncated(code))
+}
+
+/// A sub-option of option 82; an error where they do not fill it exactly.
+fn sub_option(mut rest: &[u8], wanted: u8) -> Result<Option<&[u8]>, BadDatagram> {
+    let mut found = None;
+    while let Some((&code, tail)) = rest.split_first() {
+        let (value, tail) = value(option::RELAY, tail)?;
+        if code == wanted && found.is_none() {
+            found = Some(value);
+        }
+        rest = tail;
+    }
+    Ok(found)
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -171,28 +264,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Walks one area of options, appending each value to what is there (RFC 3396).
-pub(crate) fn walk(area: &[u8], options: &mut BTreeMap<u8, Vec<u8>>) -> Result<(), BadDatagram> {
-    let mut rest = area;
-    while let Some((&code, tail)) = rest.split_first() {
-        match code {
-            0 => rest = tail,
-            255 => return Ok(()),
-            _ => {
-                let Some((&len, tail)) = tail.split_first() else { return Err(BadDatagram::Truncated(code)) };
-                let len = usize::from(len);
-                if tail.len() < len {
-                    return Err(BadDatagram::Truncated(code));
-                }
-                let (value, tail) = tail.split_at(len);
-                options.entry(code).or_default().extend_from_slice(value);
-                rest = tail;
-            }
-        }
-    }
-    Ok(())
-}
-
 impl Request {
     /// Reads a datagram.
     ///
@@ -203,7 +274,7 @@ impl Request {
             return Err(BadDatagram::Length(datagram.len()));
         }
         let reader = Reader(datagram);
-        let [op, htype, hlen, _hops] = reader.take::<4>(0);
+        let [op, htype, hlen, hops] = reader.take::<4>(0);
         if op != 1 {
             return Err(BadDatagram::Op(op));
         }
@@ -217,9 +288,10 @@ impl Request {
         if reader.take::<4>(FIXED) != COOKIE {
             return Err(BadDatagram::Cookie);
         }
-        let mut options = BTreeMap::new();
-        walk(&datagram[FIXED + COOKIE.len()..], &mut options)?;
-        let overload = match options.get(&option::OVERLOAD).map(Vec::as_slice) {
+        let room = datagram.len() - FIXED;
+        let mut options = Fields { bytes: Vec::with_capacity(room), index: Vec::with_capacity(16) };
+        options.walk(&datagram[FIXED + COOKIE.len()..])?;
+        let overload = match options.get(option::OVERLOAD) {
             None => 0,
             Some([mode @ 1..=3]) => *mode,
             Some(other) => {
@@ -227,13 +299,13 @@ impl Request {
             }
         };
         if overload & 1 != 0 {
-            walk(&datagram[108..236], &mut options)?;
+            options.walk(&datagram[108..236])?;
         }
         if overload & 2 != 0 {
-            walk(&datagram[44..108], &mut options)?;
+            options.walk(&datagram[44..108])?;
         }
         check_lengths(&options)?;
-        let kind = match options.get(&option::MESSAGE_TYPE).map(Vec::as_slice) {
+        let kind = match options.get(option::MESSAGE_TYPE) {
             Some([byte]) => Kind::read(*byte),
             _ => None,
         };
@@ -241,6 +313,7 @@ impl Request {
             kind.filter(|k| !matches!(k, Kind::Offer | Kind::Ack | Kind::Nak)).ok_or(BadDatagram::Kind)?;
         Ok(Self {
             kind,
+            hops,
             xid: u32::from_be_bytes(reader.take(4)),
             secs: u16::from_be_bytes(reader.take(8)),
             broadcast: u16::from_be_bytes(reader.take(10)) & FLAG_BROADCAST != 0,
@@ -253,7 +326,7 @@ impl Request {
 
     /// An option's bytes, joined.
     pub fn raw(&self, code: u8) -> Option<&[u8]> {
-        self.options.get(&code).map(Vec::as_slice)
+        self.options.get(code)
     }
 
     fn address(&self, code: u8) -> Option<Ipv4Addr> {
@@ -269,6 +342,17 @@ impl Request {
     /// Option 54.
     pub fn server_id(&self) -> Option<Ipv4Addr> {
         self.address(option::SERVER_ID)
+    }
+
+    /// A sub-option of option 82, which a relay added.
+    pub fn relayed(&self, code: u8) -> Option<&[u8]> {
+        sub_option(self.raw(option::RELAY)?, code).ok().flatten()
+    }
+
+    /// An address in a sub-option of option 82.
+    pub(crate) fn relayed_address(&self, code: u8) -> Option<Ipv4Addr> {
+        let bytes: [u8; 4] = self.relayed(code)?.try_into().ok()?;
+        Some(Ipv4Addr::from(bytes))
     }
 
     fn text(&self, code: u8) -> Option<String> {
@@ -297,12 +381,17 @@ impl Request {
         class.starts_with(b"PXEClient") || class.starts_with(b"HTTPClient") || self.is_ipxe()
     }
 
+    /// UEFI HTTP boot.
+    pub fn is_http(&self) -> bool {
+        self.raw(option::VENDOR_CLASS).is_some_and(|class| class.starts_with(b"HTTPClient"))
+    }
+
     /// The first architecture of option 93 that we know, else its first.
     pub fn arch(&self) -> Option<Arch> {
         let raw = self.raw(option::CLIENT_ARCH)?;
-        let codes = raw.chunks_exact(2).map(|pair| arch(u16::from_be_bytes([pair[0], pair[1]])));
-        let all: Vec<Arch> = codes.take(8).collect();
-        all.iter().find(|a| !matches!(a, Arch::Other(_))).or(all.first()).copied()
+        let mut codes = raw.chunks_exact(2).take(8).map(|pair| arch(u16::from_be_bytes([pair[0], pair[1]])));
+        let first = codes.next()?;
+        Some(std::iter::once(first).chain(codes).find(|a| !matches!(a, Arch::Other(_))).unwrap_or(first))
     }
 
     /// Option 97 as SMBIOS writes it (`dmidecode` shows the same): the wire carries the first three fields little-endian.
@@ -322,14 +411,18 @@ impl Request {
     }
 }
 
-fn check_lengths(options: &BTreeMap<u8, Vec<u8>>) -> Result<(), BadDatagram> {
-    for (&option, value) in options {
+fn check_lengths(options: &Fields) -> Result<(), BadDatagram> {
+    for (option, value) in options.each() {
         let ok = match option {
             option::REQUESTED_IP | option::SERVER_ID => value.len() == 4,
             option::MESSAGE_TYPE => value.len() == 1,
             option::CLIENT_ARCH => !value.is_empty() && value.len() % 2 == 0,
             // 17 by the RFC; some boards send nothing.
             option::CLIENT_UUID => matches!(value.len(), 0 | 17),
+            option::RELAY => matches!(
+                (sub_option(value, relay::LINK)?, sub_option(value, relay::SERVER)?),
+                (None | Some([_, _, _, _]), None | Some([_, _, _, _]))
+            ),
             _ => true,
         };
         if !ok {
@@ -342,9 +435,13 @@ fn check_lengths(options: &BTreeMap<u8, Vec<u8>>) -> Result<(), BadDatagram> {
 fn arch(code: u16) -> Arch {
     match code {
         0 => Arch::Bios,
+        6 => Arch::UefiX86,
+        // RFC 4578 wrote 7 where firmware means 9, and the other way round; all of it is x86-64.
         7 | 9 => Arch::UefiX64,
         11 => Arch::UefiArm64,
-        16 => Arch::UefiX64Http,
+        15 => Arch::UefiX86Http,
+        16 | 17 => Arch::UefiX64Http,
+        19 => Arch::UefiArm64Http,
         other => Arch::Other(other),
     }
 }

@@ -54,10 +54,15 @@ fn ipxe_is_recognised_in_both_spellings_and_no_other() {
 fn the_known_architecture_wins() {
     for (codes, want) in [
         (&[0u8, 0][..], Arch::Bios),
-        (&[0, 6, 0, 9], Arch::UefiX64),
-        (&[0, 6], Arch::Other(6)),
+        (&[0, 2, 0, 9], Arch::UefiX64),
+        (&[0, 2, 0, 12], Arch::Other(2)),
+        (&[0, 6], Arch::UefiX86),
         (&[0, 16], Arch::UefiX64Http),
+        (&[0, 17], Arch::UefiX64Http),
         (&[0, 11], Arch::UefiArm64),
+        (&[0, 15], Arch::UefiX86Http),
+        (&[0, 19], Arch::UefiArm64Http),
+        (&[0, 18], Arch::Other(18)),
     ] {
         assert_eq!(request(&[(53, &[1]), (93, codes)]).arch(), Some(want));
     }
@@ -106,6 +111,62 @@ fn each_bad_datagram_is_refused_for_its_own_reason() {
     }
 }
 
+#[test]
+fn relays_say_where_the_client_stands() {
+    let got = request(&[
+        (53, &[1]),
+        (82, b"\x01\x03e17\x02\x02sw\x05\x04\x0a\x4d\x07\x00\x0b\x04\x0a\x58\x00\x01"),
+    ]);
+    assert_eq!(
+        (got.relayed(relay::CIRCUIT), got.relayed(relay::REMOTE)),
+        (Some(&b"e17"[..]), Some(&b"sw"[..]))
+    );
+    assert_eq!(got.relayed_address(relay::LINK), Some(Ipv4Addr::new(10, 77, 7, 0)));
+    assert_eq!(got.relayed_address(relay::SERVER), Some(Ipv4Addr::new(10, 88, 0, 1)));
+    assert_eq!(got.relayed(9), None);
+    for (bad, want) in [
+        (&b"\x01\x04e17"[..], BadDatagram::Truncated(82)),
+        (b"\x01", BadDatagram::Truncated(82)),
+        (b"\x05\x03\x0a\x4d\x07", BadDatagram::OptionLength { option: 82, len: 5 }),
+    ] {
+        assert_eq!(Request::parse(&datagram(&[(53, &[1]), (82, bad)])), Err(want));
+    }
+}
+
+/// What once broke a DHCP parser somewhere, or is at an edge of this one.
+#[test]
+fn the_corpus_is_survived() {
+    let fragments: Vec<u8> = (0..1300u32).flat_map(|i| [if i % 2 == 0 { 43 } else { 60 }, 1, 0]).collect();
+    let mut alternating = datagram(&[(53, &[1])]);
+    alternating.pop();
+    alternating.extend_from_slice(&fragments[..MAX_DATAGRAM - alternating.len()]);
+    let long_hlen = {
+        let mut d = datagram(&[(53, &[1])]);
+        d[2] = 17;
+        d
+    };
+    let nested = datagram(&[(53, &[1]), (82, &[82; 255]), (82, &[82; 255])]);
+    let bad_mask = datagram(&[(1, &[255; 3]), (53, &[1]), (82, b"\x01\x01a"), (60, b"PXEClient")]);
+    let two_tftp = datagram(&[(150, &[10, 0, 0, 1, 10, 0, 0, 2]), (53, &[1]), (97, &[])]);
+    let not_text = datagram(&[(12, &[0xff, 0xfe]), (53, &[1]), (93, &[0, 7])]);
+    let all_codes: Vec<(u8, &[u8])> =
+        (1..=254u8).map(|code| (code, if code == 53 { &[1][..] } else { &[] })).collect();
+    for (packet, reads) in [
+        (alternating, false),
+        (long_hlen, false),
+        (nested, false),
+        (bad_mask, true),
+        (two_tftp, true),
+        (not_text, true),
+        (datagram(&all_codes), false),
+        (vec![0; MAX_DATAGRAM], false),
+        (vec![0xff; 241], false),
+    ] {
+        let begun = packet.len();
+        assert_eq!(Request::parse(&packet).is_ok(), reads, "{begun} bytes: {:?}", Request::parse(&packet));
+    }
+}
+
 proptest! {
     #[test]
     fn any_datagram_is_survived(
@@ -121,8 +182,9 @@ proptest! {
         }
         if let Ok(request) = Request::parse(&packet) {
             let _ = (request.arch(), request.uuid(), request.vendor_class(), request.is_ipxe());
-            let kept: usize = request.options.values().map(Vec::len).sum();
+            let kept: usize = request.options.each().map(|(_, value)| value.len()).sum();
             prop_assert!(kept <= packet.len());
+            prop_assert!(request.options.bytes.len() <= MOST_BYTES);
         }
     }
 }

@@ -281,7 +281,7 @@ impl Shared {
             return text(StatusCode::BAD_REQUEST, "scripts are served by IPv4\n");
         };
         let leased_to = self.sessions.who(address).mac;
-        let network = self.interface.network.clone();
+        let network = self.interface.network.name.clone();
         let action = self.director.boot_script(&ScriptQuery { mac, peer: address, leased_to, network });
         let place = Place { server: self.address, kernel: &self.boot.kernel, initrd: &self.boot.initrd };
         match script(&action, mac, &place) {

@@ -9,7 +9,7 @@ use dayzero_model::MacAddr;
 use dayzero_model::boot::Client;
 use dayzero_model::event::What;
 use dayzero_pxe::doctor::{Examination, Severity, examine};
-use dayzero_pxe::{PxeConfig, PxeEvent, ServedInterface};
+use dayzero_pxe::{Ipv4Prefix, PxeConfig, PxeEvent, ServedInterface, ServedNetwork};
 
 use crate::rack::{Rack, host};
 
@@ -17,11 +17,11 @@ const SOON: Duration = Duration::from_secs(20);
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x11]);
 const A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
 
-fn sent(kind: &'static str) -> impl Fn(&PxeEvent) -> bool {
+pub(crate) fn sent(kind: &'static str) -> impl Fn(&PxeEvent) -> bool {
     move |event| matches!(&event.what, What::DhcpOut { kind: k, .. } if k == kind)
 }
 
-fn udhcpc(rack: &Rack, device: &str, more: &str) -> (bool, String) {
+pub(crate) fn udhcpc(rack: &Rack, device: &str, more: &str) -> (bool, String) {
     let script = rack.dir.path().join("udhcpc.sh");
     let text = "#!/bin/sh\necho \"$1 ip=$ip mask=$subnet router=$router server=$serverid lease=$lease domain=$domain\"\n\
                 [ \"$1\" = bound ] && ip addr add $ip/24 dev $interface\nexit 0\n";
@@ -169,14 +169,11 @@ fn the_doctor_hears_another_dhcp_server() {
         let interface = ServedInterface {
             device: "mgmt0".into(),
             address: crate::rack::SERVER,
-            prefix: 24,
-            network: "mgmt".parse().unwrap(),
-            role: dayzero_model::site::NetworkRole::Bmc,
-            gateway: None,
-            dns: vec![],
-            domain: None,
-            mtu: None,
-            pool: None,
+            network: ServedNetwork::new(
+                "mgmt".parse().unwrap(),
+                dayzero_model::site::NetworkRole::Bmc,
+                Ipv4Prefix { address: crate::rack::SERVER, len: 24 },
+            ),
         };
         let config = PxeConfig { interfaces: vec![interface], ..PxeConfig::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

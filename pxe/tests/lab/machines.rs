@@ -14,12 +14,16 @@ use crate::machine::{Firmware, Machine, disk, initramfs, kernel};
 use crate::rack::{Rack, host};
 
 /// Emulated firmware on a loaded machine is slow; on an idle one all of this takes 7 to 20 s.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 const A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+
+pub(crate) fn images(scratch: &std::path::Path) -> [(&'static str, std::path::PathBuf); 2] {
+    [("vmlinuz", kernel()), ("initrd.img", initramfs(scratch))]
+}
 
 fn rack() -> (Rack, TempDir) {
     let scratch = tempfile::tempdir().unwrap();
-    (Rack::new(&[("vmlinuz", kernel()), ("initrd.img", initramfs(scratch.path()))]), scratch)
+    (Rack::new(&images(scratch.path())), scratch)
 }
 
 fn ended(file: &'static str) -> impl Fn(&PxeEvent) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -14,8 +14,8 @@ use dayzero_model::event::What;
 use dayzero_model::site::{AddressRange, NetworkRole};
 use dayzero_model::{BootId, MacAddr};
 use dayzero_pxe::{
-    BootDirector, BootFiles, LeasePool, MemoryLeases, PxeConfig, PxeEvent, PxeServer, ScriptQuery,
-    SeenClient, ServedInterface,
+    BootDirector, BootFiles, Ipv4Prefix, LeasePool, MemoryLeases, PxeConfig, PxeEvent, PxeServer,
+    ScriptQuery, SeenClient, ServedInterface, ServedNetwork,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ pub(crate) const GUESTS: Ipv4Addr = Ipv4Addr::new(10, 77, 100, 2);
 #[derive(Default)]
 pub(crate) struct Director {
     pub(crate) clients: Mutex<BTreeMap<MacAddr, Client>>,
+    /// Who stands at a relay's port, by circuit id.
+    pub(crate) ports: Mutex<BTreeMap<Vec<u8>, Client>>,
     seen: Mutex<Vec<(Instant, PxeEvent)>>,
     more: Condvar,
 }
@@ -65,7 +67,11 @@ fn show(seen: &[(Instant, PxeEvent)]) -> String {
 
 impl BootDirector for Director {
     fn client(&self, seen: &SeenClient) -> Client {
-        self.clients.lock().unwrap().get(&seen.mac).cloned().unwrap_or(Client::Unknown)
+        if let Some(client) = self.clients.lock().unwrap().get(&seen.mac) {
+            return client.clone();
+        }
+        let ports = self.ports.lock().unwrap();
+        seen.circuit.as_ref().and_then(|port| ports.get(&port.id)).cloned().unwrap_or(Client::Unknown)
     }
 
     fn boot_script(&self, query: &ScriptQuery) -> BootAction {
@@ -90,7 +96,7 @@ impl BootDirector for Director {
 pub(crate) fn host(address: Ipv4Addr, window: bool) -> Client {
     let host: dayzero_model::HostName = "host1".parse().unwrap();
     let window = window.then(|| BootWindow { boot: BootId(0xd15c), host: host.clone() });
-    Client::Host { host, address, window }
+    Client::Host { host, address, window, uuid: None }
 }
 
 /// Namespaces, our services, and a scratch directory; gone when dropped.
@@ -117,6 +123,11 @@ pub(crate) fn must(command: &str) -> String {
 impl Rack {
     /// With these boot files beside the loaders of Debian's ipxe package.
     pub(crate) fn new(files: &[(&str, PathBuf)]) -> Self {
+        Self::tuned(files, |_| ())
+    }
+
+    /// The same, with another configuration.
+    pub(crate) fn tuned(files: &[(&str, PathBuf)], tune: impl FnOnce(&mut PxeConfig)) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let (server, client) = (format!("dzt-pxe-s{id}"), format!("dzt-pxe-c{id}"));
@@ -136,7 +147,7 @@ impl Rack {
         let director = Arc::new(Director::default());
         let dir = tempfile::tempdir().unwrap();
         let mut rack = Self { server, client, director, dir, stop: CancellationToken::new(), thread: None };
-        rack.serve(files);
+        rack.serve(files, tune);
         rack
     }
 
@@ -150,20 +161,16 @@ impl Rack {
         let interface = |device: &str, address, role| ServedInterface {
             device: device.into(),
             address,
-            prefix: 24,
-            network: device.parse().unwrap(),
-            role,
-            gateway: None,
-            dns: vec![],
-            domain: Some("lab.example".into()),
-            mtu: None,
-            pool: None,
+            network: ServedNetwork {
+                domain: Some("lab.example".into()),
+                ..ServedNetwork::new(device.parse().unwrap(), role, Ipv4Prefix { address, len: 24 })
+            },
         };
         let mut guest = interface("guest0", GUESTS, NetworkRole::Guest);
-        guest.gateway = Some(Ipv4Addr::new(10, 77, 100, 1));
+        guest.network.gateway = Some(Ipv4Addr::new(10, 77, 100, 1));
         let range =
             AddressRange { first: Ipv4Addr::new(10, 77, 100, 50), last: Ipv4Addr::new(10, 77, 100, 59) };
-        guest.pool = Some(LeasePool { range, open: true });
+        guest.network.pool = Some(LeasePool { range, open: true });
         let images = self.dir.path().join("images");
         let chunk = images.join("chunks/ab");
         std::fs::create_dir_all(&chunk).unwrap();
@@ -189,8 +196,9 @@ impl Rack {
         }
     }
 
-    fn serve(&mut self, files: &[(&str, PathBuf)]) {
-        let config = self.config(files);
+    fn serve(&mut self, files: &[(&str, PathBuf)], tune: impl FnOnce(&mut PxeConfig)) {
+        let mut config = self.config(files);
+        tune(&mut config);
         let (path, stop) = (format!("/var/run/netns/{}", self.server), self.stop.clone());
         let director: Arc<dyn BootDirector> = Arc::clone(&self.director) as _;
         let (ready, started) = std::sync::mpsc::channel();
@@ -221,6 +229,18 @@ impl Rack {
             .unwrap()
     }
 
+    /// Starts a program in the clients' namespace.
+    pub(crate) fn daemon(&self, command: &str) -> Daemon {
+        let dir = self.dir.path();
+        let log = dir.join(format!("daemon-{}", NEXT_DAEMON.fetch_add(1, Ordering::Relaxed)));
+        let out = std::fs::File::create(&log).unwrap();
+        let mut process = Command::new("ip");
+        process.args(["netns", "exec", &self.client, "sh", "-c", &format!("exec {command}")]);
+        let process =
+            process.current_dir(dir).stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
+        Daemon { child: process.spawn().unwrap(), log }
+    }
+
     /// A device of the clients' namespace gets this MAC and loses its addresses.
     pub(crate) fn become_client(&self, device: &str, mac: MacAddr) {
         let ns = &self.client;
@@ -228,6 +248,42 @@ impl Rack {
             "ip -n {ns} link set {device} down; ip -n {ns} link set {device} address {mac}
              ip -n {ns} addr flush dev {device}; ip -n {ns} link set {device} up"
         ));
+    }
+}
+
+static NEXT_DAEMON: AtomicU32 = AtomicU32::new(0);
+
+/// A program beside the test; ended when dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Sends a signal to it: `ip netns exec` and `sh -c exec` become the program.
+    pub(crate) fn signal(&self, name: &str) {
+        must(&format!("kill -{name} {}", self.child.id()));
+    }
+
+    /// Waits until it says so.
+    pub(crate) fn says(&mut self, text: &str) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !self.said().contains(text) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < end, "no {text:?} ({ended:?}): {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

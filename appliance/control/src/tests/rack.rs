@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use axum::extract::connect_info::MockConnectInfo;
 use base64::Engine;
 use dayzero_bmc::*;
+use dayzero_lifecycle::boot::Asked;
 use dayzero_model::boot::{BootAction, Client};
 use dayzero_model::event::What;
 use dayzero_model::facts::{AgentFacts, Capacity};
@@ -235,7 +236,11 @@ impl Rack {
 
     async fn boot(&self, control: &Arc<Control>, host: &HostName) {
         let mac = self.with(host, |machine| machine.plan.bond.nics[0].mac);
-        let Client::Host { window: Some(window), .. } = control.client(mac) else { return };
+        let Client::Host { window: Some(window), .. } =
+            control.client(&Asked::mac(mac, &"mgmt".parse().unwrap()))
+        else {
+            return;
+        };
         let peer = "10.77.0.11".parse().unwrap();
         let cmdline = Vec::new();
         for what in [

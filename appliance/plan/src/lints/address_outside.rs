@@ -48,6 +48,10 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
         if let Some(appliance) = network.appliance {
             place(format!("the appliance on {}", network.name), appliance, network, path.key("appliance"));
         }
+        for (i, one) in network.reservations.iter().enumerate() {
+            let path = path.key("reservations").at(i).key("address");
+            place(format!("{} on {}", one.name, network.name), one.address, network, path);
+        }
         if let Some(pool) = network.pool {
             let pool_path = path.key("pool");
             place(

@@ -20,6 +20,10 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
         if let Some(address) = network.appliance {
             used.push((address, path.key("appliance"), format!("the appliance on {}", network.name)));
         }
+        for (i, one) in network.reservations.iter().enumerate() {
+            let path = path.key("reservations").at(i).key("address");
+            used.push((one.address, path, format!("the reservation of {}", one.name)));
+        }
     }
     for (storage, path) in plan.storages() {
         for (i, portal) in storage.portals.iter().enumerate() {

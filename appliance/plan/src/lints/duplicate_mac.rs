@@ -24,6 +24,19 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
             }
         }
     }
+    for (network, path) in plan.networks() {
+        for (i, one) in network.reservations.iter().enumerate() {
+            let Some(mac) = one.mac else { continue };
+            // A machine with VLANs has its MAC on several networks; twice on one is the lint `dhcp`'s matter.
+            if !plan
+                .networks()
+                .any(|(other, _)| other.reservations.iter().any(|o| o.mac == one.mac && o != one))
+            {
+                let path = path.key("reservations").at(i).key("mac");
+                macs.push((mac, path, format!("the reservation of {}", one.name)));
+            }
+        }
+    }
     for (mac, places) in shared(macs.into_iter()) {
         out.push(twice(
             LINT.code,

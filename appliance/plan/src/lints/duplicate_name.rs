@@ -36,6 +36,11 @@ fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
     }
     plan.clusters().for_each(|at| add("cluster", &at.cluster.name, at.path));
     plan.hosts().for_each(|at| add("host", &at.host.name, at.path));
+    for (network, path) in plan.networks() {
+        // DNS answers to the names of both.
+        let list = path.key("reservations");
+        network.reservations.iter().zip(0..).for_each(|(one, i)| add("host", &one.name, list.at(i)));
+    }
     for ((kind, name), places) in shared(names.into_iter()) {
         out.push(twice(
             LINT.code,

@@ -12,6 +12,7 @@ mod bond_legs;
 mod cidr_overlap;
 mod cluster_size;
 mod dangling;
+mod dhcp;
 mod dom0_memory;
 mod duplicate_address;
 mod duplicate_mac;
@@ -50,7 +51,7 @@ pub(crate) struct Lint {
 }
 
 /// All lints, by code.
-static ALL: [Lint; 29] = [
+static ALL: [Lint; 30] = [
     duplicate_name::LINT,
     duplicate_serial::LINT,
     duplicate_mac::LINT,
@@ -70,6 +71,7 @@ static ALL: [Lint; 29] = [
     address_outside::LINT,
     network_role::LINT,
     guest_vlan::LINT,
+    dhcp::LINT,
     mpio_subnets::LINT,
     mpio_gateways::LINT,
     mpio_bonded::LINT,

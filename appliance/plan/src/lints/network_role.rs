@@ -95,7 +95,7 @@ fn appliance(plan: &Plan<'_>, out: &mut Vec<Finding>) {
             Guest => network.pool.is_some(),
             Storage => false,
         };
-        if used && network.appliance.is_none() {
+        if used && network.appliance.is_none() && network.relays.is_empty() {
             let why = match network.role {
                 Bmc => "it gives the BMCs their addresses and speaks to them",
                 Guest => "it gives VMs their addresses from the pool",
@@ -104,7 +104,7 @@ fn appliance(plan: &Plan<'_>, out: &mut Vec<Finding>) {
             out.push(
                 Finding::error(LINT.code, format!("network {} has no `appliance` address", network.name))
                     .help(format!(
-                        "add `appliance:` with the appliance's own address on {}: {why}",
+                        "add `appliance:` with the appliance's own address on {}, or `relays:`: {why}",
                         network.cidr
                     ))
                     .at(&path.key("name"), "no appliance here"),

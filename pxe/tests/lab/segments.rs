@@ -1,0 +1,284 @@
+//! More than one network and one server: relays, another DHCP server beside ours, somebody at a client's address, names.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use dayzero_model::MacAddr;
+use dayzero_model::boot::{BootAction, Client};
+use dayzero_model::event::What;
+use dayzero_model::site::{AddressRange, DhcpMode, NetworkRole};
+use dayzero_pxe::{Ipv4Prefix, LeasePool, NameZone, PxeConfig, PxeEvent, ServedNetwork};
+
+use crate::clients::{sent, udhcpc};
+use crate::machine::{Firmware, Machine};
+use crate::machines::{PATIENCE, images};
+use crate::rack::{Daemon, Rack, SERVER, host, must};
+
+const SOON: Duration = Duration::from_secs(20);
+const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x21]);
+const RELAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
+/// A relay that the plan does not know.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 7);
+/// The relay's address on our side.
+const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 88);
+
+/// A network behind a relay that stands in the clients' namespace, with a namespace of its own beyond.
+struct Far {
+    rack: Rack,
+    namespace: String,
+    _relay: Daemon,
+}
+
+fn far_network(config: &mut PxeConfig) {
+    let prefix = Ipv4Prefix { address: RELAY, len: 24 };
+    let range = AddressRange { first: Ipv4Addr::new(10, 88, 0, 50), last: Ipv4Addr::new(10, 88, 0, 59) };
+    config.relayed.push(ServedNetwork {
+        relays: vec![RELAY],
+        gateway: Some(RELAY),
+        pool: Some(LeasePool { range, open: true }),
+        ..ServedNetwork::new("far".parse().unwrap(), NetworkRole::Bmc, prefix)
+    });
+}
+
+impl Far {
+    fn new(relay: &str, ready: &str) -> Self {
+        Self::at(RELAY, relay, ready)
+    }
+
+    /// With a relay of this address.
+    fn at(address: Ipv4Addr, relay: &str, ready: &str) -> Self {
+        let rack = Rack::tuned(&[], far_network);
+        let (near, namespace) = (&rack.client, format!("{}-far", rack.client));
+        let server = &rack.server;
+        must(&format!(
+            "ip netns add {namespace}; ip -n {namespace} link set lo up
+             ip -n {near} link add far0 type veth peer name eth0 netns {namespace}
+             ip -n {near} addr add {address}/24 dev far0; ip -n {near} link set far0 up
+             ip -n {near} addr add {NEAR}/24 dev mgmt
+             ip -n {namespace} link set eth0 address {MAC}; ip -n {namespace} link set eth0 up
+             ip netns exec {near} sysctl -qw net.ipv4.ip_forward=1
+             ip -n {server} route add 10.88.0.0/24 via {NEAR}"
+        ));
+        let mut relay = rack.daemon(relay);
+        relay.says(ready);
+        Self { rack, namespace, _relay: relay }
+    }
+
+    /// A client of the far network that stays, and renews when told to.
+    fn client(&self) -> Daemon {
+        let script = self.rack.dir.path().join("stay.sh");
+        let text = "#!/bin/sh\necho \"$1 ip=$ip router=$router server=$serverid\"\n\
+             [ \"$1\" = bound ] && { ip addr replace $ip/24 dev eth0; ip route replace default via $router; }\nexit 0\n";
+        std::fs::write(&script, text).unwrap();
+        must(&format!("chmod 755 {}", script.display()));
+        let command = "busybox udhcpc -f -R -t 5 -T 1 -i eth0 -s $PWD/stay.sh";
+        self.rack.daemon(&format!("ip netns exec {} {command}", self.namespace))
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        crate::rack::sh(&format!("ip netns del {}", self.namespace));
+    }
+}
+
+fn clients_come_by(relay: &str, ready: &str) {
+    let far = Far::new(relay, ready);
+    let director = &far.rack.director;
+    let mut client = far.client();
+    client.says("bound ip=10.88.0.50 router=10.88.0.1 server=10.77.0.2");
+    let acks = |director: &crate::rack::Director| {
+        director.count(|what| matches!(what, What::DhcpOut { kind, .. } if kind == "ACK"))
+    };
+    assert_eq!(acks(director), 1, "{}", director.show());
+    // It renews at the server identifier, past the relay.
+    client.signal("USR1");
+    client.says("renew ip=10.88.0.50");
+    // It may ask twice; each time it is told yes.
+    assert!(acks(director) >= 2, "{}", director.show());
+    assert_eq!(director.count(|what| matches!(what, What::DhcpOut { kind, .. } if kind == "NAK")), 0);
+}
+
+#[test]
+#[ignore = "needs root, isc-dhcp-relay, busybox-static"]
+fn clients_come_by_iscs_relay_and_renew_without_it() {
+    clients_come_by(&format!("dhcrelay -4 -d -id far0 -iu mgmt {SERVER}"), "Sending on   Socket/fallback");
+}
+
+#[test]
+#[ignore = "needs root, dnsmasq-base, busybox-static"]
+fn clients_come_by_dnsmasqs_relay_and_renew_without_it() {
+    let relay = format!("dnsmasq -d -C /dev/null --port=0 --log-dhcp --dhcp-relay={RELAY},{SERVER}");
+    clients_come_by(&relay, "DHCP relay");
+}
+
+#[test]
+#[ignore = "needs root, isc-dhcp-relay, busybox-static"]
+fn a_machine_is_told_by_the_port_that_it_stands_at() {
+    let far =
+        Far::new(&format!("dhcrelay -4 -d -a -id far0 -iu mgmt {SERVER}"), "Sending on   Socket/fallback");
+    let pdu = Client::Fixed { name: "pdu1".parse().unwrap(), address: Ipv4Addr::new(10, 88, 0, 201) };
+    far.rack.director.ports.lock().unwrap().insert(b"far0".to_vec(), pdu);
+    let mut client = far.client();
+    client.says("bound ip=10.88.0.201");
+}
+
+#[test]
+#[ignore = "needs root, isc-dhcp-relay, busybox-static"]
+fn a_relay_that_the_plan_does_not_list_is_named_and_not_answered() {
+    let far = Far::at(
+        STRANGER,
+        &format!("dhcrelay -4 -d -id far0 -iu mgmt {SERVER}"),
+        "Sending on   Socket/fallback",
+    );
+    let _client = far.client();
+    let named = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("relay 10.88.0.7") && reason.contains("far"));
+    far.rack.director.wait("record of the relay", SOON, named);
+    assert_eq!(far.rack.director.count(|what| matches!(what, What::DhcpOut { .. })), 0);
+}
+
+#[test]
+#[ignore = "needs root, systemd"]
+fn systemd_networkd_gets_what_the_plan_says() {
+    let rack = Rack::new(&[]);
+    rack.director.clients.lock().unwrap().insert(MAC, host(Ipv4Addr::new(10, 77, 0, 21), false));
+    rack.become_client("mgmt", MAC);
+    let script = "mount -t tmpfs none /run\n\
+        mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp\n\
+        chown -R systemd-network: /run/systemd/netif\n\
+        printf '[Match]\\nName=mgmt\\n[Network]\\nDHCP=ipv4\\nLinkLocalAddressing=no\\nIPv6AcceptRA=no\\n[DHCPv4]\\nUseHostname=no\\n' > /run/systemd/network/10.network\n\
+        mount -o remount,ro /sys\n\
+        exec env SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console /lib/systemd/systemd-networkd\n";
+    std::fs::write(rack.dir.path().join("networkd.sh"), script).unwrap();
+    let mut networkd = rack.daemon("unshare -m sh networkd.sh");
+    networkd.says("DHCPv4 address 10.77.0.21/24");
+    networkd.says("acquired from 10.77.0.2");
+    rack.director.wait("ACK", SOON, sent("ACK"));
+}
+
+#[test]
+#[ignore = "needs root, busybox-static"]
+fn an_address_that_somebody_uses_is_found_while_the_client_is_served() {
+    let rack = Rack::new(&[]);
+    let ns = &rack.client;
+    // A machine with a fixed address in the pool.
+    must(&format!("ip -n {ns} addr add 10.77.100.50/24 dev guest"));
+    must(&format!(
+        "ip -n {ns} link add mv0 link guest type macvlan mode bridge; ip -n {ns} link set mv0 address {MAC} up"
+    ));
+    let (_, said) = udhcpc(&rack, "mv0", "");
+    let in_use = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("10.77.100.50") && reason.contains("in use"));
+    rack.director.wait("conflict", SOON, in_use);
+    let (ok, again) = udhcpc(&rack, "mv0", "");
+    assert!(ok && again.contains("bound ip=10.77.100.51"), "{said}\n{again}\n{}", rack.director.show());
+}
+
+#[test]
+#[ignore = "needs root, kea-admin"]
+fn perfdhcp_loses_no_lease() {
+    let range = AddressRange { first: Ipv4Addr::new(10, 77, 100, 10), last: Ipv4Addr::new(10, 77, 100, 250) };
+    let rack = Rack::tuned(&[], |config| {
+        let guest = config.interfaces.iter_mut().find(|i| i.device == "guest0").unwrap();
+        guest.network.pool = Some(LeasePool { range, open: true });
+        // It plays a relay.
+        guest.network.relays = vec![Ipv4Addr::new(10, 77, 100, 9)];
+    });
+    let ns = &rack.client;
+    must(&format!("ip -n {ns} addr add 10.77.100.9/24 dev guest"));
+    let done = rack.client("perfdhcp -4 -l guest -r 100 -R 200 -n 200 -W 500000 -s 1 2>&1");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.matches("received packets: 200").count() == 2, "{said}\n{}", rack.director.show());
+}
+
+/// The site's own server, which gives addresses and knows nothing of booting.
+fn other_server(rack: &Rack, kind: &str) -> Daemon {
+    let (ns, dir) = (&rack.client, rack.dir.path().display());
+    must(&format!("ip -n {ns} addr add 10.77.0.66/24 dev mgmt"));
+    if kind == "dnsmasq" {
+        let command = format!(
+            "dnsmasq -d -C /dev/null --port=0 -i mgmt --no-ping --dhcp-range=10.77.0.100,10.77.0.110 --dhcp-leasefile={dir}/other"
+        );
+        let mut daemon = rack.daemon(&command);
+        daemon.says("DHCP, IP range");
+        return daemon;
+    }
+    let config = r#"{"Dhcp4": {"interfaces-config": {"interfaces": ["mgmt"]},
+        "lease-database": {"type": "memfile", "persist": false},
+        "subnet4": [{"subnet": "10.77.0.0/24", "pools": [{"pool": "10.77.0.100 - 10.77.0.110"}]}],
+        "loggers": [{"name": "kea-dhcp4", "output_options": [{"output": "stdout"}], "severity": "INFO"}]}}"#;
+    std::fs::write(rack.dir.path().join("kea.json"), config).unwrap();
+    must("mkdir -p /run/kea");
+    let mut daemon = rack.daemon("env KEA_LOCKFILE_DIR=none KEA_PIDFILE_DIR=$PWD kea-dhcp4 -c kea.json");
+    daemon.says("DHCP4_STARTED");
+    daemon
+}
+
+fn boots_beside(kind: &str, firmware: Firmware, last: u8) {
+    let scratch = tempfile::tempdir().unwrap();
+    let rack = Rack::tuned(&images(scratch.path()), |config| {
+        config.interfaces[0].network.mode = DhcpMode::Proxy;
+    });
+    let mac = MacAddr([0x52, 0x54, 0, 0x77, 2, last]);
+    rack.director.clients.lock().unwrap().insert(mac, host(Ipv4Addr::new(10, 77, 0, 21), true));
+    let _other = other_server(&rack, kind);
+    let mut machine = Machine::start(&rack, firmware, mac, None);
+    let script = |e: &PxeEvent| matches!(&e.what, What::Script { action: BootAction::Discovery { .. }, .. });
+    rack.director.wait("script", PATIENCE, script);
+    let init = machine.says("DZT-END", PATIENCE, || rack.director.show());
+    let given = |what: &What| matches!(what, What::DhcpOut { address: Some(_), .. });
+    assert_eq!(rack.director.count(given), 0, "no address is ours to give:\n{}", rack.director.show());
+    eprintln!("{firmware:?} beside {kind}: init {init:.1} s");
+}
+
+#[test]
+#[ignore = "needs root, qemu-system-x86, ipxe-qemu, seabios, dnsmasq-base, a kernel"]
+fn a_bios_machine_boots_beside_dnsmasqs_dhcp() {
+    boots_beside("dnsmasq", Firmware::Bios, 1);
+}
+
+#[test]
+#[ignore = "needs root, qemu-system-x86, ipxe-qemu, seabios, kea-dhcp4-server, a kernel"]
+fn a_bios_machine_boots_beside_keas_dhcp() {
+    boots_beside("kea", Firmware::Bios, 2);
+}
+
+#[test]
+#[ignore = "needs root, qemu-system-x86, ovmf, dnsmasq-base, a kernel"]
+fn a_uefi_machine_boots_beside_dnsmasqs_dhcp() {
+    boots_beside("dnsmasq", Firmware::Uefi, 3);
+}
+
+#[test]
+#[ignore = "needs root, qemu-system-x86, ovmf, dnsmasq-base, a kernel"]
+fn a_uefi_machine_boots_by_http_beside_dnsmasqs_dhcp() {
+    boots_beside("dnsmasq", Firmware::UefiHttp, 4);
+}
+
+#[test]
+#[ignore = "needs root, bind9-dnsutils"]
+fn dig_finds_the_plans_names_and_no_others() {
+    let rack = Rack::tuned(&[], |config| {
+        let mgmt = &mut config.interfaces[0].network;
+        mgmt.dns = vec![SERVER];
+        config.names = NameZone {
+            domain: "lab.example".into(),
+            names: vec![("host1".parse().unwrap(), vec![Ipv4Addr::new(10, 77, 0, 11).into()])],
+            prefixes: vec![mgmt.prefix],
+            prefixes6: vec![],
+        };
+    });
+    must(&format!("ip -n {} addr add 10.77.0.9/24 dev mgmt", rack.client));
+    for (question, want) in [
+        ("host1.lab.example", "10.77.0.11"),
+        ("+tcp host1.lab.example", "10.77.0.11"),
+        ("-x 10.77.0.11", "host1.lab.example."),
+        ("+noall +comments wpad.lab.example", "status: NXDOMAIN"),
+        ("+noall +comments debian.org", "status: REFUSED"),
+        ("+noall +comments lab.example AXFR", "Transfer failed"),
+    ] {
+        let short = if question.contains("noall") { "" } else { "+short" };
+        let done = rack.client(&format!("dig @{SERVER} +tries=2 +time=2 {short} {question} 2>&1"));
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(said.contains(want), "{question}: {said}");
+    }
+}
