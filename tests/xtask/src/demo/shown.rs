@@ -101,7 +101,8 @@ fn place(text: &str, name: &str) -> Result<(usize, usize)> {
 /// Lines of `old` whose words `new` does not have.
 fn unlike(old: &str, new: &str) -> Vec<String> {
     let there: BTreeSet<String> = new.lines().map(words).collect();
-    old.lines().filter(|line| !there.contains(&words(line))).map(|line| format!("`{line}`")).collect()
+    let shown = old.lines().filter(|line| !line.is_empty());
+    shown.filter(|line| !there.contains(&words(line))).map(|line| format!("`{line}`")).collect()
 }
 
 /// A line's words, with each figure and the units of a length of time behind it as one mark.
