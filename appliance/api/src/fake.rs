@@ -122,6 +122,10 @@ pub(crate) fn status() -> StatusView {
                 sentence:
                     "the disk DZDISK0002 holds data that is not ours: ext4 'customer-data' in partition 1"
                         .to_owned(),
+                evidence: vec![
+                    "expected: an empty disk, or one that we wrote for this host".to_owned(),
+                    "observed: MBR partition 1 of type 0x83: ext4 'customer-data' <b>".to_owned(),
+                ],
                 next_action:
                     "look at it; to wipe it: dayzero host consent host2 --serial DZDISK0002 --finding 0b0b…"
                         .to_owned(),
@@ -131,6 +135,7 @@ pub(crate) fn status() -> StatusView {
                 host: None,
                 code: "pull-path".to_owned(),
                 sentence: "pull the cable of host3 pod-b at sw-b/3 <script>alert(1)</script>".to_owned(),
+                evidence: Vec::new(),
                 next_action: "do so, then `dayzero confirm host3-pod-b`".to_owned(),
                 since: ago(12),
             },

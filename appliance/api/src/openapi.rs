@@ -95,6 +95,7 @@ const SCHEMAS: &[Schema] = &[
             ("host", "name?"),
             ("code", "string"),
             ("sentence", "string"),
+            ("evidence", "[string]"),
             ("next_action", "string"),
             ("since", "timestamp"),
         ],

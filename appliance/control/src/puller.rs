@@ -123,6 +123,7 @@ impl Control {
             host: None,
             code: "pull-path".to_owned(),
             sentence: what,
+            evidence: Vec::new(),
             next_action: format!("do so, then `dayzero confirm {id}`"),
             since: now,
         };

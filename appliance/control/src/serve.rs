@@ -238,6 +238,7 @@ async fn keep<F: Future<Output = std::io::Result<()>>>(
             host: None,
             code: "listener-failed".to_owned(),
             sentence: format!("{what} cannot run: {error}"),
+            evidence: Vec::new(),
             next_action:
                 "free the address and port (`dayzero doctor` says who has it); it is tried again by itself"
                     .to_owned(),
@@ -260,6 +261,7 @@ fn no_address(control: &Control, network: &Network) -> Todo {
             "no interface of the appliance has {address}, its address on network {}",
             network.name
         ),
+        evidence: Vec::new(),
         next_action: format!(
             "set {address}/{} on the interface that is on {}, then restart",
             network.cidr.prefix_len(),

@@ -250,6 +250,7 @@ fn todo_of(host: &HostName, record: &HostRecord) -> Vec<Todo> {
             host: Some(host.clone()),
             code: cause.code.clone(),
             sentence: format!("{host} stopped at {}: {}", phase.condition, cause.sentence),
+            evidence: vec![format!("expected: {}", cause.expected), format!("observed: {}", cause.observed)],
             next_action: cause.next_action.clone(),
             since: phase.since,
         });
@@ -265,6 +266,7 @@ fn todo_of(host: &HostName, record: &HostRecord) -> Vec<Todo> {
                 "{} key(s) were refused a certificate in the name of {host} (from {peers})",
                 record.facts.refused_keys.len()
             ),
+            evidence: Vec::new(),
             next_action: "find the machine that shows this host's MAC and is not it".to_owned(),
             since: first.at,
         });

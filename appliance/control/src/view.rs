@@ -169,6 +169,9 @@ pub struct Todo {
     pub code: String,
     /// What is wrong, one sentence.
     pub sentence: String,
+    /// What was expected and what was observed, where it is about a host that stopped.
+    #[serde(default)]
+    pub evidence: Vec<String>,
     /// What to do.
     pub next_action: String,
     /// Since when.

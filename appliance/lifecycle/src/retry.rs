@@ -3,6 +3,7 @@
 
 use dayzero_model::condition::{Condition, Conditions};
 use dayzero_model::facts::{CredentialPhase, HostFacts};
+use dayzero_model::install::DiskFinding;
 
 /// Forgets what the first unmet condition stands on. Nothing that is met and true is lost: a host in the middle of its
 /// life goes on from there.
@@ -21,7 +22,11 @@ pub fn retry(facts: &mut HostFacts, conditions: &Conditions) {
         | Condition::Cabled
         | Condition::BurnedIn => observe_again(facts, connected, installed),
         Condition::Imaged => {
-            facts.finding = None;
+            // A consent stays with the finding that it was given for: the work that uses it may be under way.
+            let consented = |finding: &DiskFinding| {
+                facts.consent.as_ref().is_some_and(|consent| consent.finding == finding.digest)
+            };
+            facts.finding = facts.finding.take().filter(consented);
             facts.boot_order_at = None;
             if !installed && !connected {
                 boot_again(facts);

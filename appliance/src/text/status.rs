@@ -63,6 +63,9 @@ fn rest(view: &StatusView) -> String {
     for todo in &view.todo {
         let about = todo.host.as_ref().map_or("site".to_owned(), ToString::to_string);
         text.push_str(&wrap(&format!("  {about}: "), 4, &format!("{} ({})", todo.sentence, todo.code)));
+        for evidence in &todo.evidence {
+            text.push_str(&wrap("    - ", 6, evidence));
+        }
         text.push_str(&wrap("    -> ", 7, &todo.next_action));
     }
     if !view.pending.is_empty() {

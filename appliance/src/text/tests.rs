@@ -58,6 +58,7 @@ fn status_of_a_site_under_way() {
         "racks": [{"name": "r1", "pod": "pod1", "units": 42, "hosts": [failed, imaging]}],
         "todo": [{"host": "host2", "code": "cable-swapped", "since": NOW - 95_000,
                   "sentence": "pod-a ends at sw-b/2 where the plan says sw-a/2, and pod-b ends at sw-a/2 where the plan says sw-b/2",
+                  "evidence": ["expected: pod-a at sw-a/2, pod-b at sw-b/2", "observed: pod-a at sw-b/2, pod-b at sw-a/2"],
                   "next_action": "move the cable from sw-b/2 to sw-a/2 and the other one back, then dayzero host retry host2"}],
         "pending": [{"mac": "52:54:00:de:ad:01", "first": NOW - 9000, "last": NOW - 2000, "count": 4,
                      "said": "mgmt0, PXEClient:Arch:00000:UNDI:002001, UUID 00000000-0000-0000-0000-000000000000"}],

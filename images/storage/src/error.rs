@@ -211,8 +211,10 @@ impl From<StorageError> for AgentError {
                 (format!("an empty disk, one of ours, or consent to its wiping; {why}"), observed)
             }
             StorageError::Manifest(reason) => ("a manifest of format 1".to_owned(), reason),
+            StorageError::ChunkCorrupt { expected, observed, .. } => {
+                (format!("chunk {expected} with content of that BLAKE3 hash"), observed)
+            }
             StorageError::Digest { expected, observed, .. }
-            | StorageError::ChunkCorrupt { expected, observed, .. }
             | StorageError::ReadBack { expected, observed, .. }
             | StorageError::Wrong { expected, observed, .. }
             | StorageError::Volume { expected, observed, .. } => (expected, observed),

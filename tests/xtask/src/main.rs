@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod demo;
+mod faults;
 mod packages;
 mod paths;
 mod preflight;
@@ -33,6 +34,8 @@ enum Task {
     },
     /// Build kernel, discovery image, KVM host image and the demo's guest template
     Images,
+    /// Play each fault that stops a host in the virtual rack, mend it, and see the host carry on
+    Faults(faults::FaultsArgs),
     /// Measure, beside the peers, in one run
     Bench {
         /// `store` or `demo`
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Demo(args) => demo::run(&args),
         Task::Test { all } => test::run(all),
+        Task::Faults(args) => faults::run(&args),
         Task::Images => preflight::run().and_then(|()| build::images()).map(|images| {
             println!("{images:#?}");
             ExitCode::SUCCESS

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: what must pass at each commit; with `--all` the long labs too.
 
 use crate::demo::{self, DemoArgs};
+use crate::faults::{self, FaultsArgs};
 use crate::{build, paths, preflight, shell};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::process::{Command, ExitCode};
 
 fn cargo(args: &[&str]) -> Command {
@@ -21,6 +22,7 @@ pub fn run(all: bool) -> Result<ExitCode> {
     if all {
         // The labs that need root, QEMU or foreign peers, one after the other.
         shell::run(&mut cargo(&["test", "--workspace", "--quiet", "--", "--ignored", "--test-threads=1"]))?;
+        ensure!(faults::run(&FaultsArgs::default())? == ExitCode::SUCCESS, "a fault was not as it should be");
     }
     demo::run(&DemoArgs { once: true, compare: true, ..DemoArgs::default() })
 }

@@ -129,7 +129,11 @@ async fn log_in(
         }
     }
     let which = if own.contains(&factory) { "factory" } else { "stored" };
-    Err(wrong_credential(host, which, format!("it refuses the user(s) {}", refused.join(", "))))
+    Err(wrong_credential(
+        host,
+        which,
+        format!("the BMC at {} refuses the user(s) {}", planned.bmc.address, refused.join(", ")),
+    ))
 }
 
 async fn store_record(

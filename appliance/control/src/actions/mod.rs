@@ -44,7 +44,13 @@ pub(crate) fn timed_out(host: &HostName, kind: ActionKind) -> Cause {
 pub(crate) fn agent_cause(host: &HostName, doing: &str, fault: AgentFault) -> Cause {
     let next = format!("see `dayzero why {host}`, then `dayzero host retry {host}`");
     match fault {
-        AgentFault::Agent(error) => cause(&error.code, error.sentence, error.expected, error.observed, next),
+        AgentFault::Agent(error) => {
+            let next = match remedy(&error.code) {
+                Some(remedy) => format!("{remedy}, then `dayzero host retry {host}`"),
+                None => next,
+            };
+            cause(&error.code, error.sentence, error.expected, error.observed, next)
+        }
         AgentFault::Gone => cause(
             "agent-silent",
             format!("the agent went away during {doing}"),
@@ -63,6 +69,24 @@ pub(crate) fn agent_cause(host: &HostName, doing: &str, fault: AgentFault) -> Ca
             next,
         ),
     }
+}
+
+/// What a person does about an agent's fault, by its code; none = it needs looking into.
+fn remedy(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "chunk-corrupt" | "digest" | "manifest-bad" => {
+            "the host image on the appliance is damaged, or was changed on its way: put back the file that is named, or \
+             build the image anew (`cargo xtask images`)"
+        }
+        "fetch" => {
+            "see that the host reaches the appliance's HTTP port, and that the image's files are there"
+        }
+        "disk-missing" => "put the planned disk into the server, or correct the plan and apply it",
+        "disk-ambiguous" => "name the disk in the plan by serial and WWN, and apply it",
+        "disk-unfit" => "put in a disk that is fit, or name another one in the plan and apply it",
+        "read-back" => "exchange the disk: it does not return what was written",
+        _ => return None,
+    })
 }
 
 impl Control {
@@ -93,4 +117,32 @@ pub(crate) fn store_cause<'a>(
 /// A limit that is closed only when control ends.
 pub(crate) fn stopping() -> Cause {
     cause("stopping", "the appliance is stopping", "a running appliance", "it stops", "start it again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dayzero_model::wire::AgentError;
+
+    #[test]
+    fn an_agents_fault_says_what_a_person_can_do() {
+        let host: HostName = "host1".parse().unwrap();
+        for (code, word) in [
+            ("chunk-corrupt", "cargo xtask images"),
+            ("disk-missing", "correct the plan"),
+            ("something-new", "dayzero why host1"),
+        ] {
+            let error = AgentError {
+                code: code.to_owned(),
+                sentence: "it went wrong".to_owned(),
+                expected: "one thing".to_owned(),
+                observed: "another".to_owned(),
+                finding: None,
+            };
+            let cause = agent_cause(&host, "the installation", AgentFault::Agent(error));
+            assert_eq!((cause.code.as_str(), cause.expected.as_str()), (code, "one thing"));
+            assert!(cause.next_action.contains(word), "{code}: {}", cause.next_action);
+            assert!(cause.next_action.ends_with("then `dayzero host retry host1`"), "{}", cause.next_action);
+        }
+    }
 }

@@ -286,6 +286,14 @@ fn consent_is_for_one_finding_of_one_host() {
             "{host}: {action:?}"
         );
     }
+    // A retry on top of it does not take the consent's finding away: the same order is given again.
+    let before = case.step().action;
+    retry::retry(&mut case.facts, &case.conditions);
+    assert_eq!(case.step().action, before);
+    // Without a consent that fits, a retry looks at the disk anew.
+    case.facts.consent = Some(consent("host1", Sha256([0; 32])));
+    retry::retry(&mut case.facts, &case.conditions);
+    assert_eq!(case.facts.finding, None);
 }
 
 #[test]

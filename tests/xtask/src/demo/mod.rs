@@ -6,11 +6,11 @@
 
 mod browser;
 mod checks;
-mod client;
-mod leftovers;
+pub(crate) mod client;
+pub(crate) mod leftovers;
 mod observed;
-mod progress;
-mod rack;
+pub(crate) mod progress;
+pub(crate) mod rack;
 mod report;
 mod scenario;
 mod shown;

@@ -1,0 +1,111 @@
+//! `cargo xtask faults`: the faults of a day zero, played in the virtual rack.
+//!
+//! Each stops one host, and that one only, with cause, evidence and next action; it is mended as a person would mend it,
+//! and `dayzero host retry` carries on. Both hosts are under way at once, each with faults of its own, one after the
+//! other; at the end both have started from their disks. Rack and control plane are the demo's.
+//!
+//! Where do I add a fault: one file here with a [`Fault`], one row in [`ALL`].
+
+mod bench;
+mod corrupt_chunk;
+mod foreign_disk;
+mod play;
+mod stop;
+mod swapped_cable;
+mod wrong_password;
+mod wrong_serial;
+
+use crate::demo::leftovers;
+use crate::demo::rack::Rack;
+use crate::{build, preflight};
+use anyhow::{Context, Result, ensure};
+use bench::Bench;
+use clap::Args;
+use dayzero_model::condition::Condition;
+use std::process::ExitCode;
+use stop::{Stop, Words};
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct FaultsArgs {
+    /// Play this fault alone
+    #[arg(long, value_name = "NAME")]
+    pub only: Option<String>,
+}
+
+/// A fault of one host: how it comes about, how the host must stop, and how a person mends it.
+pub struct Fault {
+    pub name: &'static str,
+    pub host: &'static str,
+    /// Condition at which the host must stop, and must be past once the fault is mended.
+    pub condition: Condition,
+    /// Code of the cause.
+    pub code: &'static str,
+    /// Brings the fault about.
+    pub plant: fn(&mut Bench) -> Result<()>,
+    /// What the cause's sentences must name.
+    pub words: fn(&Bench) -> Words,
+    /// What else must be true while the host stands still; says what was seen.
+    pub also: fn(&Bench, &Stop) -> Result<String>,
+    /// What a person does about it, short of `dayzero host retry`.
+    pub mend: fn(&mut Bench) -> Result<()>,
+}
+
+/// All faults; those of one host in the order in which it meets them.
+const ALL: [&Fault; 5] = [
+    &wrong_password::FAULT,
+    &swapped_cable::FAULT,
+    &corrupt_chunk::FAULT,
+    &wrong_serial::FAULT,
+    &foreign_disk::FAULT,
+];
+
+/// Plays the faults; exit code 0 only if each stopped its host, and none but its host, and was mended.
+pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
+    let faults = chosen(args.only.as_deref())?;
+    preflight::run()?;
+    let cleared = leftovers::clear()?;
+    if !cleared.is_empty() {
+        println!("cleared what an earlier run left: {}", cleared.join(", "));
+    }
+    let before = leftovers::Snapshot::take()?;
+    let images = bench::own_image(build::images()?)?;
+    let mut rack = Rack::raise(&images)?;
+    let played = play::play(&mut rack, &images, &faults);
+    if played.is_err() {
+        play::diagnose();
+    }
+    let seconds = rack.zero.elapsed().as_secs();
+    rack.tear_down()?;
+    let played = played?;
+    println!();
+    for line in &played {
+        println!("{line}");
+    }
+    let left = leftovers::Snapshot::take()?.added_since(&before);
+    ensure!(left.is_empty(), "the run left: {}", left.join("; "));
+    println!("\n{} faults, each stopped its host alone and was mended; {seconds} s", faults.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn chosen(only: Option<&str>) -> Result<Vec<&'static Fault>> {
+    let Some(name) = only else { return Ok(ALL.to_vec()) };
+    let names = || ALL.map(|fault| fault.name).join(", ");
+    let one = ALL.into_iter().find(|fault| fault.name == name);
+    Ok(vec![one.with_context(|| format!("there is no fault '{name}': there are {}", names()))?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_a_name_of_its_own_and_a_host_meets_its_faults_in_order() {
+        for (at, fault) in ALL.iter().enumerate() {
+            assert!(ALL[at + 1..].iter().all(|other| other.name != fault.name), "{}", fault.name);
+            let later = ALL[at + 1..].iter().find(|other| other.host == fault.host);
+            assert!(later.is_none_or(|later| later.condition >= fault.condition), "{}", fault.name);
+        }
+        assert!(chosen(Some("no-such-fault")).is_err());
+        assert_eq!(chosen(None).unwrap().len(), ALL.len());
+    }
+}
