@@ -83,6 +83,8 @@ pub(crate) async fn run(out: Output, lab: Lab) -> Result<(), Failure> {
     match (&answer, out.format) {
         // The status alone, as `dayzero status` gives its view; the others as they are on the wire.
         (Response::Status(status), _) => out.show(status, text::lab::status),
+        // No command asks for them; a test speaks to the socket itself.
+        (Response::Secrets(_), _) => Err(Failure::user("the rack's secrets are not shown")),
         (_, Format::Json) => out.show(&answer, |_| String::new()),
         (Response::Console(tail), Format::Text) => out.text(&tail.replace('\r', "")),
         (Response::Spawned { name, mac }, Format::Text) => out.text(&format!("{name} ({mac}) boots")),

@@ -12,7 +12,7 @@ mod serve;
 pub use extras::Extra;
 
 use crate::blueprint::{Blueprint, BlueprintError, HostPlan};
-use crate::bmc::{BmcEmulatorError, BmcHandle};
+use crate::bmc::{BmcEmulatorError, BmcHandle, Ledger};
 use crate::cleanup::{self, CleanupError};
 use crate::machine::{DirectBoot, Machine, MachineError, MachineEvent};
 use crate::netns::{Netns, NetnsError};
@@ -133,6 +133,8 @@ pub struct HostRig {
     pub cables: Vec<EndpointId>,
     /// Its BMC, while it runs.
     pub(crate) bmc: tokio::sync::Mutex<Option<BmcHandle>>,
+    /// What its BMC was entrusted with.
+    pub(crate) ledger: Ledger,
 }
 
 /// A running lab.

@@ -1,9 +1,10 @@
 //! The lab's control protocol: one JSON value a line on `<dir>/lab.sock`, each request answered by one line.
 //!
-//! Strict both ways: unknown fields are refused. A line is at most 1 MiB. Nothing secret passes.
+//! Strict both ways: unknown fields are refused. A line is at most 1 MiB. Nothing secret passes but in the answer to
+//! [`Request::Secrets`]; the socket is its owner's alone, and no command prints that answer.
 
 use crate::machine::{Firmware, Power};
-use dayzero_model::{HostName, MacAddr, Name};
+use dayzero_model::{HostName, MacAddr, Name, Secret};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -121,6 +122,8 @@ pub enum Request {
         /// The host.
         host: HostName,
     },
+    /// What the BMCs were entrusted with, so that a test can look for it everywhere else.
+    Secrets,
     /// Tear everything down.
     Shutdown,
 }
@@ -156,11 +159,47 @@ pub enum Response {
         /// Its MAC.
         mac: MacAddr,
     },
+    /// [`Request::Secrets`].
+    Secrets(Vec<HostSecrets>),
     /// It was not done.
     Refused {
         /// Why, and what to do.
         reason: String,
     },
+}
+
+/// What one host's BMC was entrusted with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostSecrets {
+    /// The host.
+    pub host: HostName,
+    /// Since the rack was raised, each once.
+    pub secrets: Vec<BmcSecret>,
+}
+
+/// One thing that a BMC was entrusted with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BmcSecret {
+    /// What it is.
+    pub kind: SecretKind,
+    /// Itself.
+    pub value: Secret<String>,
+}
+
+/// Kinds of what a BMC is entrusted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretKind {
+    /// An account's password.
+    Password,
+    /// Token of a Redfish session.
+    SessionToken,
+    /// URL of a virtual medium.
+    MediaUrl,
+    /// Nonce on a virtual medium, hex.
+    VouchNonce,
 }
 
 /// The lab as it is.

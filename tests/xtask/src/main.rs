@@ -8,6 +8,7 @@ mod faults;
 mod packages;
 mod paths;
 mod preflight;
+mod secrets;
 mod shell;
 mod test;
 

@@ -7,9 +7,12 @@
 mod chassis;
 mod ipmi;
 mod lease;
+mod ledger;
 mod redfish;
 
 pub use chassis::{Chassis, ChassisError};
+pub(crate) use ipmi::passwords as ipmi_passwords;
+pub use ledger::Ledger;
 
 use crate::machine::{Firmware, Identity};
 use crate::netns::{Netns, NetnsError};
@@ -98,6 +101,8 @@ pub struct BmcEmulatorSpec {
     pub nic_macs: Vec<MacAddr>,
     /// The host's firmware.
     pub firmware: Firmware,
+    /// Where it notes what it is entrusted with.
+    pub ledger: Ledger,
 }
 
 impl BmcEmulatorSpec {

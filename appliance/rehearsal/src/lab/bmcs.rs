@@ -2,6 +2,7 @@
 
 use super::{HostRig, Lab, LabError};
 use crate::bmc::{self, Addressing, BmcEmulatorSpec};
+use crate::protocol::{BmcSecret, HostSecrets, SecretKind};
 use dayzero_model::Secret;
 use std::sync::Arc;
 
@@ -30,11 +31,25 @@ impl Lab {
             identity: spec.identity.clone(),
             nic_macs: plan.nics.iter().map(|nic| nic.mac).collect(),
             firmware: plan.firmware,
+            ledger: rig.ledger.clone(),
         };
         let chassis = Arc::new(rig.machine.clone());
         let handle = bmc::start(emulator, netns, self.processes.clone(), chassis).await?;
         *rig.bmc.lock().await = Some(handle);
         Ok(())
+    }
+
+    /// What the BMCs were entrusted with, and the passwords that they hold now.
+    pub(super) fn secrets(&self) -> Result<Vec<HostSecrets>, String> {
+        let of = |rig: &HostRig| {
+            let mut secrets = rig.ledger.entries();
+            let dir = rig.machine.spec().dir.join("bmc");
+            let held = bmc::ipmi_passwords(&dir, &format!("bmc-{}", rig.plan.name))
+                .map_err(|error| format!("the accounts of the BMC of '{}': {error}", rig.plan.name))?;
+            secrets.extend(held.into_iter().map(|value| BmcSecret { kind: SecretKind::Password, value }));
+            Ok(HostSecrets { host: rig.plan.name.clone(), secrets })
+        };
+        self.hosts.iter().map(of).collect()
     }
 
     /// Exchanges a host's BMC.

@@ -2,6 +2,7 @@
 
 use super::{HostRig, Lab, LabError, LabOptions, doing, follow_power, held};
 use crate::blueprint::{Blueprint, HostPlan, InterfacePlan, NS_CONTROL, NS_EDGE, NS_QEMU, NS_SAN, PortPlan};
+use crate::bmc::Ledger;
 use crate::machine::{DiskSpec, Identity, Machine, MachineSpec, NicSpec};
 use crate::netns::{self, Netns};
 use crate::process::Processes;
@@ -274,7 +275,13 @@ impl Wiring<'_> {
             direct: options.direct.get(plan.name.as_str()).cloned(),
         };
         let machine = Machine::new(spec, processes.clone(), self.namespaces.get(NS_QEMU).cloned());
-        Ok(HostRig { plan: plan.clone(), machine, cables, bmc: tokio::sync::Mutex::default() })
+        Ok(HostRig {
+            plan: plan.clone(),
+            machine,
+            cables,
+            bmc: tokio::sync::Mutex::default(),
+            ledger: Ledger::default(),
+        })
     }
 }
 

@@ -33,6 +33,7 @@ impl Lab {
     async fn try_carry_out(self: &Arc<Self>, request: Request) -> Result<Response, String> {
         match request {
             Request::Status => return Ok(Response::Status(self.status())),
+            Request::Secrets => return Ok(Response::Secrets(self.secrets()?)),
             Request::PullCable { host, nic } => self.pull(&host, nic).await?,
             Request::Plug { host, nic } => self.plug(&host, nic).await?,
             Request::SwapCables { host, a, b } => self.swap(&host, a, b).await?,

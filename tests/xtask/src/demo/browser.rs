@@ -93,6 +93,13 @@ impl Browser {
         self.element(selector).is_ok()
     }
 
+    /// Values of the cookies that the browser would send to the open page.
+    pub fn cookies(&self) -> Result<Vec<String>> {
+        let cookies = call("GET", &self.at("/cookie"), None)?;
+        let values = cookies.as_array().context("no list of cookies")?.iter();
+        Ok(values.filter_map(|cookie| cookie["value"].as_str().map(str::to_owned)).collect())
+    }
+
     pub fn fill(&self, selector: &str, text: &str) -> Result<()> {
         let element = self.element(selector)?;
         call("POST", &self.at(&format!("/element/{element}/value")), Some(&json!({"text": text})))?;

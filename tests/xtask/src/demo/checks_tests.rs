@@ -214,6 +214,7 @@ fn good() -> Observed {
             later: "Vouched".to_owned(),
             same_page: true,
         }),
+        secrets: Vec::new(),
         left: Some(Vec::new()),
     }
 }
@@ -295,4 +296,12 @@ fn each_check_has_something_that_makes_it_false() {
         falsified.insert(*name);
     }
     assert_eq!(falsified.len(), all(&good()).len(), "a check that nothing makes false");
+}
+
+#[test]
+fn a_leak_makes_a_run_not_ok_though_every_check_holds() {
+    let mut run = super::super::report::Run::new(0, 1.0, good());
+    assert!(run.ok());
+    run.leaks = true;
+    assert!(!run.ok() && run.json()["ok"] == false);
 }

@@ -15,6 +15,7 @@ mod report;
 mod scenario;
 mod shown;
 
+use crate::secrets::{self, Hunt};
 use crate::{build, preflight};
 use anyhow::Result;
 use clap::Args;
@@ -59,25 +60,35 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let images = build::images()?;
     let build_s = began.elapsed().as_secs_f64();
 
+    let mut hunt = Hunt::begin()?;
     let mut rack = rack::Rack::raise(&images)?;
     let mut run = scenario::play(&mut rack, &images)?;
     run.build_s = build_s;
-    if args.once {
-        let rss = rack.tear_down()?;
-        run.finish(rss, &before)?;
-        let code = judge(&run, args)?;
-        return Ok(if readme(&run, args)? { code } else { ExitCode::FAILURE });
+    if !args.once {
+        run.save(&before)?;
+        report::print(&run);
+        rack.wait_for_ctrl_c()?;
     }
-    run.save(&before)?;
-    report::print(&run);
-    rack.wait_for_ctrl_c()?;
+    let known = std::mem::take(&mut run.observed.secrets);
+    hunt.before_tear_down(&mut rack, &images, known, &[secrets::ALWAYS, secrets::CONSOLE]);
     let rss = rack.tear_down()?;
     run.finish(rss, &before)?;
-    judge(&run, args)
+    let code = judge(&mut run, args, Some(hunt))?;
+    Ok(if !args.once || readme(&run, args)? { code } else { ExitCode::FAILURE })
 }
 
-fn judge(run: &report::Run, args: &DemoArgs) -> Result<ExitCode> {
+/// Prints the summary, then looks for secrets in it and in the report too. The names of the checks are fixed: a secret that
+/// lies where it does not belong is none of them, has a line of its own, and makes the run not ok.
+fn judge(run: &mut report::Run, args: &DemoArgs, hunt: Option<Hunt>) -> Result<ExitCode> {
     let real = report::print(run);
+    match hunt {
+        Some(mut hunt) => {
+            hunt.after(&serde_json::to_vec_pretty(&run.json())?);
+            run.leaks = !hunt.ok();
+            println!("secrets: {}", hunt.summary());
+        }
+        None => println!("secrets: not looked for, since the run was stopped from elsewhere (--once looks)"),
+    }
     if let Some(file) = &args.report {
         std::fs::write(file, serde_json::to_vec_pretty(&run.json())?)?;
     }
@@ -113,5 +124,5 @@ fn stop(args: &DemoArgs) -> Result<ExitCode> {
     );
     let Some((mut run, before)) = saved else { return Ok(ExitCode::SUCCESS) };
     run.finish(run.rss_mib, &before)?;
-    judge(&run, args)
+    judge(&mut run, args, None)
 }

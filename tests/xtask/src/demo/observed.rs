@@ -2,6 +2,7 @@
 
 use super::client::HostView;
 use super::shown::Shown;
+use crate::secrets::Secret;
 use crate::shell::Said;
 use dayzero_model::facts::RefusedKey;
 use dayzero_model::proof::ProofReport;
@@ -34,6 +35,8 @@ pub struct Observed {
     pub sigkill: Option<Sigkill>,
     /// The web console in a browser.
     pub web: Option<Web>,
+    /// Secrets that the run itself made or was given: the console's password and session.
+    pub secrets: Vec<Secret>,
     /// What was left after the tear-down; none = not torn down yet.
     pub left: Option<Vec<String>>,
 }

@@ -86,6 +86,12 @@ impl Rack {
         Ok(())
     }
 
+    /// Ends the control plane alone, in order: others can then open what it keeps.
+    pub fn stop_control(&mut self) -> Result<()> {
+        self.note_rss();
+        end(&mut self.serve, Duration::from_secs(20))
+    }
+
     /// Ends both, the control plane first. Its peak memory, MiB.
     pub fn tear_down(&mut self) -> Result<u64> {
         let rss = self.note_rss();

@@ -7,11 +7,11 @@ use super::progress::Progress;
 use super::rack::{self, Rack};
 use super::report::Run;
 use crate::build::Images;
-use crate::{paths, shell};
+use crate::paths;
+use crate::secrets::{self, Kind, Secret};
 use anyhow::{Context, Result, bail, ensure};
 use dayzero_model::event::What;
 use dayzero_model::vm::{Vm, VmState};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The hosts of `lab.yaml`: name, BMC protocol and address.
@@ -88,7 +88,8 @@ impl Play {
     /// The browser logs in early and stays on its page; a browser that fails costs the check, not the run.
     fn console_login(&mut self, rack: &Rack) {
         match login(rack) {
-            Ok((browser, web)) => {
+            Ok((browser, web, secrets)) => {
+                self.seen.secrets.extend(secrets);
                 self.progress.say(&format!("logged in to the web console: \"{}\"", web.title));
                 self.browser = Some(browser);
                 self.seen.web = Some(web);
@@ -416,7 +417,7 @@ fn counts(status: &Status) -> Vec<(String, usize)> {
 const PHASE: &str = r#"[data-host="host1"] [data-field="phase"]"#;
 
 /// Claims the console with the one-time code, over a certificate whose fingerprint is the printed one.
-fn login(rack: &Rack) -> Result<(Browser, Web)> {
+fn login(rack: &Rack) -> Result<(Browser, Web, Vec<Secret>)> {
     let claim = rack.ready.claim.as_deref().context("no claim code was printed")?;
     let address = rack.ready.console.trim_start_matches("https://").trim_end_matches('/').to_owned();
     let shown = browser::fingerprint(&address)?;
@@ -427,10 +428,10 @@ fn login(rack: &Rack) -> Result<(Browser, Web)> {
     );
     let browser = Browser::start()?;
     browser.open(&rack.ready.console)?;
-    let password = shell::read(Command::new("openssl").args(["rand", "-hex", "16"]))?;
+    let password = secrets::password()?;
     browser.fill("#claim-code", claim)?;
-    browser.fill("#new-password", password.trim())?;
-    browser.fill("#new-password-again", password.trim())?;
+    browser.fill("#new-password", &password)?;
+    browser.fill("#new-password-again", &password)?;
     browser.click("#login-submit")?;
     let until = Instant::now() + Duration::from_secs(20);
     while !browser.has(PHASE) {
@@ -440,5 +441,10 @@ fn login(rack: &Rack) -> Result<(Browser, Web)> {
     browser.script("window.dayzeroMark = 7; return true")?;
     let web =
         Web { title: browser.title()?, first: browser.text(PHASE)?, later: String::new(), same_page: false };
-    Ok((browser, web))
+    let mut known = vec![Secret::new(Kind::ConsolePassword, "admin", password)?];
+    for cookie in browser.cookies()?.into_iter().filter(|cookie| cookie.len() >= 16) {
+        let session = Secret::from_hex(Kind::ConsoleSession, "admin", &cookie);
+        known.push(session.or_else(|_| Secret::new(Kind::ConsoleSession, "admin", cookie))?);
+    }
+    Ok((browser, web, known))
 }

@@ -17,6 +17,7 @@ mod wrong_serial;
 
 use crate::demo::leftovers;
 use crate::demo::rack::Rack;
+use crate::secrets::{self, Hunt};
 use crate::{build, preflight};
 use anyhow::{Context, Result, ensure};
 use bench::Bench;
@@ -69,12 +70,14 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
     }
     let before = leftovers::Snapshot::take()?;
     let images = bench::own_image(build::images()?)?;
+    let mut hunt = Hunt::begin()?;
     let mut rack = Rack::raise(&images)?;
     let played = play::play(&mut rack, &images, &faults);
     if played.is_err() {
         play::diagnose();
     }
     let seconds = rack.zero.elapsed().as_secs();
+    hunt.before_tear_down(&mut rack, &images, Vec::new(), &[secrets::ALWAYS]);
     rack.tear_down()?;
     let played = played?;
     println!();
@@ -84,7 +87,9 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
     let left = leftovers::Snapshot::take()?.added_since(&before);
     ensure!(left.is_empty(), "the run left: {}", left.join("; "));
     println!("\n{} faults, each stopped its host alone and was mended; {seconds} s", faults.len());
-    Ok(ExitCode::SUCCESS)
+    hunt.after(&[]);
+    println!("secrets: {}", hunt.summary());
+    Ok(if hunt.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn chosen(only: Option<&str>) -> Result<Vec<&'static Fault>> {

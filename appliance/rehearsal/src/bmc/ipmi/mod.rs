@@ -2,6 +2,9 @@
 
 mod config;
 mod control;
+mod users;
+
+pub(crate) use users::passwords;
 
 use super::lease::write_file;
 use super::{BmcEmulatorError, Context};

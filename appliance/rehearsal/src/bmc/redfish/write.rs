@@ -3,6 +3,7 @@
 use super::auth::{self, Caller};
 use super::state::{Account, Hashed, MAX_ACCOUNTS, MAX_PASSWORD, MIN_PASSWORD, Media, ROLES};
 use super::{Answer, Service, fetch, tree};
+use crate::protocol::SecretKind;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
 
@@ -110,6 +111,7 @@ async fn open_session(service: &Service, body: &Value) -> Done {
     let (user, password) = (required(body, "UserName")?, required(body, "Password")?);
     let caller = auth::check(service, user, password).await.ok_or_else(auth::refusal)?;
     let (id, token) = service.state().open_session(caller.account);
+    service.context.spec.ledger.note(SecretKind::SessionToken, &token);
     let path = format!("{}/{id}", tree::SESSIONS);
     let value = service.read(&path).unwrap_or(Value::Null);
     let answer = Answer::of(StatusCode::CREATED, value).with(header::LOCATION, path);
@@ -176,7 +178,9 @@ async fn create_account(service: &Service, body: &Value) -> Done {
     let user = user_name(service, required(body, "UserName")?, None)?;
     let role = role(required(body, "RoleId")?)?;
     let enabled = body.get("Enabled").and_then(Value::as_bool).unwrap_or(true);
-    let password = hashed(required(body, "Password")?).await?;
+    let plain = required(body, "Password")?;
+    let password = hashed(plain).await?;
+    service.context.spec.ledger.note(SecretKind::Password, plain);
     let path = {
         let mut state = service.state();
         if state.accounts.len() >= MAX_ACCOUNTS {
@@ -193,7 +197,11 @@ async fn create_account(service: &Service, body: &Value) -> Done {
 async fn patch_account(service: &Service, id: u32, body: &Value) -> Done {
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let password = match text("Password") {
-        Some(password) => Some(hashed(password).await?),
+        Some(plain) => {
+            let password = hashed(plain).await?;
+            service.context.spec.ledger.note(SecretKind::Password, plain);
+            Some(password)
+        }
         None => None,
     };
     let user = text("UserName").map(|user| user_name(service, user, Some(id))).transpose()?;
@@ -307,10 +315,12 @@ async fn insert(service: &Service, body: &Value) -> Done {
         ));
     }
     let number = service.state().fresh();
+    service.context.spec.ledger.note(SecretKind::MediaUrl, &url);
     let file = fetch::image(&service.context, &url, number).await.map_err(|e| {
         tracing::warn!(bmc = service.context.spec.name, error = %e, "the image was not fetched");
         bad("ResourceAtUriUnauthorized", format!("The image was not fetched: {e}."))
     })?;
+    service.context.spec.ledger.note_medium(&file);
     service.context.chassis.insert_media(&file).await.map_err(|e| failed(&e))?;
     service.state().media = Some(Media { url, file });
     Ok(Answer::empty(StatusCode::NO_CONTENT))
