@@ -82,6 +82,9 @@ pub(crate) enum Command {
         /// Configuration of serve: its boot files are looked at too.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Send nothing: listen for so many seconds to each network's other DHCP servers.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+        listen_only: Option<u16>,
     },
     /// Run the virtual rack of a plan, until SIGTERM or `lab shutdown`.
     Rehearse(Rehearse),

@@ -46,13 +46,18 @@ pub(crate) async fn run(
     out: Output,
     file: &Path,
     config: Option<&Path>,
+    listen_only: Option<u16>,
 ) -> Result<(), Failure> {
     let site = plan::load(out, file)?;
     let files = config.map(config::load).transpose()?.map(|config| config.files).unwrap_or_default();
     // Ports are ours while the appliance runs.
     let serves = client.get::<Health>("/v1/health").await.is_ok();
     let (interfaces, mut shown) = interfaces(&site);
-    let how = Examination { ports: !serves, ..Examination::default() };
+    let mut how = Examination { ports: !serves, ..Examination::default() };
+    if let Some(seconds) = listen_only {
+        how.listen = std::time::Duration::from_secs(seconds.into());
+        how.ask = false;
+    }
     shown.extend(examine(&pxe(interfaces, &files), &how).await.into_iter().map(Shown::from));
     shown.sort_by_key(|finding| {
         ["fault", "warning", "good"].iter().position(|word| *word == finding.severity)

@@ -71,7 +71,9 @@ async fn ask(command: Command, client: &Client, out: Output) -> Result<(), Failu
         Command::Prove { host, without_leg } => host::prove(client, out, &host, without_leg).await,
         Command::Vm(command) => vm::run(client, out, command).await,
         Command::Store(command) => store::run(client, out, command).await,
-        Command::Doctor { plan, config } => doctor::run(client, out, &plan, config.as_deref()).await,
+        Command::Doctor { plan, config, listen_only } => {
+            doctor::run(client, out, &plan, config.as_deref(), listen_only).await
+        }
         Command::Lab(lab) => lab::run(out, lab).await,
         // Those need no client and were carried out before.
         Command::Serve { .. } | Command::Rehearse(_) | Command::Plan(_) => Ok(()),

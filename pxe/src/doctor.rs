@@ -1,7 +1,7 @@
 //! Looks before anything is served: what would be in the way of network boot here, and what to do about it.
 //!
 //! Invariants: it answers nobody and keeps nothing; the one thing that it sends is a DHCP DISCOVER in the name of a
-//! made-up client, to hear who else answers. It runs in the network namespace of its thread.
+//! made-up client, to hear who else answers, and not even that where it shall only listen. It runs in the network namespace of its thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,7 +18,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{PxeConfig, ServedInterface};
 use crate::dhcp::wire::{COOKIE, FIXED, Fields, option};
-use dayzero_model::site::NetworkRole;
+use crate::overhear::overhear;
+use dayzero_model::site::{DhcpMode, NetworkRole};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,13 +70,15 @@ pub struct Examination {
     pub space: Vec<(PathBuf, u64)>,
     /// Whether ports are tried: not while we serve on them ourselves.
     pub ports: bool,
-    /// How long to listen for other DHCP servers; zero: do not ask.
+    /// How long to listen for other DHCP servers; zero: not at all.
     pub listen: Duration,
+    /// Whether to ask them, too; else nothing is sent.
+    pub ask: bool,
 }
 
 impl Default for Examination {
     fn default() -> Self {
-        Self { space: Vec::new(), ports: true, listen: Duration::from_secs(3) }
+        Self { space: Vec::new(), ports: true, listen: Duration::from_secs(3), ask: true }
     }
 }
 
@@ -102,7 +105,7 @@ pub async fn examine(config: &PxeConfig, how: &Examination) -> Vec<Finding> {
             findings.extend(link_local(interface, &addresses));
         }
         if !how.listen.is_zero() {
-            findings.extend(others(config, interface, how.listen).await);
+            findings.extend(others(config, interface, how).await);
         }
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -253,28 +256,58 @@ fn udp(interface: &ServedInterface, address: Ipv4Addr, port: u16) -> io::Result<
     bound(interface, address, port, false).map(drop)
 }
 
-async fn others(config: &PxeConfig, interface: &ServedInterface, listen: Duration) -> Vec<Finding> {
-    match servers(config, interface, listen).await {
-        Err(error) => {
-            let found = format!("cannot ask for other DHCP servers: {error}");
-            vec![
-                Finding::new("other-dhcp", Severity::Warning, found, "stop the DHCP client on it")
-                    .on(interface),
-            ]
-        }
-        Ok(servers) if servers.is_empty() => {
-            let found = "no other DHCP server answered";
-            vec![Finding::new("other-dhcp", Severity::Good, found, "").on(interface)]
-        }
-        Ok(servers) => servers
-            .into_iter()
-            .map(|(server, offered)| {
-                let found = format!("another DHCP server, {server}, offers {offered} to a made-up client");
-                let action = "switch it off on this network, or move this network to a VLAN of its own";
-                Finding::new("other-dhcp", Severity::Fault, found, action).on(interface)
-            })
-            .collect(),
+async fn others(config: &PxeConfig, interface: &ServedInterface, how: &Examination) -> Vec<Finding> {
+    let asked =
+        async { if how.ask { servers(config, interface, how.listen).await } else { Ok(BTreeMap::new()) } };
+    let (asked, heard) = tokio::join!(asked, overhear(&interface.device, how.listen));
+    let mut seen: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for error in [asked.as_ref().err(), heard.as_ref().err()].into_iter().flatten() {
+        let found = format!("cannot look for other DHCP servers: {error}");
+        let action = "stop the DHCP client on it, and run this as root";
+        findings.push(Finding::new("other-dhcp", Severity::Warning, found, action).on(interface));
     }
+    for (server, how) in heard.unwrap_or_default() {
+        seen.insert(server, how.to_owned());
+    }
+    for (server, offered) in asked.unwrap_or_default() {
+        seen.insert(server, format!("offers {offered} to a made-up client"));
+    }
+    seen.remove(&interface.address);
+    findings.extend(judge(interface, &seen, how.ask && findings.is_empty()));
+    findings
+}
+
+/// What other servers mean depends on who is to give the addresses.
+fn judge(interface: &ServedInterface, seen: &BTreeMap<Ipv4Addr, String>, asked: bool) -> Vec<Finding> {
+    let finding = |severity, found: String, action: &str| {
+        Finding::new("other-dhcp", severity, found, action).on(interface)
+    };
+    let serves = interface.network.mode == DhcpMode::Serve;
+    if seen.is_empty() {
+        return match (serves, asked) {
+            (_, false) => vec![finding(Severity::Good, "no other DHCP server was heard of".to_owned(), "")],
+            (true, true) => vec![finding(Severity::Good, "no other DHCP server answered".to_owned(), "")],
+            (false, true) => {
+                let found =
+                    "no DHCP server answers, and the plan leaves this network's addresses to another one";
+                vec![finding(
+                    Severity::Fault,
+                    found.to_owned(),
+                    "start it, or write `dhcp: serve` in the plan",
+                )]
+            }
+        };
+    }
+    let each = |(server, how): (&Ipv4Addr, &String)| {
+        if serves {
+            let action = "switch it off on this network, move this network to a VLAN of its own, or write `dhcp: proxy` in the plan";
+            finding(Severity::Fault, format!("another DHCP server, {server}, {how}"), action)
+        } else {
+            finding(Severity::Good, format!("the network's DHCP server, {server}, {how}"), "")
+        }
+    };
+    seen.iter().map(each).collect()
 }
 
 /// Servers that answer a DISCOVER of a client that does not exist, with the address that each offers.
@@ -374,6 +407,30 @@ mod tests {
         for finding in findings {
             assert_eq!(finding.severity, Severity::Fault, "{finding:?}");
             assert!(!finding.action.is_empty() && !finding.found.is_empty(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn another_server_is_a_fault_or_what_the_plan_says() {
+        let mut interface = interface(NetworkRole::Management);
+        let seen = BTreeMap::from([(Ipv4Addr::new(10, 77, 0, 66), "offered an address".to_owned())]);
+        let none = BTreeMap::new();
+        let rows = [
+            (DhcpMode::Serve, &none, true, Severity::Good),
+            (DhcpMode::Serve, &seen, true, Severity::Fault),
+            (DhcpMode::Proxy, &seen, true, Severity::Good),
+            (DhcpMode::Proxy, &none, true, Severity::Fault),
+            (DhcpMode::Proxy, &none, false, Severity::Good),
+            (DhcpMode::Off, &seen, false, Severity::Good),
+        ];
+        for (mode, seen, asked, want) in rows {
+            interface.network.mode = mode;
+            let findings = judge(&interface, seen, asked);
+            assert_eq!(
+                findings.iter().map(|f| f.severity).collect::<Vec<_>>(),
+                [want],
+                "{mode:?} {findings:?}"
+            );
         }
     }
 

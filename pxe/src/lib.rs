@@ -1,4 +1,4 @@
-//! Network boot services: DHCPv4, router advertisement, DNS, TFTP, HTTP boot, boot scripts, and a doctor that looks before
+//! Network boot services: DHCP for IPv4 and IPv6, router advertisement, DNS, TFTP, HTTP boot, boot scripts, and a doctor that looks before
 //! they are switched on.
 //!
 //! Purpose: answer whatever powers on in the racks. Invariants: it decides no host's life: who a MAC is and what it
@@ -6,16 +6,18 @@
 //! it serves is secret; nothing from the network changes a state but DHCP leases, which are durable before they are
 //! acknowledged. One socket a service and interface, bound to the device, so that networks never mix.
 //!
-//! The parts: `dhcp` (a pure core and its sockets), `ra`, `dns`, `tftp` (over `dayzero-tftp-server`), `http`, `script`,
+//! The parts: `dhcp` and `dhcp6` (pure cores and their sockets), `ra`, `dns`, `tftp` (over `dayzero-tftp-server`), `http`, `script`,
 //! `doctor`; `server` starts them.
 
 mod config;
 pub mod dhcp;
+mod dhcp6;
 mod director;
 mod dns;
 pub mod doctor;
 pub mod http;
 mod net;
+mod overhear;
 mod ra;
 pub mod script;
 mod server;

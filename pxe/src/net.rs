@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use dayzero_model::MacAddr;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
 /// Asked of the kernel for a DHCP socket: a rack that powers on at once sends thousands of datagrams in a moment.
@@ -39,6 +39,20 @@ pub(crate) fn device_mac(device: &str) -> io::Result<MacAddr> {
         }
     }
     Err(io::Error::new(io::ErrorKind::NotFound, format!("{device} has no Ethernet address")))
+}
+
+/// The link-layer address that a packet socket is bound to, or sends to; `protocol` in network order.
+pub(crate) fn link_address(index: i32, protocol: u16, mac: [u8; 6]) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: the storage is large enough and aligned for every address family's structure.
+    let at = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    at.sll_family = libc::AF_PACKET as u16;
+    at.sll_protocol = protocol;
+    at.sll_ifindex = index;
+    at.sll_halen = 6;
+    at.sll_addr[..6].copy_from_slice(&mac);
+    // SAFETY: a `sockaddr_ll` was written, of that length.
+    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }
 
 /// A UDP socket on `port` of all addresses, on one device, that may broadcast and tells where

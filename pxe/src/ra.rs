@@ -1,9 +1,9 @@
-//! Router advertisements that say "no router, no addresses" (RFC 4861).
+//! Router advertisements that say "no router" (RFC 4861).
 //!
 //! Purpose: iPXE solicits IPv6 routers before it boots, and waits 13 seconds for an answer; this is the answer.
-//! Invariants: lifetime 0 and no prefix, so that no host ever routes by us or configures an address; flags 0, so that
-//! nobody asks for DHCPv6; at most one answer each 100 ms, however many ask. It is sent to all nodes, as RFC 4861
-//! allows.
+//! Invariants: lifetime 0, so that no host ever routes by us; nobody makes an address of his own: without a planned
+//! prefix there is none, with one it is only said to be on the link, and DHCPv6 gives the addresses (flag M); at most
+//! one answer each 100 ms, however many ask. It is sent to all nodes, as RFC 4861 allows.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,25 +17,37 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Ipv6Prefix;
 use crate::net::{device_index, device_mac};
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
+const MANAGED: u8 = 0x80;
+const OTHER: u8 = 0x40;
+const ON_LINK: u8 = 0x80;
+/// Seconds that the prefix stays on the link.
+const LIFETIME: u32 = 86_400;
 const PERIOD: Duration = Duration::from_secs(10);
 const LEAST_GAP: Duration = Duration::from_millis(100);
 
 /// The message; the kernel writes its checksum.
-fn advertisement(mac: MacAddr) -> Vec<u8> {
+fn advertisement(mac: MacAddr, prefix: Option<Ipv6Prefix>) -> Vec<u8> {
     let mut out = vec![ADVERTISEMENT, 0, 0, 0];
-    // Hop limit 64; neither managed nor other; router lifetime 0.
-    out.extend_from_slice(&[64, 0, 0, 0]);
+    // Hop limit 64; managed and other where DHCPv6 answers; router lifetime 0.
+    out.extend_from_slice(&[64, if prefix.is_some() { MANAGED | OTHER } else { 0 }, 0, 0]);
     // Reachable and retransmission times: unspecified.
     out.extend_from_slice(&[0; 8]);
     // Source link-layer address.
     out.extend_from_slice(&[1, 1]);
     out.extend_from_slice(&mac.0);
+    if let Some(prefix) = prefix {
+        // Prefix information: on the link, and not for addresses of one's own.
+        out.extend_from_slice(&[3, 4, prefix.len, ON_LINK]);
+        out.extend_from_slice(&[LIFETIME.to_be_bytes(), LIFETIME.to_be_bytes(), [0; 4]].concat());
+        out.extend_from_slice(&prefix.address.octets());
+    }
     out
 }
 
@@ -50,7 +62,7 @@ pub(crate) struct RouterAdvertiser {
 impl RouterAdvertiser {
     /// # Errors
     /// No such device, no IPv6 in the kernel, or no right to raw sockets.
-    pub(crate) fn bind(device: &str) -> io::Result<Self> {
+    pub(crate) fn bind(device: &str, prefix: Option<Ipv6Prefix>) -> io::Result<Self> {
         let index = u32::try_from(device_index(device)?).unwrap_or_default();
         let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
         socket.set_nonblocking(true)?;
@@ -61,7 +73,7 @@ impl RouterAdvertiser {
         socket.set_unicast_hops_v6(255)?;
         socket.set_multicast_loop_v6(false)?;
         only_solicitations(&socket)?;
-        let message = advertisement(device_mac(device)?);
+        let message = advertisement(device_mac(device)?, prefix);
         // SAFETY: a `Socket` owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
         let socket = unsafe { AsyncFd::register(socket) }?;
         Ok(Self { socket, index, message, device: device.to_owned() })
@@ -130,11 +142,20 @@ mod tests {
 
     #[test]
     fn says_that_there_is_no_router() {
-        let message = advertisement(MacAddr([2, 0, 0, 0, 0, 9]));
+        let message = advertisement(MacAddr([2, 0, 0, 0, 0, 9]), None);
         assert_eq!(message.len(), 24);
         assert_eq!(message[0], 134);
         assert_eq!(message[5], 0, "neither managed nor other");
         assert_eq!(message[6..8], [0, 0], "lifetime 0");
         assert_eq!(message[16..24], [1, 1, 2, 0, 0, 0, 0, 9]);
+    }
+    #[test]
+    fn a_planned_prefix_is_on_the_link_and_dhcp_gives_the_addresses() {
+        let address = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0);
+        let message = advertisement(MacAddr([2, 0, 0, 0, 0, 9]), Some(Ipv6Prefix { address, len: 64 }));
+        assert_eq!(message.len(), 56);
+        assert_eq!((message[5], &message[6..8]), (0xc0, &[0, 0][..]), "managed, and no router");
+        assert_eq!(message[24..28], [3, 4, 64, 0x80], "on the link, no addresses of one's own");
+        assert_eq!(message[40..56], address.octets());
     }
 }

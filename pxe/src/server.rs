@@ -13,10 +13,12 @@ use crate::dhcp::core::DhcpCore;
 use crate::dhcp::lease::{LeaseStore, LeaseStoreError};
 use crate::dhcp::networks::Networks;
 use crate::dhcp::serve::{DhcpServer, Parts};
+use crate::dhcp6;
 use crate::director::BootDirector;
 use crate::dns::serve::NameServer;
 use crate::dns::zone::Zone;
 use crate::http::HttpBoot;
+use crate::net::device_mac;
 use crate::ra::RouterAdvertiser;
 use crate::session::Sessions;
 use crate::tftp::Tftp;
@@ -49,6 +51,7 @@ pub enum StartError {
 /// The boot services, bound to their sockets; [`PxeServer::run`] serves.
 pub struct PxeServer {
     dhcp: Vec<DhcpServer>,
+    dhcp6: Vec<dhcp6::serve::Server>,
     advertisers: Vec<RouterAdvertiser>,
     http: Vec<HttpBoot>,
     names: Vec<NameServer>,
@@ -69,8 +72,9 @@ impl PxeServer {
         let known = leases.load().await?;
         let sessions = Sessions::default();
         let networks = Arc::new(Networks::new(&config, &known));
-        let (dhcp, advertisers, http, names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut server = Self { dhcp, advertisers, http, names, tftp: None };
+        let (dhcp, dhcp6, advertisers) = (Vec::new(), Vec::new(), Vec::new());
+        let (http, names) = (Vec::new(), Vec::new());
+        let mut server = Self { dhcp, dhcp6, advertisers, http, names, tftp: None };
         let zone = Zone::new(&config.names).map(Arc::new);
         for interface in config.interfaces.iter().filter(|i| i.network.role != NetworkRole::Storage) {
             let failed = |service| failure(service, interface);
@@ -84,6 +88,13 @@ impl PxeServer {
                 let dhcp = DhcpServer::bind(&interface.device, address, boot_server, parts);
                 server.dhcp.push(dhcp.map_err(failed("DHCP"))?);
             }
+            if serves_dhcp6(&config, interface) {
+                let mac = device_mac(&interface.device).map_err(failed("DHCPv6"))?;
+                let (told, sessions) = (Arc::clone(&director), sessions.clone());
+                let core = dhcp6::Core::new(interface, &config, mac, None, told, sessions);
+                let bound = dhcp6::serve::Server::bind(&interface.device, core, Arc::clone(&director));
+                server.dhcp6.push(bound.map_err(failed("DHCPv6"))?);
+            }
             if let Some(zone) = zone.as_ref().filter(|_| interface.names()) {
                 let address = SocketAddrV4::new(interface.address, config.ports.dns);
                 let names = NameServer::bind(&interface.device, address, Arc::clone(zone));
@@ -94,7 +105,7 @@ impl PxeServer {
             }
             let http = HttpBoot::bind(interface, &config, Arc::clone(&director), sessions.clone());
             server.http.push(http.map_err(failed("HTTP boot"))?);
-            match RouterAdvertiser::bind(&interface.device) {
+            match RouterAdvertiser::bind(&interface.device, interface.network.prefix6) {
                 Ok(advertiser) => server.advertisers.push(advertiser),
                 // Only seconds are lost without it, and a kernel without IPv6 is no fault.
                 Err(error) => tracing::warn!(%error, device = %interface.device,
@@ -111,6 +122,9 @@ impl PxeServer {
     pub async fn run(self, cancel: CancellationToken) {
         let mut tasks = JoinSet::new();
         for dhcp in self.dhcp {
+            tasks.spawn(dhcp.run(cancel.clone()));
+        }
+        for dhcp in self.dhcp6 {
             tasks.spawn(dhcp.run(cancel.clone()));
         }
         for advertiser in self.advertisers {
@@ -136,6 +150,12 @@ impl PxeServer {
 /// Where our DHCP is off, relays may still bring clients of other networks.
 fn serves_dhcp(config: &PxeConfig, interface: &ServedInterface) -> bool {
     interface.network.mode != DhcpMode::Off || !config.relayed.is_empty()
+}
+
+/// Where the plan has an IPv6 prefix, or relays of networks that have one.
+fn serves_dhcp6(config: &PxeConfig, interface: &ServedInterface) -> bool {
+    let own = interface.network.prefix6.is_some() && interface.network.mode == DhcpMode::Serve;
+    own || config.relayed.iter().any(|network| network.prefix6.is_some())
 }
 
 fn failure(service: &'static str, interface: &ServedInterface) -> impl FnOnce(io::Error) -> StartError {

@@ -110,10 +110,17 @@ impl BootDirector for Director {
 
     fn event(&self, event: PxeEvent) {
         let at = self.control.now();
-        let PxeEvent { mac, host, boot, what, .. } = event.clone();
-        self.control.timeline.record(Event { at, host, mac, boot, what });
         if telling(&event) {
-            self.note(Note::Event(Box::new(event)));
+            self.note(Note::Event(Box::new(event.clone())));
+        }
+        let PxeEvent { mac, host, boot, what, .. } = event;
+        // VMs and strangers come by the thousand: what went well with them is not worth a write each.
+        let fleeting = host.is_none() && matches!(what, What::DhcpIn { .. } | What::DhcpOut { .. });
+        let event = Event { at, host, mac, boot, what };
+        if fleeting {
+            self.control.timeline.observe(event);
+        } else {
+            self.control.timeline.record(event);
         }
     }
 }

@@ -4,7 +4,7 @@ use dayzero_model::event::{Event, What};
 use dayzero_model::ids::{HostName, MacAddr};
 use dayzero_model::units::Timestamp;
 use dayzero_store::{Ordered, Pair, Store, StoreError, Table};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
@@ -29,19 +29,70 @@ const BATCH_SIZE: usize = 256;
 /// Events that a slow watcher may lag behind.
 const FEED: usize = 1024;
 
-struct Ring {
-    events: VecDeque<(u64, Event)>,
-    is_mac: bool,
+/// Whom an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Subject {
+    Host(HostName),
+    Mac(MacAddr),
+    /// The site as a whole.
+    Site,
+}
+
+impl Subject {
+    /// Host where known, else MAC; events without either are the appliance's own and only fed to watchers.
+    fn of(event: &Event) -> Option<Self> {
+        match (&event.host, event.mac) {
+            (Some(host), _) => Some(Subject::Host(host.clone())),
+            (None, Some(mac)) => Some(Subject::Mac(mac)),
+            (None, None) if matches!(event.what, What::Person { .. } | What::Rack { .. }) => {
+                Some(Subject::Site)
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn key(&self) -> String {
+        match self {
+            Subject::Host(host) => host.to_string(),
+            Subject::Mac(mac) => mac.to_string(),
+            Subject::Site => SITE.to_owned(),
+        }
+    }
+
+    fn of_key(key: &str) -> Option<Self> {
+        if key == SITE {
+            return Some(Subject::Site);
+        }
+        let mac = || key.parse().map(Subject::Mac).ok();
+        key.parse().map(Subject::Host).ok().filter(|_| !key.contains(':')).or_else(mac)
+    }
+
+    fn is_mac(&self) -> bool {
+        matches!(self, Subject::Mac(_))
+    }
+}
+
+/// No host's name: it has a dot.
+const SITE: &str = "site.";
+
+/// One event of a ring.
+struct Kept {
+    number: u64,
+    event: Event,
+    /// The store has it, or will.
+    stored: bool,
 }
 
 #[derive(Default)]
 struct Rings {
-    subjects: HashMap<String, Ring>,
+    subjects: HashMap<Subject, VecDeque<Kept>>,
+    /// Subjects by the number of their newest event, MACs apart from the others.
+    order: [BTreeSet<(u64, Subject)>; 2],
     next: u64,
-    waiting: VecDeque<(String, u64, Event)>,
+    waiting: VecDeque<(Subject, u64, Event)>,
     dropped: u64,
     /// Numbers to delete from the store.
-    gone: Vec<(String, u64)>,
+    gone: VecDeque<(Subject, u64)>,
 }
 
 struct Inner {
@@ -67,7 +118,9 @@ impl Timeline {
         for entry in store.scan(&EVENTS, "")? {
             let (Pair(subject, Ordered(number)), event) = (entry.key, entry.value);
             rings.next = rings.next.max(number + 1);
-            rings.push(subject, number, event);
+            if let Some(subject) = Subject::of_key(&subject) {
+                rings.push(subject, Kept { number, event, stored: true });
+            }
         }
         let (feed, _) = broadcast::channel(FEED);
         Ok(Self {
@@ -82,39 +135,54 @@ impl Timeline {
 
     /// Records an event: at once in memory, soon in the store.
     pub fn record(&self, event: Event) {
+        self.keep(event, true);
+    }
+
+    /// Records an event in memory alone: of what comes by the thousand, and matters while it is new.
+    pub fn observe(&self, event: Event) {
+        self.keep(event, false);
+    }
+
+    fn keep(&self, event: Event, stored: bool) {
         tracing::debug!(event = %crate::text::line(&event), "timeline");
-        let Some(subject) = subject(&event) else { return };
+        let Some(subject) = Subject::of(&event) else { return };
+        let told = (self.inner.feed.receiver_count() > 0).then(|| event.clone());
         {
             let mut rings = self.rings();
             let number = rings.next;
             rings.next += 1;
-            rings.push(subject.clone(), number, event.clone());
-            if rings.waiting.len() >= QUEUE {
-                rings.waiting.pop_front();
-                rings.dropped += 1;
+            if stored {
+                if rings.waiting.len() >= QUEUE {
+                    rings.waiting.pop_front();
+                    rings.dropped += 1;
+                }
+                rings.waiting.push_back((subject.clone(), number, event.clone()));
             }
-            rings.waiting.push_back((subject, number, event.clone()));
+            rings.push(subject, Kept { number, event, stored });
         }
-        // No receiver is no error.
-        let _ = self.inner.feed.send(event);
-        self.inner.work.notify_one();
+        if let Some(event) = told {
+            // A receiver that has gone meanwhile is no error.
+            let _ = self.inner.feed.send(event);
+        }
+        if stored {
+            self.inner.work.notify_one();
+        }
     }
 
     /// Events of a host since a moment, oldest first.
     pub fn of_host(&self, host: &HostName, since: Timestamp) -> Vec<Event> {
-        self.query(host.as_str(), since)
+        self.query(&Subject::Host(host.clone()), since)
     }
 
     /// Events of a MAC that belongs to no host, since a moment, oldest first.
     pub fn of_mac(&self, mac: MacAddr, since: Timestamp) -> Vec<Event> {
-        self.query(&mac.to_string(), since)
+        self.query(&Subject::Mac(mac), since)
     }
 
-    fn query(&self, subject: &str, since: Timestamp) -> Vec<Event> {
+    fn query(&self, subject: &Subject, since: Timestamp) -> Vec<Event> {
         let rings = self.rings();
-        let ring = rings.subjects.get(subject);
-        let events = ring.into_iter().flat_map(|ring| &ring.events);
-        events.map(|(_, event)| event).filter(|event| event.at >= since).cloned().collect()
+        let events = rings.subjects.get(subject).into_iter().flatten();
+        events.map(|kept| &kept.event).filter(|event| event.at >= since).cloned().collect()
     }
 
     /// Events from now on.
@@ -148,8 +216,8 @@ impl Timeline {
                 let count = rings.waiting.len().min(BATCH_SIZE);
                 let batch: Vec<_> = rings.waiting.drain(..count).collect();
                 // What is deleted may still wait to be written: deletions go with the last batch.
-                let gone =
-                    if rings.waiting.is_empty() { std::mem::take(&mut rings.gone) } else { Vec::new() };
+                let count = if rings.waiting.is_empty() { rings.gone.len().min(BATCH_SIZE) } else { 0 };
+                let gone: Vec<_> = rings.gone.drain(..count).collect();
                 (batch, gone, std::mem::take(&mut rings.dropped))
             };
             if dropped > 0 {
@@ -165,13 +233,17 @@ impl Timeline {
         }
     }
 
-    async fn store(&self, batch: &[(String, u64, Event)], gone: &[(String, u64)]) -> Result<(), StoreError> {
+    async fn store(
+        &self,
+        batch: &[(Subject, u64, Event)],
+        gone: &[(Subject, u64)],
+    ) -> Result<(), StoreError> {
         let mut tx = self.inner.store.tx();
         for (subject, number, event) in batch {
-            tx.put(&EVENTS, &Pair(subject.clone(), Ordered(*number)), event)?;
+            tx.put(&EVENTS, &Pair(subject.key(), Ordered(*number)), event)?;
         }
         for (subject, number) in gone {
-            tx.delete(&EVENTS, &Pair(subject.clone(), Ordered(*number)))?;
+            tx.delete(&EVENTS, &Pair(subject.key(), Ordered(*number)))?;
         }
         tx.commit().await.map(|_| ())
     }
@@ -181,49 +253,37 @@ impl Timeline {
     }
 }
 
-/// Host where known, else MAC; events without either are the appliance's own and only fed to watchers.
-fn subject(event: &Event) -> Option<String> {
-    match (&event.host, event.mac) {
-        (Some(host), _) => Some(host.to_string()),
-        (None, Some(mac)) => Some(mac.to_string()),
-        (None, None) if matches!(event.what, What::Person { .. } | What::Rack { .. }) => {
-            Some("site.".to_owned())
-        }
-        (None, None) => None,
-    }
-}
-
 impl Rings {
-    fn push(&mut self, subject: String, number: u64, event: Event) {
+    fn push(&mut self, subject: Subject, kept: Kept) {
+        let is_mac = subject.is_mac();
+        let (newest, keep) = (kept.number, if is_mac { KEEP_MAC } else { KEEP_HOST });
         if !self.subjects.contains_key(&subject) {
-            self.make_room(subject.contains(':'));
+            self.make_room(is_mac);
         }
-        let is_mac = subject.contains(':');
-        let ring =
-            self.subjects.entry(subject.clone()).or_insert_with(|| Ring { events: VecDeque::new(), is_mac });
-        ring.events.push_back((number, event));
-        let keep = if ring.is_mac { KEEP_MAC } else { KEEP_HOST };
-        while ring.events.len() > keep {
-            if let Some((number, _)) = ring.events.pop_front() {
-                self.gone.push((subject.clone(), number));
+        let ring = self.subjects.entry(subject.clone()).or_default();
+        let order = &mut self.order[usize::from(is_mac)];
+        if let Some(before) = ring.back() {
+            order.remove(&(before.number, subject.clone()));
+        }
+        order.insert((newest, subject.clone()));
+        ring.push_back(kept);
+        while ring.len() > keep {
+            if let Some(old) = ring.pop_front().filter(|old| old.stored) {
+                self.gone.push_back((subject.clone(), old.number));
             }
         }
     }
 
+    /// The subject that was silent longest goes, of those of its kind.
     fn make_room(&mut self, for_mac: bool) {
-        let macs = self.subjects.values().filter(|ring| ring.is_mac).count();
-        let full = if for_mac { macs >= MACS } else { self.subjects.len() >= SUBJECTS };
-        if !full {
+        let order = &mut self.order[usize::from(for_mac)];
+        if order.len() < if for_mac { MACS } else { SUBJECTS - MACS } {
             return;
         }
-        let last = |ring: &Ring| ring.events.back().map_or(0, |(number, _)| *number);
-        let silent = self.subjects.iter().filter(|(_, ring)| ring.is_mac == for_mac);
-        let Some(name) = silent.min_by_key(|(_, ring)| last(ring)).map(|(name, _)| name.clone()) else {
-            return;
-        };
-        if let Some(ring) = self.subjects.remove(&name) {
-            self.gone.extend(ring.events.into_iter().map(|(number, _)| (name.clone(), number)));
-        }
+        let Some((_, subject)) = order.pop_first() else { return };
+        let ring = self.subjects.remove(&subject).unwrap_or_default();
+        let stored = ring.into_iter().filter(|kept| kept.stored);
+        self.gone.extend(stored.map(|kept| (subject.clone(), kept.number)));
     }
 }
 
@@ -274,5 +334,38 @@ mod tests {
         assert!(timeline.rings().subjects.len() <= MACS + 1);
         timeline.flush().await;
         assert!(store.count(&EVENTS, "").unwrap() <= MACS + 1);
+        assert!(timeline.rings().gone.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_only_observed_is_in_memory_and_never_in_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), dayzero_store::Options::default()).unwrap();
+        let timeline = Timeline::open(&store).unwrap();
+        for i in 0..20_000_u64 {
+            let [.., a, b] = i.to_be_bytes();
+            timeline.observe(event(i, None, Some([2, 0, 0, 0, a, b])));
+        }
+        assert_eq!(timeline.of_mac(MacAddr([2, 0, 0, 0, 0x4e, 0x1f]), Timestamp(0)).len(), 1);
+        assert!(timeline.rings().gone.is_empty() && timeline.rings().waiting.is_empty());
+        timeline.flush().await;
+        assert_eq!(store.count(&EVENTS, "").unwrap(), 0);
+    }
+
+    /// Deletions come in batches too: a storm's would not fit into one transaction.
+    #[tokio::test]
+    async fn a_storm_of_recorded_macs_leaves_the_store_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), dayzero_store::Options::default()).unwrap();
+        let timeline = Timeline::open(&store).unwrap();
+        for round in 0..4_u64 {
+            for i in 0..6_000_u64 {
+                let [.., a, b] = (round * 6_000 + i).to_be_bytes();
+                timeline.record(event(i, None, Some([2, 0, 0, 0, a, b])));
+            }
+            timeline.flush().await;
+        }
+        assert!(store.count(&EVENTS, "").unwrap() <= MACS);
+        assert_eq!(Timeline::open(&store).unwrap().rings().subjects.len(), MACS);
     }
 }

@@ -12,11 +12,11 @@ use std::net::Ipv4Addr;
 
 use dayzero_model::{MacAddr, Millis, Timestamp};
 use nix::libc;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::net::{device_index, device_mac};
+use crate::net::{device_index, device_mac, link_address};
 
 /// Probes a second.
 const PER_SECOND: usize = 500;
@@ -124,16 +124,7 @@ impl Arp {
 }
 
 fn link(index: i32, mac: [u8; 6]) -> SockAddr {
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: the storage is large enough and aligned for every address family's structure.
-    let at = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    at.sll_family = libc::AF_PACKET as u16;
-    at.sll_protocol = (libc::ETH_P_ARP as u16).to_be();
-    at.sll_ifindex = index;
-    at.sll_halen = 6;
-    at.sll_addr[..6].copy_from_slice(&mac);
-    // SAFETY: a `sockaddr_ll` was written, of that length.
-    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
+    link_address(index, (libc::ETH_P_ARP as u16).to_be(), mac)
 }
 
 fn probe(own: MacAddr, address: Ipv4Addr) -> [u8; LENGTH] {

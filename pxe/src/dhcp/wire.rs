@@ -432,7 +432,8 @@ fn check_lengths(options: &Fields) -> Result<(), BadDatagram> {
     Ok(())
 }
 
-fn arch(code: u16) -> Arch {
+/// An architecture code of IANA's registry.
+pub(crate) fn arch(code: u16) -> Arch {
     match code {
         0 => Arch::Bios,
         6 => Arch::UefiX86,

@@ -7,7 +7,10 @@ use dayzero_model::MacAddr;
 use dayzero_model::boot::{BootAction, Client};
 use dayzero_model::event::What;
 use dayzero_model::site::{AddressRange, DhcpMode, NetworkRole};
-use dayzero_pxe::{Ipv4Prefix, LeasePool, NameZone, PxeConfig, PxeEvent, ServedNetwork};
+use dayzero_pxe::doctor::{Examination, Severity, examine};
+use dayzero_pxe::{
+    Ipv4Prefix, Ipv6Prefix, LeasePool, NameZone, PxeConfig, PxeEvent, ServedInterface, ServedNetwork,
+};
 
 use crate::clients::{sent, udhcpc};
 use crate::machine::{Firmware, Machine};
@@ -281,4 +284,119 @@ fn dig_finds_the_plans_names_and_no_others() {
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
         assert!(said.contains(want), "{question}: {said}");
     }
+}
+
+/// fd77::/64 on the management network; host1 is fd77::10.77.0.21 there.
+fn with_ipv6(config: &mut PxeConfig) {
+    let address = "fd77::".parse().unwrap();
+    config.interfaces[0].network.prefix6 = Some(Ipv6Prefix { address, len: 64 });
+}
+
+#[test]
+#[ignore = "needs root, isc-dhcp-client, systemd"]
+fn dhclient_and_networkd_get_their_ipv6_address() {
+    let rack = Rack::tuned(&[], with_ipv6);
+    let far = Ipv4Addr::new(10, 77, 0, 21);
+    rack.director.clients.lock().unwrap().insert(MAC, host(far, false));
+    rack.become_client("mgmt", MAC);
+    let ns = &rack.client;
+    must(&format!(
+        "for i in $(seq 100); do ip -n {ns} -6 addr show dev mgmt scope link | grep -q tentative || break; sleep 0.1; done"
+    ));
+    let script = "#!/bin/sh\necho \"$reason $new_ip6_address\"\nexit 0\n";
+    std::fs::write(rack.dir.path().join("six.sh"), script).unwrap();
+    must(&format!("chmod 755 {}/six.sh", rack.dir.path().display()));
+    let mut dhclient = rack.daemon("dhclient -6 -1 -d -D LL -lf $PWD/l6 -pf $PWD/p6 -sf $PWD/six.sh mgmt");
+    dhclient.says("BOUND6 fd77::a4d:15");
+    drop(dhclient);
+    rack.director.wait("REPLY", SOON, sent("REPLY"));
+
+    rack.become_client("mgmt", MAC);
+    let network = "[Match]\\nName=mgmt\\n[Network]\\nDHCP=ipv6\\nIPv6AcceptRA=yes\\n[DHCPv6]\\nDUIDType=link-layer\\nUseHostname=no\\n";
+    let script = format!(
+        "mount -t tmpfs none /run\n\
+        mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp\n\
+        chown -R systemd-network: /run/systemd/netif\n\
+        printf '{network}' > /run/systemd/network/10.network\n\
+        mount -o remount,ro /sys\n\
+        exec env SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console /lib/systemd/systemd-networkd\n"
+    );
+    std::fs::write(rack.dir.path().join("six-networkd.sh"), script).unwrap();
+    let mut networkd = rack.daemon("unshare -m sh six-networkd.sh");
+    // It asks because our router advertisement says that addresses are managed.
+    networkd.says("fd77::a4d:15/128");
+}
+
+#[test]
+#[ignore = "needs root, isc-dhcp-relay, isc-dhcp-client"]
+fn ipv6_clients_come_by_iscs_relay() {
+    let rack = Rack::tuned(&[], |config| {
+        with_ipv6(config);
+        far_network(config);
+        let address = "fd77:0:0:8::".parse().unwrap();
+        config.relayed[0].prefix6 = Some(Ipv6Prefix { address, len: 64 });
+    });
+    let (near, namespace) = (&rack.client, format!("{}-far", rack.client));
+    must(&format!(
+        "ip netns add {namespace}; ip -n {namespace} link set lo up
+         ip -n {near} link add far0 type veth peer name eth0 netns {namespace}
+         ip -n {near} addr add fd77:0:0:8::a58:1/64 dev far0 nodad; ip -n {near} link set far0 up
+         ip -n {near} addr add fd77::a4d:58/64 dev mgmt nodad
+         ip -n {} addr add fd77::a4d:2/64 dev mgmt0 nodad
+         ip -n {} -6 route add fd77:0:0:8::/64 via fd77::a4d:58
+         ip -n {namespace} link set eth0 address {MAC}; ip -n {namespace} link set eth0 up
+         for i in $(seq 100); do ip -n {namespace} -6 addr show dev eth0 scope link | grep -q tentative || break; sleep 0.1; done",
+        rack.server, rack.server
+    ));
+    let pdu = Client::Fixed { name: "pdu1".parse().unwrap(), address: Ipv4Addr::new(10, 88, 0, 201) };
+    rack.director.clients.lock().unwrap().insert(MAC, pdu);
+    let mut relay = rack.daemon("dhcrelay -6 -d -l far0 -u fd77::a4d:2%mgmt");
+    relay.says("Sending on");
+    let script = "#!/bin/sh\necho \"$reason $new_ip6_address\"\nexit 0\n";
+    std::fs::write(rack.dir.path().join("six.sh"), script).unwrap();
+    must(&format!("chmod 755 {}/six.sh", rack.dir.path().display()));
+    let client = format!(
+        "ip netns exec {namespace} dhclient -6 -1 -d -D LL -lf $PWD/l6 -pf $PWD/p6 -sf $PWD/six.sh eth0"
+    );
+    let mut dhclient = rack.daemon(&client);
+    dhclient.says("BOUND6 fd77:0:0:8::a58:c9");
+    drop(dhclient);
+    must(&format!("ip netns del {namespace}"));
+}
+
+#[test]
+#[ignore = "needs root, dnsmasq-base, isc-dhcp-client"]
+fn the_doctor_hears_another_server_without_a_word() {
+    let rack = Rack::tuned(&[], |config| config.interfaces[0].network.mode = DhcpMode::Off);
+    let _other = other_server(&rack, "dnsmasq");
+    let ns = &rack.client;
+    must(&format!(
+        "ip -n {ns} link add mv0 link mgmt type macvlan mode bridge; ip -n {ns} link set mv0 address {MAC} up"
+    ));
+    let path = format!("/var/run/netns/{}", rack.server);
+    let doctor = std::thread::spawn(move || {
+        let namespace = std::fs::File::open(path).unwrap();
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let prefix = Ipv4Prefix { address: SERVER, len: 24 };
+        let network = ServedNetwork::new("mgmt".parse().unwrap(), NetworkRole::Bmc, prefix);
+        let interface = ServedInterface { device: "mgmt0".into(), address: SERVER, network };
+        let config = PxeConfig { interfaces: vec![interface], ..PxeConfig::default() };
+        let how = Examination {
+            listen: Duration::from_secs(4),
+            ask: false,
+            ports: false,
+            ..Examination::default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(examine(&config, &how))
+    });
+    // Somebody's DHCP client, some time while it listens: its choice is broadcast.
+    while !doctor.is_finished() {
+        let (ok, said) = udhcpc(&rack, "mv0", "");
+        assert!(ok, "{said}");
+    }
+    let findings = doctor.join().unwrap();
+    let other = findings.iter().find(|f| f.check == "other-dhcp").expect("a finding");
+    assert!(other.severity == Severity::Fault && other.found.contains("10.77.0.66"), "{findings:?}");
+    assert_eq!(rack.director.count(|_| true), 0, "ours was off, and nobody made up a client");
 }

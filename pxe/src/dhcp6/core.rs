@@ -1,0 +1,297 @@
+//! A DHCPv6 message and a time in; an answer and events out.
+//!
+//! Invariants: who is answered is what DHCPv4's decision says, of the same plan; a message for another server is not answered; a
+//! client is told the address that the plan gives it, and that any other is over.
+
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::sync::Arc;
+
+use dayzero_model::boot::Client;
+use dayzero_model::event::What;
+use dayzero_model::{MacAddr, Timestamp};
+
+use super::wire::{Kind, Message, Options, encode, option, status};
+use crate::config::{Loaders, PxeConfig, ServedInterface, ServedNetwork};
+use crate::dhcp::decide::{Answer, Asking, Boot, Silence, Step, decide, identity};
+use crate::director::{BootDirector, PxeEvent, SeenClient};
+use crate::session::Sessions;
+
+/// No address for this association.
+const NO_ADDRESS: u16 = 2;
+/// EDK2's enterprise number for its own vendor class; IANA gives 343 to Intel.
+const INTEL: [u8; 4] = 343u32.to_be_bytes();
+
+/// What a message led to.
+#[derive(Debug, Default)]
+pub(crate) struct Handled {
+    pub(crate) reply: Option<Vec<u8>>,
+    pub(crate) events: Vec<PxeEvent>,
+}
+
+/// The server of one interface.
+pub(crate) struct Core {
+    interface: ServedInterface,
+    networks: Vec<ServedNetwork>,
+    loaders: Loaders,
+    duid: Vec<u8>,
+    valid: u32,
+    /// Where HTTP boot answers by IPv6.
+    http: Option<SocketAddrV6>,
+    director: Arc<dyn BootDirector>,
+    sessions: Sessions,
+}
+
+/// A message that is being answered.
+struct Turn<'a> {
+    message: &'a Message,
+    network: &'a ServedNetwork,
+    mac: Option<MacAddr>,
+    client: &'a Client,
+    seen: &'a SeenClient,
+    now: Timestamp,
+}
+
+impl Core {
+    pub(crate) fn new(
+        interface: &ServedInterface,
+        config: &PxeConfig,
+        mac: MacAddr,
+        http: Option<SocketAddrV6>,
+        director: Arc<dyn BootDirector>,
+        sessions: Sessions,
+    ) -> Self {
+        // DUID-LL of Ethernet: the same after a restart, without being stored.
+        let mut duid = vec![0, 3, 0, 1];
+        duid.extend_from_slice(&mac.0);
+        Self {
+            interface: interface.clone(),
+            networks: config.networks().filter(|network| network.prefix6.is_some()).cloned().collect(),
+            loaders: config.loaders.clone(),
+            duid,
+            valid: config.times.reserved,
+            http,
+            director,
+            sessions,
+        }
+    }
+
+    /// Handles one message from `from`.
+    pub(crate) fn handle(&self, message: &Message, from: Ipv6Addr, now: Timestamp) -> Handled {
+        let mut handled = Handled::default();
+        let network = self.network(message);
+        let name = network.as_ref().map_or(&self.interface.network.name, |network| &network.name);
+        let mac = message.mac(from);
+        let wants_boot = message.wants_boot();
+        let seen = SeenClient {
+            mac: mac.unwrap_or(MacAddr([0; 6])),
+            network: name.clone(),
+            wants_boot: wants_boot && mac.is_some(),
+            arch: message.arch.filter(|_| wants_boot),
+            uuid: uuid(&message.client),
+            vendor_class: message.vendor_class.clone(),
+            client_id: None,
+            duid: Some(message.client.clone()),
+            circuit: None,
+        };
+        let client = self.director.client(&seen);
+        let what = What::DhcpIn {
+            kind: message.kind.word().to_owned(),
+            interface: self.interface.device.clone(),
+            arch: seen.arch,
+            ipxe: message.ipxe,
+            uuid: seen.uuid.clone(),
+            vendor_class: seen.vendor_class.clone(),
+        };
+        self.tell(mac, &client, what, &mut handled);
+        match network {
+            Ok(network) => {
+                let turn = Turn { message, network, mac, client: &client, seen: &seen, now };
+                self.answer(&turn, &mut handled);
+            }
+            Err(reason) => self.tell(mac, &client, What::DhcpIgnored { reason }, &mut handled),
+        }
+        handled
+    }
+
+    /// The network that a client is on: our interface's, or the one that its first relay stands for.
+    fn network(&self, message: &Message) -> Result<&ServedNetwork, String> {
+        let Some(relay) = message.relays.last() else {
+            let own = self.networks.iter().find(|network| network.name == self.interface.network.name);
+            return own.ok_or_else(|| "this network has no IPv6 prefix in the plan".to_owned());
+        };
+        let link = relay.link;
+        let of = self.networks.iter().find(|network| network.prefix6.is_some_and(|p| p.covers(link)));
+        let Some(network) = of else {
+            return Err(format!("came by relay {link}, which is of no network of the plan"));
+        };
+        let listed = network.prefix6.is_some_and(|p| network.relays.iter().any(|relay| p.of(*relay) == link));
+        if !listed {
+            return Err(format!(
+                "came by relay {link}, which the plan does not list for network {}",
+                network.name
+            ));
+        }
+        Ok(network)
+    }
+
+    fn answer(&self, turn: &Turn<'_>, handled: &mut Handled) {
+        let Turn { message, network, mac, client, .. } = *turn;
+        let to_us = message.server.as_ref().map(|server| *server == self.duid);
+        let fits = match message.kind {
+            Kind::Solicit | Kind::Confirm | Kind::Rebind => to_us.is_none(),
+            Kind::Inform => to_us != Some(false),
+            _ => to_us == Some(true),
+        };
+        if !fits {
+            return;
+        }
+        let (boot, address) = match self.decide(turn) {
+            Answer::Offer(address, boot) => (boot, address),
+            Answer::Silent(silence) => {
+                let reason = silence.reason().filter(|_| silence != Silence::Expected);
+                if let Some(reason) = reason {
+                    self.tell(mac, client, What::DhcpIgnored { reason }, handled);
+                }
+                return;
+            }
+            _ => {
+                let reason = "no reservation, and there are no pools by IPv6".to_owned();
+                self.tell(mac, client, What::DhcpIgnored { reason }, handled);
+                return;
+            }
+        };
+        let Some(address6) = network.prefix6.map(|prefix| prefix.of(address)) else { return };
+        let mut options = Options::default();
+        let mut given = None;
+        let kind = match message.kind {
+            Kind::Solicit if message.rapid => {
+                options.raw(option::RAPID_COMMIT, &[]);
+                Kind::Reply
+            }
+            Kind::Solicit => Kind::Advertise,
+            _ => Kind::Reply,
+        };
+        match message.kind {
+            Kind::Solicit | Kind::Request | Kind::Renew | Kind::Rebind => {
+                self.associate(message, address6, &mut options);
+                given = Some(address);
+            }
+            Kind::Confirm => {
+                let prefix = network.prefix6;
+                let all = message.associations.iter().flat_map(|one| &one.addresses);
+                let here = all.clone().all(|one| prefix.is_some_and(|prefix| prefix.covers(*one)));
+                if all.count() == 0 {
+                    return;
+                }
+                let code = if here { status::SUCCESS } else { status::NOT_ON_LINK };
+                options.status(code, "");
+            }
+            Kind::Decline => {
+                let reason = format!(
+                    "declines {address6}: somebody else answers there; find the other machine, or fix the plan"
+                );
+                self.tell(mac, client, What::DhcpIgnored { reason }, handled);
+                options.status(status::SUCCESS, "");
+            }
+            _ => {
+                options.status(status::SUCCESS, "");
+            }
+        }
+        let file = self.boot(message, &boot, mac, &mut options);
+        handled.reply = Some(encode(kind, message, &self.duid, &options));
+        let what = What::DhcpOut { kind: kind.word().to_owned(), address: given, file };
+        self.tell(mac, client, what, handled);
+    }
+
+    /// Who gets an answer is DHCPv4's decision.
+    fn decide(&self, turn: &Turn<'_>) -> Answer {
+        let Turn { message, network, mac, client, seen, now } = *turn;
+        let planned = match client {
+            Client::Host { uuid, .. } => uuid.as_deref(),
+            _ => None,
+        };
+        let stage = match mac {
+            Some(mac) if message.kind == Kind::Solicit && *client != Client::Unknown => {
+                self.sessions.discover(mac, message.ipxe, now)
+            }
+            Some(mac) => self.sessions.stage(mac),
+            None => Default::default(),
+        };
+        let asking = Asking {
+            step: Step::Discover(None),
+            role: network.role,
+            prefix: network.prefix,
+            mode: network.mode,
+            pool: None,
+            wants_boot: message.wants_boot(),
+            ipxe: message.ipxe,
+            http: message.is_http(),
+            arch: message.arch,
+            identity: identity(seen.uuid.as_deref(), planned),
+            stage,
+            loaders: &self.loaders,
+        };
+        decide(client, &asking)
+    }
+
+    /// The address for the first association; any other address is over, any other association gets none.
+    fn associate(&self, message: &Message, address: Ipv6Addr, options: &mut Options) {
+        for (i, one) in message.associations.iter().enumerate() {
+            if i > 0 {
+                options.refused(one.id, NO_ADDRESS);
+                continue;
+            }
+            let mut list = vec![(address, self.valid)];
+            list.extend(one.addresses.iter().filter(|old| **old != address).map(|old| (*old, 0)));
+            options.association(one.id, self.valid, &list);
+        }
+    }
+
+    /// The boot file's URL, where we serve it by IPv6.
+    fn boot(
+        &self,
+        message: &Message,
+        boot: &Boot,
+        mac: Option<MacAddr>,
+        options: &mut Options,
+    ) -> Option<String> {
+        let (http, mac) = (self.http?, mac?);
+        let url = match boot {
+            Boot::HttpLoader(name) => {
+                let mut class = INTEL.to_vec();
+                class.extend_from_slice(&10u16.to_be_bytes());
+                class.extend_from_slice(b"HTTPClient");
+                options.raw(option::VENDOR_CLASS, &class);
+                format!("http://[{}]:{}/boot/file/{name}", http.ip(), http.port())
+            }
+            Boot::Script if message.ipxe => {
+                format!("http://[{}]:{}/boot/script?mac={mac}", http.ip(), http.port())
+            }
+            _ => return None,
+        };
+        options.raw(option::BOOT_FILE, url.as_bytes());
+        Some(url)
+    }
+
+    fn tell(&self, mac: Option<MacAddr>, client: &Client, what: What, handled: &mut Handled) {
+        let (host, boot) = match client {
+            Client::Bmc { host, .. } => (Some(host.clone()), None),
+            Client::Host { host, window, .. } => (Some(host.clone()), window.as_ref().map(|w| w.boot)),
+            Client::Fixed { .. } | Client::Vm { .. } | Client::Unknown => (None, None),
+        };
+        let interface = self.interface.device.clone();
+        handled.events.push(PxeEvent { interface, mac, host, boot, what });
+    }
+}
+
+/// DUID-UUID (RFC 6355) as text: firmware takes its SMBIOS UUID.
+fn uuid(duid: &[u8]) -> Option<String> {
+    let [0, 4, u @ ..] = duid else { return None };
+    let u: &[u8; 16] = u.try_into().ok()?;
+    let hex = |part: &[u8]| part.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    Some([&u[..4], &u[4..6], &u[6..8], &u[8..10], &u[10..]].map(hex).join("-"))
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

@@ -1,0 +1,184 @@
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use dayzero_model::boot::{BootAction, BootWindow};
+use dayzero_model::site::NetworkRole;
+use dayzero_model::{BootId, HostName};
+
+use super::super::wire::tests::{LINK_LOCAL, MAC, message, relayed};
+use super::*;
+use crate::config::tests::{config, interface};
+use crate::config::{Ipv4Prefix, Ipv6Prefix};
+use crate::director::ScriptQuery;
+
+struct Fixed(Mutex<Client>);
+
+impl BootDirector for Fixed {
+    fn client(&self, _: &SeenClient) -> Client {
+        self.0.lock().unwrap().clone()
+    }
+    fn boot_script(&self, _: &ScriptQuery) -> BootAction {
+        BootAction::Refuse
+    }
+    fn event(&self, _: PxeEvent) {}
+}
+
+const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+const SERVER: &[u8] = &[0, 3, 0, 1, 2, 0, 0, 0, 0, 2];
+const CLIENT: &[u8] = &[0, 4, 0x00, 0x11, 0x22, 0x33, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+fn prefix(third: u16) -> Option<Ipv6Prefix> {
+    Some(Ipv6Prefix { address: Ipv6Addr::new(0xfd77, 0, third, 0, 0, 0, 0, 0), len: 64 })
+}
+
+/// fd77::10.77.0.11
+const A6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x0a4d, 11);
+
+fn host(window: bool) -> Client {
+    let host: HostName = "host1".parse().unwrap();
+    let window = window.then(|| BootWindow { boot: BootId(7), host: host.clone() });
+    Client::Host { host, address: Ipv4Addr::new(10, 77, 0, 11), window, uuid: None }
+}
+
+fn core(client: Client) -> Core {
+    let mut mgmt = interface(NetworkRole::Management);
+    mgmt.network.prefix6 = prefix(0);
+    let far = Ipv4Prefix { address: Ipv4Addr::new(10, 88, 0, 0), len: 24 };
+    let mut far = ServedNetwork::new("far".parse().unwrap(), NetworkRole::Management, far);
+    far.prefix6 = prefix(8);
+    far.relays = vec![Ipv4Addr::new(10, 88, 0, 1)];
+    let config = PxeConfig { interfaces: vec![mgmt.clone()], relayed: vec![far], ..config() };
+    let http = SocketAddrV6::new(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x0a4d, 2), 8080, 0, 0);
+    Core::new(&mgmt, &config, OURS, Some(http), Arc::new(Fixed(Mutex::new(client))), Sessions::default())
+}
+
+fn ask(core: &Core, kind: u8, options: &[(u16, &[u8])]) -> Handled {
+    let message = Message::parse(&message(kind, options)).unwrap();
+    core.handle(&message, LINK_LOCAL, Timestamp(1_000_000))
+}
+
+fn association(addresses: &[Ipv6Addr]) -> Vec<u8> {
+    let mut out = vec![0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+    for address in addresses {
+        out.extend_from_slice(&[0, 5, 0, 24]);
+        out.extend_from_slice(&address.octets());
+        out.extend_from_slice(&[0; 8]);
+    }
+    out
+}
+
+/// The answer's kind, the addresses with their lifetimes, and the boot file.
+fn read(handled: &Handled) -> (u8, Vec<(Ipv6Addr, u32)>, Option<String>) {
+    use dhcproto::v6::{DhcpOption, Message, OptionCode};
+    use dhcproto::{Decodable, Decoder};
+    let bytes = handled.reply.as_ref().unwrap_or_else(|| panic!("an answer: {handled:?}"));
+    let message = Message::decode(&mut Decoder::new(bytes)).unwrap();
+    let mut addresses = Vec::new();
+    for option in message.opts().get_all(OptionCode::IANA).into_iter().flatten() {
+        let DhcpOption::IANA(one) = option else { continue };
+        for inner in one.opts.get_all(OptionCode::IAAddr).into_iter().flatten() {
+            if let DhcpOption::IAAddr(address) = inner {
+                addresses.push((address.addr, address.valid_life));
+            }
+        }
+    }
+    let at = bytes.windows(2).position(|w| w == [0, 59]);
+    let file = at.map(|at| {
+        let len = usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
+        String::from_utf8(bytes[at + 4..at + 4 + len].to_vec()).unwrap()
+    });
+    (bytes[0], addresses, file)
+}
+
+#[test]
+fn a_planned_machine_gets_the_address_that_follows_from_the_plan() {
+    let core = core(host(false));
+    let ia = association(&[]);
+    let valid = 24 * 3600;
+    assert_eq!(read(&ask(&core, 1, &[(1, CLIENT), (3, &ia)])), (2, vec![(A6, valid)], None));
+    assert_eq!(read(&ask(&core, 1, &[(1, CLIENT), (3, &ia), (14, &[])])).0, 7, "rapid commit");
+    let own = association(&[A6]);
+    for kind in [3, 5] {
+        let got = read(&ask(&core, kind, &[(1, CLIENT), (2, SERVER), (3, &own)]));
+        assert_eq!(got, (7, vec![(A6, valid)], None), "{kind}");
+    }
+    let old = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 99);
+    let got = read(&ask(&core, 6, &[(1, CLIENT), (3, &association(&[old]))]));
+    assert_eq!(got, (7, vec![(A6, valid), (old, 0)], None), "its old address is over");
+    let status = |address| {
+        let got = ask(&core, 4, &[(1, CLIENT), (3, &association(&[address]))]);
+        let bytes = got.reply.unwrap();
+        let at = bytes.windows(4).position(|w| w == [0, 13, 0, 2]).unwrap();
+        bytes[at + 5]
+    };
+    assert_eq!((status(A6), status(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1))), (0, 4), "CONFIRM");
+    let two = ask(&core, 1, &[(1, CLIENT), (3, &ia), (3, &ia)]);
+    assert_eq!(read(&two).1.len(), 1, "one address a machine");
+    let declined = ask(&core, 9, &[(1, CLIENT), (2, SERVER), (3, &own)]);
+    assert_eq!(read(&declined).0, 7);
+    let told =
+        |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("declines fd77::"));
+    assert!(declined.events.iter().any(told), "{:?}", declined.events);
+    assert_eq!(read(&ask(&core, 8, &[(1, CLIENT), (2, SERVER), (3, &own)])).0, 7, "RELEASE");
+    assert_eq!(read(&ask(&core, 11, &[(1, CLIENT)])), (7, vec![], None), "INFORMATION-REQUEST");
+}
+
+#[test]
+fn what_is_not_for_us_or_not_planned_is_not_answered() {
+    let other = &[0, 3, 0, 1, 9, 9, 9, 9, 9, 9][..];
+    let own = association(&[A6]);
+    let planned = core(host(false));
+    for (what, kind, options) in [
+        ("a REQUEST of another server", 3, vec![(1, CLIENT), (2, other), (3, &own[..])]),
+        ("a REQUEST of nobody", 3, vec![(1, CLIENT), (3, &own)]),
+        ("a SOLICIT to a server", 1, vec![(1, CLIENT), (2, SERVER), (3, &own)]),
+        ("a REBIND to a server", 6, vec![(1, CLIENT), (2, SERVER), (3, &own)]),
+        ("a CONFIRM of nothing", 4, vec![(1, CLIENT)]),
+    ] {
+        assert!(ask(&planned, kind, &options).reply.is_none(), "{what}");
+    }
+    let unknown = ask(&core(Client::Unknown), 1, &[(1, CLIENT), (3, &own)]);
+    let pending =
+        |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("pending"));
+    assert!(unknown.reply.is_none() && unknown.events.iter().any(pending), "{unknown:?}");
+}
+
+#[test]
+fn http_boot_is_told_its_loader_and_ipxe_its_script() {
+    let core = core(host(true));
+    let ia = association(&[]);
+    let class = [&[0, 0, 1, 0x57, 0, 10][..], b"HTTPClient"].concat();
+    let firmware = ask(&core, 1, &[(1, CLIENT), (3, &ia), (16, &class), (61, &[0, 16])]);
+    assert_eq!(read(&firmware).2.as_deref(), Some("http://[fd77::a4d:2]:8080/boot/file/snponly.efi"));
+    assert!(
+        firmware.reply.as_ref().unwrap().windows(10).any(|w| w == b"HTTPClient"),
+        "or EDK2 takes no offer"
+    );
+    let uuid = |e: &PxeEvent| matches!(&e.what, What::DhcpIn { uuid: Some(uuid), .. } if uuid == "00112233-0405-0607-0809-0a0b0c0d0e0f");
+    assert!(firmware.events.iter().any(uuid), "{:?}", firmware.events);
+    let pxe = [&[0, 0, 1, 0x57, 0, 9][..], b"PXEClient"].concat();
+    let got = ask(&core, 1, &[(1, CLIENT), (3, &ia), (16, &pxe), (61, &[0, 7])]);
+    assert_eq!(read(&got).2, None, "TFTP answers by IPv4 alone");
+}
+
+#[test]
+fn relays_of_the_plan_bring_clients_of_their_networks() {
+    let Client::Host { host, window, uuid, .. } = host(false) else { panic!() };
+    let core = core(Client::Host { host, address: Ipv4Addr::new(10, 88, 0, 11), window, uuid });
+    let inner = message(1, &[(1, CLIENT), (3, &association(&[]))]);
+    let by = |last: u16, third: u16| {
+        let link = Ipv6Addr::new(0xfd77, 0, third, 0, 0, 0, 0x0a58, last);
+        let message = Message::parse(&relayed(link, LINK_LOCAL, &[], &inner)).unwrap();
+        core.handle(&message, link, Timestamp(0))
+    };
+    let good = by(1, 8).reply.expect("an answer");
+    let want = Ipv6Addr::new(0xfd77, 0, 8, 0, 0, 0, 0x0a58, 11).octets();
+    assert!(good.windows(16).any(|w| w == want), "{good:?}");
+    for (last, third, want) in [(2, 8, "does not list for network far"), (1, 9, "of no network of the plan")]
+    {
+        let got = by(last, third);
+        let said = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains(want));
+        assert!(got.reply.is_none() && got.events.iter().any(said), "{got:?}");
+    }
+    assert_eq!(Message::parse(&inner).unwrap().mac(LINK_LOCAL), Some(MAC));
+}
