@@ -11,7 +11,6 @@ mod shell;
 mod test;
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -34,13 +33,7 @@ enum Task {
     /// Build kernel, discovery image, KVM host image and the demo's guest template
     Images,
     /// Measure, beside the peers, in one run
-    Bench {
-        /// `store` or `demo`
-        name: String,
-        /// Write the rows as JSON
-        #[arg(long)]
-        report: Option<PathBuf>,
-    },
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,7 +44,7 @@ fn main() -> ExitCode {
             println!("{images:#?}");
             ExitCode::SUCCESS
         }),
-        Task::Bench { name, report } => bench::run(&name, report.as_deref()),
+        Task::Bench(args) => bench::run(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
