@@ -8,12 +8,14 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
 use crate::packet::DATA_HEADER;
 
 /// Most segments of one call (the kernel's limit was 64 before 6.9).
 const MAX_SEGMENTS: usize = 64;
+/// A lone packet up to this is copied: cheaper than to gather it.
+const SMALL: usize = 1536;
 /// Most bytes of one call.
 const MAX_BYTES: usize = 65_000;
 
@@ -62,6 +64,13 @@ impl Burst {
 fn gathered(socket: &impl AsRawFd, packets: &[Packet<'_>], size: usize) -> Result<(), Errno> {
     let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
     if let [(header, data)] = packets {
+        let mut small = [0; SMALL];
+        let length = DATA_HEADER + data.len();
+        if let Some(packet) = small.get_mut(..length) {
+            packet[..DATA_HEADER].copy_from_slice(header);
+            packet[DATA_HEADER..].copy_from_slice(data);
+            return send(fd, packet, flags).map(drop);
+        }
         let parts = [IoSlice::new(header), IoSlice::new(data)];
         return sendmsg::<()>(fd, &parts, &[], flags, None).map(drop);
     }

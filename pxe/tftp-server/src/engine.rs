@@ -34,6 +34,8 @@ const LISTENERS: u64 = 1 << 32;
 const INBOX: u64 = u64::MAX;
 /// Requests judged at a listener before transfers get their turn.
 const REQUESTS_A_TURN: usize = 32;
+/// Packets that a lone transfer is served before the other sockets are looked at.
+const LONE_TURN: usize = 64;
 /// Longest wait, so that a missed wake-up can cost no more.
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -128,6 +130,7 @@ pub(crate) struct Engine<L, E> {
     next: usize,
     running: Vec<Option<Running>>,
     free: Vec<usize>,
+    active: usize,
     alarms: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
@@ -156,6 +159,7 @@ where
             next: 0,
             running: Vec::new(),
             free: Vec::new(),
+            active: 0,
             alarms: BinaryHeap::new(),
         })
     }
@@ -179,6 +183,26 @@ where
                 }
             }
             self.ring(now);
+            if self.active == 1 {
+                self.lone(&mut buffer);
+            }
+        }
+    }
+
+    /// The only transfer is waited for in its own `recv`: without windows, as iPXE asks, each packet costs a round
+    /// trip, and a poll beside it is a tenth of that. Bounded by the socket's [`crate::sockets::LONE_WAIT`].
+    fn lone(&mut self, buffer: &mut [u8]) {
+        let Some(slot) = self.running.iter().position(Option::is_some) else { return };
+        for _ in 0..LONE_TURN {
+            let Some(running) = self.running[slot].as_mut() else { return };
+            let step = match recv(running.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+                Ok(length) => {
+                    running.transfer.handle(packet::parse_incoming(&buffer[..length]), Instant::now())
+                }
+                Err(Errno::ECONNREFUSED) => running.transfer.refused(),
+                Err(_) => return,
+            };
+            self.carry_out(slot, step);
         }
     }
 
@@ -232,6 +256,7 @@ where
             }
             let alarm = transfer.deadline();
             self.alarms.push(Reverse((alarm, slot)));
+            self.active += 1;
             self.running[slot] = Some(Running {
                 asked,
                 name,
@@ -303,6 +328,7 @@ where
                 let _ = self.epoll.delete(running.socket.as_fd());
                 events(running.ended(outcome));
             }
+            self.active -= 1;
             self.free.push(slot);
         } else if running.transfer.deadline() < running.alarm {
             running.alarm = running.transfer.deadline();

@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -16,6 +17,8 @@ use crate::server::{BindError, Listen};
 const SEND_BUFFER: usize = 512 * 1024;
 /// Requests that may wait at a listener: a storm's worth. The kernel counts over 700 bytes for the shortest datagram.
 const LISTEN_BUFFER: usize = 4 << 20;
+/// Longest wait in a transfer's own `recv`.
+pub(crate) const LONE_WAIT: Duration = Duration::from_millis(5);
 /// Bytes of IP and UDP header before a TFTP packet.
 const HEADERS: u32 = 28;
 
@@ -77,11 +80,13 @@ impl Listener {
         }
     }
 
-    /// A socket for a transfer from `local` to `peer`.
+    /// A socket for a transfer from `local` to `peer`: blocking, so that each call says whether it may wait.
     pub(crate) fn transfer(&self, local: Ipv4Addr, peer: SocketAddrV4) -> io::Result<Socket> {
         let socket = open(local, 0, self.listen.device.as_deref()).map_err(|(_, error)| error)?;
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.connect(&peer.into())?;
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(Some(LONE_WAIT))?;
         Ok(socket)
     }
 }

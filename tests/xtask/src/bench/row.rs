@@ -55,7 +55,7 @@ impl Ask {
         }
     }
 
-    fn best<'a>(self, peers: &'a [(String, f64)]) -> Option<&'a (String, f64)> {
+    fn best(self, peers: &[(String, f64)]) -> Option<&(String, f64)> {
         let by = |a: &&(String, f64), b: &&(String, f64)| a.1.total_cmp(&b.1);
         match self {
             Ask::AtLeast(_) => peers.iter().max_by(by),
