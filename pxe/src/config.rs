@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dayzero_model::Name;
@@ -298,11 +299,13 @@ pub struct Ports {
     pub http: u16,
     /// DNS (53).
     pub dns: u16,
+    /// HTTP boot over TLS (8445).
+    pub https: u16,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { dhcp: 67, boot_server: 4011, tftp: 69, http: 8080, dns: 53 }
+        Self { dhcp: 67, boot_server: 4011, tftp: 69, http: 8080, https: 8445, dns: 53 }
     }
 }
 
@@ -321,6 +324,8 @@ pub struct PxeConfig {
     pub tftp: BTreeMap<String, Bytes>,
     /// What HTTP serves.
     pub boot: BootFiles,
+    /// Certificate and ciphers of HTTP boot over TLS; none: it is not served.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Lease times.
     pub times: DhcpTimes,
     /// Ports.

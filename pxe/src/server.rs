@@ -18,6 +18,7 @@ use crate::director::BootDirector;
 use crate::dns::serve::NameServer;
 use crate::dns::zone::Zone;
 use crate::http::HttpBoot;
+use crate::http::workers::Workers;
 use crate::net::device_mac;
 use crate::ra::RouterAdvertiser;
 use crate::session::Sessions;
@@ -121,6 +122,10 @@ impl PxeServer {
     /// Serves until `cancel`, then ends every connection and returns.
     pub async fn run(self, cancel: CancellationToken) {
         let mut tasks = JoinSet::new();
+        let workers = match Workers::start(&mut tasks, &cancel) {
+            Ok(workers) => workers,
+            Err(error) => return tracing::error!(%error, "the boot services cannot start their threads"),
+        };
         for dhcp in self.dhcp {
             tasks.spawn(dhcp.run(cancel.clone()));
         }
@@ -131,7 +136,7 @@ impl PxeServer {
             tasks.spawn(advertiser.run(cancel.clone()));
         }
         for http in self.http {
-            tasks.spawn(http.run(cancel.clone()));
+            tasks.spawn(http.run(workers.clone(), cancel.clone()));
         }
         for names in self.names {
             tasks.spawn(names.run(cancel.clone()));

@@ -32,7 +32,7 @@ pub use error::TrustError;
 pub use master_key::{KeySource, MasterKey};
 pub use password::PasswordPolicy;
 pub use pins::{BmcPins, Pin, PinVerdict};
-pub use tls::{agents_server_config, operators_server_config};
+pub use tls::{agents_server_config, boot_server_config, operators_server_config};
 pub use users::{LoggedIn, LoginError, Role, Session, User, Users};
 pub use vault::{Sealed, Vault};
 pub use window::{Channel, Decision, Refusal, RefusalReason, Vouch, Window, WindowState};

@@ -40,3 +40,21 @@ pub fn operators_server_config(key: CertifiedKey) -> Result<Arc<ServerConfig>, T
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
+
+/// The listener of HTTP boot: no client certificate; HTTP/1.1. AES-128-GCM comes first, whatever a client prefers: nothing
+/// secret is sent there, and with the 256-bit key each gigabyte costs a fifth more.
+pub fn boot_server_config(key: CertifiedKey) -> Result<Arc<ServerConfig>, TrustError> {
+    use rustls::CipherSuite::{TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS13_AES_128_GCM_SHA256};
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(suite.suite(), TLS13_AES_128_GCM_SHA256 | TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)
+    });
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(TrustError::certificate(DOING))?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    config.ignore_client_order = true;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

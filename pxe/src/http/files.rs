@@ -1,181 +1,171 @@
-//! Files and bytes as HTTP answers: conditional, by range, streamed in pieces.
+//! What is served, and how much of it a request asks for: conditional, by range.
 //!
-//! Invariant: one answer holds at most `PIECE` bytes of a file in memory, however large the file is.
+//! Invariant: no byte of a file on disk passes through this process on the plain listener; its descriptor goes along.
 
-use std::io::{self, SeekFrom};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use futures::stream;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
-use hyper::body::Frame;
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Response, StatusCode};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use bytes::Bytes;
 
+use super::head::Asked;
 use super::range::{Part, part};
 
-/// Body of every answer.
-pub(crate) type Body = BoxBody<Bytes, io::Error>;
-
-const PIECE: usize = 256 * 1024;
-
-/// Told how many bytes of a body went to the connection, when the body is over or dropped.
-pub(crate) type Report = Box<dyn FnOnce(u64) + Send + Sync>;
-
-struct Counted {
-    sent: u64,
-    report: Option<Report>,
+/// Where bytes are.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Memory(Bytes),
+    Disk(Arc<File>),
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if let Some(report) = self.report.take() {
-            report(self.sent);
+/// Something to serve, of a fixed size.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    pub(crate) source: Source,
+    pub(crate) size: u64,
+    etag: Arc<str>,
+}
+
+/// An answer, but for its connection headers.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Lines, each with its end.
+    pub(crate) headers: String,
+    pub(crate) body: Option<Source>,
+    /// The part of the body's source that is meant.
+    pub(crate) first: u64,
+    /// Length of the body, sent or (for `HEAD`) told.
+    pub(crate) length: u64,
+}
+
+impl Answer {
+    /// A short text.
+    pub(crate) fn text(status: u16, text: impl Into<String>) -> Self {
+        let text = Bytes::from(text.into());
+        Self {
+            status,
+            headers: "Content-Type: text/plain\r\n".to_owned(),
+            length: text.len() as u64,
+            body: Some(Source::Memory(text)),
+            first: 0,
         }
+    }
+
+    /// One more header.
+    pub(crate) fn with(mut self, header: &str) -> Self {
+        self.headers.push_str(header);
+        self.headers.push_str("\r\n");
+        self
     }
 }
 
-/// A short text.
-pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> Response<Body> {
-    let mut response = Response::new(full(Bytes::from(body.into())));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
-}
-
-fn full(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never| match never {}).boxed()
-}
-
-enum Source {
-    Memory(Bytes),
-    Disk(File),
-}
-
-/// Something to serve.
-pub(crate) struct Content {
-    source: Source,
-    size: u64,
-    etag: String,
-}
-
 impl Content {
-    /// Bytes in memory.
+    /// Bytes in memory; reads them once, for the tag.
     pub(crate) fn memory(bytes: Bytes) -> Self {
         let sum = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
             (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        Self {
-            size: bytes.len() as u64,
-            etag: format!("\"{:x}-{sum:x}\"", bytes.len()),
-            source: Source::Memory(bytes),
-        }
+        let size = bytes.len() as u64;
+        Self { size, etag: format!("\"{size:x}-{sum:x}\"").into(), source: Source::Memory(bytes) }
     }
 
     /// A regular file.
     ///
     /// # Errors
     /// It cannot be opened, or is none.
-    pub(crate) async fn disk(path: &Path) -> io::Result<Self> {
-        let file = File::open(path).await?;
-        let about = file.metadata().await?;
+    pub(crate) fn disk(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let about = file.metadata()?;
         if !about.is_file() {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         }
-        let changed = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        Ok(Self {
-            size: about.len(),
-            etag: format!("\"{:x}-{changed:x}\"", about.len()),
-            source: Source::Disk(file),
-        })
+        let size = about.len();
+        let etag = format!("\"{size:x}-{:x}.{:x}-{:x}\"", about.mtime(), about.mtime_nsec(), about.ino());
+        Ok(Self { size, etag: etag.into(), source: Source::Disk(Arc::new(file)) })
     }
 
-    /// The answer to a GET (or, without body, a HEAD) with these headers.
-    pub(crate) async fn answer(
-        self,
-        asked: &HeaderMap,
-        head: bool,
-        report: Report,
-    ) -> io::Result<Response<Body>> {
-        let value = |name| asked.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
-        let mut counted = Counted { sent: 0, report: Some(report) };
-        let mut response = Response::new(full(Bytes::new()));
-        let headers = response.headers_mut();
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        if let Ok(etag) = HeaderValue::from_str(&self.etag) {
-            headers.insert(header::ETAG, etag);
+    /// The answer to a request for it.
+    pub(crate) fn answer(self, asked: &Asked) -> Answer {
+        let etag = &*self.etag;
+        let headers = format!("Accept-Ranges: bytes\r\nETag: {etag}\r\n");
+        let mut answer = Answer { status: 200, headers, body: None, first: 0, length: 0 };
+        let same = |tags: &str| tags.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*");
+        if asked.if_none_match.as_deref().is_some_and(same) {
+            answer.status = 304;
+            return answer;
         }
-        if value(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == self.etag))
-        {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            return Ok(response);
-        }
-        let current = value(header::IF_RANGE).is_none_or(|tag| tag.trim() == self.etag);
-        let range = value(header::RANGE).filter(|_| current).map_or(Part::Whole, |r| part(r, self.size));
-        let (first, length) = match range {
-            Part::Whole => (0, self.size),
+        answer = answer.with("Content-Type: application/octet-stream");
+        let current = asked.if_range.as_deref().is_none_or(|tag| tag == etag);
+        let range =
+            asked.range.as_deref().filter(|_| current).map_or(Part::Whole, |text| part(text, self.size));
+        match range {
+            Part::Whole => answer.length = self.size,
             Part::Bytes { first, last } => {
-                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                let text = format!("bytes {first}-{last}/{}", self.size);
-                insert(response.headers_mut(), header::CONTENT_RANGE, &text);
-                (first, last - first + 1)
+                answer.status = 206;
+                (answer.first, answer.length) = (first, last - first + 1);
+                answer = answer.with(&format!("Content-Range: bytes {first}-{last}/{}", self.size));
             }
             Part::Outside => {
-                *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-                insert(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{}", self.size));
-                return Ok(response);
+                answer.status = 416;
+                return answer.with(&format!("Content-Range: bytes */{}", self.size));
             }
-        };
-        insert(response.headers_mut(), header::CONTENT_LENGTH, &length.to_string());
-        if head {
-            return Ok(response);
         }
-        *response.body_mut() = match self.source {
-            Source::Memory(bytes) => {
-                let (from, to) = (clamp(first, bytes.len()), clamp(first + length, bytes.len()));
-                counted.sent = length;
-                full(bytes.slice(from..to))
-            }
-            Source::Disk(mut file) => {
-                file.seek(SeekFrom::Start(first)).await?;
-                streamed(file, length, counted)
-            }
-        };
-        Ok(response)
+        answer.body = Some(self.source);
+        answer
     }
 }
 
-fn clamp(at: u64, len: usize) -> usize {
-    usize::try_from(at).unwrap_or(usize::MAX).min(len)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
+    fn asked(range: Option<&str>, if_range: Option<&str>, if_none_match: Option<&str>) -> Asked {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        Asked {
+            range: own(range),
+            if_range: own(if_range),
+            if_none_match: own(if_none_match),
+            ..Asked::default()
+        }
     }
-}
 
-fn streamed(file: File, length: u64, counted: Counted) -> Body {
-    let pieces = stream::try_unfold((file, length, counted), |(mut file, left, mut counted)| async move {
-        if left == 0 {
-            return Ok(None);
+    #[test]
+    fn each_condition() {
+        let content = Content::memory(Bytes::from_static(b"0123456789"));
+        let tag = content.etag.to_string();
+        let weak = format!("\"x\", {tag}");
+        type Case<'a> = (Option<&'a str>, Option<&'a str>, Option<&'a str>, u16, u64, u64);
+        let cases: &[Case<'_>] = &[
+            (None, None, None, 200, 0, 10),
+            (Some("bytes=2-4"), None, None, 206, 2, 3),
+            (Some("bytes=2-4"), Some(&tag), None, 206, 2, 3),
+            (Some("bytes=2-4"), Some("\"x\""), None, 200, 0, 10),
+            (Some("bytes=10-"), None, None, 416, 0, 0),
+            (None, None, Some(&tag), 304, 0, 0),
+            (None, None, Some(&weak), 304, 0, 0),
+            (None, None, Some("*"), 304, 0, 0),
+            (None, None, Some("\"x\""), 200, 0, 10),
+        ];
+        for (range, if_range, if_none_match, status, first, length) in cases {
+            let answer = content.clone().answer(&asked(*range, *if_range, *if_none_match));
+            assert_eq!((answer.status, answer.first, answer.length), (*status, *first, *length));
+            assert_eq!(answer.body.is_some(), *status < 300);
+            assert!(answer.headers.contains(&tag));
         }
-        let want = clamp(left, PIECE);
-        let mut piece = BytesMut::with_capacity(want);
-        while piece.len() < want {
-            // `limit` keeps a read within what was promised, even if the file grew.
-            let missing = (want - piece.len()) as u64;
-            if (&mut file).take(missing).read_buf(&mut piece).await? == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter"));
-            }
-        }
-        counted.sent += piece.len() as u64;
-        let left = left - piece.len() as u64;
-        Ok(Some((Frame::data(piece.freeze()), (file, left, counted))))
-    });
-    BodyExt::boxed(StreamBody::new(pieces))
+    }
+
+    #[test]
+    fn a_changed_file_has_another_tag_and_a_directory_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "one").unwrap();
+        let first = Content::disk(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "two!").unwrap();
+        assert_ne!(first.etag, Content::disk(&path).unwrap().etag);
+        assert!(Content::disk(dir.path()).is_err());
+    }
 }

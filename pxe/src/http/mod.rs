@@ -1,32 +1,36 @@
-//! HTTP boot: scripts, kernel and initramfs, image manifests and chunks.
+//! HTTP boot: scripts, kernel and initramfs, image manifests and chunks; over TLS the same.
 //!
 //! `GET`/`HEAD` of `/boot/script?mac=…`, `/boot/file/<name>` and `/images/<path>`; anything else is refused. Invariants:
 //! nothing secret is served and no request changes a state (a fetched script ends that client's boot session, which
 //! only chooses between our own loader and script); names are looked up in a map, or checked part by part beneath the
-//! images' root; connections are bounded for all and for each client, a waiting one stays in the backlog.
+//! images' root; connections are bounded for all and for each client, a waiting one stays in the backlog; large files
+//! go out in waves (`admit`).
+//!
+//! The parts: `head` reads a request, `files` says what is meant, `wire` sends it (`sendfile(2)` where it can),
+//! `connection` ties them, `workers` are the threads. A general HTTP server copies each byte through this process, at
+//! three to six times the processor time; what boots here needs `GET` and ranges only.
 
+mod admit;
+mod connection;
 mod files;
+mod head;
+mod link;
 mod range;
+mod wire;
+pub(crate) mod workers;
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use dayzero_model::MacAddr;
 use dayzero_model::event::What;
-use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BootFiles, Loaders, PxeConfig, ServedInterface, plain_name};
@@ -35,36 +39,42 @@ use crate::director::{BootDirector, PxeEvent, ScriptQuery};
 use crate::net::tcp_on;
 use crate::script::{Place, script};
 use crate::session::Sessions;
-use files::{Body, Content, text};
+use admit::{Flow, Link};
+use files::{Answer, Content, Source};
+use head::Asked;
+use wire::{PATIENCE, Wire};
+use workers::Workers;
 
 /// Connections at once.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 4096;
 /// Connections of one client at once.
 const PER_CLIENT: usize = 32;
-/// A client must send a request's head, or take some of the answer, within this.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Parts of an image path.
 const DEPTH: usize = 5;
+/// Bodies up to so many bytes need no place on the link.
+const SMALL: u64 = 256 * 1024;
 
 /// The URL of a client's boot script.
 pub(crate) fn script_url(server: SocketAddrV4, mac: MacAddr) -> String {
     format!("http://{server}/boot/script?mac={mac}")
 }
 
-struct Shared {
+pub(crate) struct Shared {
     interface: ServedInterface,
     address: SocketAddrV4,
     boot: BootFiles,
     loaders: Loaders,
-    tftp: BTreeMap<String, Bytes>,
+    /// What TFTP serves too, from memory.
+    memory: BTreeMap<String, Content>,
     director: Arc<dyn BootDirector>,
     sessions: Sessions,
     clients: Mutex<HashMap<IpAddr, usize>>,
+    link: Arc<Link>,
 }
 
 /// HTTP boot on one interface.
 pub(crate) struct HttpBoot {
-    listener: TcpListener,
+    listeners: Vec<(TcpListener, Option<TlsAcceptor>)>,
     shared: Arc<Shared>,
 }
 
@@ -75,48 +85,103 @@ impl HttpBoot {
         director: Arc<dyn BootDirector>,
         sessions: Sessions,
     ) -> io::Result<Self> {
-        let address = SocketAddrV4::new(interface.address, config.ports.http);
-        let listener = tcp_on(&interface.device, address)?;
+        let at = |port| SocketAddrV4::new(interface.address, port);
+        let address = at(config.ports.http);
+        let mut listeners = vec![(tcp_on(&interface.device, address)?, None)];
+        if let Some(tls) = &config.tls {
+            let listener = tcp_on(&interface.device, at(config.ports.https))?;
+            listeners.push((listener, Some(TlsAcceptor::from(Arc::clone(tls)))));
+        }
+        let content =
+            |(name, bytes): (&String, &bytes::Bytes)| (name.clone(), Content::memory(bytes.clone()));
         let shared = Shared {
             interface: interface.clone(),
             address,
             boot: config.boot.clone(),
             loaders: config.loaders.clone(),
-            tftp: config.tftp.clone(),
+            memory: config.tftp.iter().map(content).collect(),
             director,
             sessions,
             clients: Mutex::default(),
+            link: Link::new(link::places(&interface.device)),
         };
-        Ok(Self { listener, shared: Arc::new(shared) })
+        Ok(Self { listeners, shared: Arc::new(shared) })
     }
 
-    pub(crate) async fn run(self, cancel: CancellationToken) {
+    pub(crate) async fn run(self, workers: Workers, cancel: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut connections = JoinSet::new();
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                () = cancel.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
-            };
-            while connections.try_join_next().is_some() {}
-            match accepted {
-                Ok((stream, peer)) => {
-                    let Some(client) = Client::enter(peer.ip(), &self.shared) else { continue };
-                    connections.spawn(async move {
-                        serve(stream, peer, &client).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    // Out of descriptors, most likely: wait for connections to end rather than spin.
-                    tracing::warn!(%error, "HTTP boot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+        let accepting = self.listeners.into_iter().map(|(listener, tls)| {
+            accept(
+                listener,
+                tls,
+                Arc::clone(&self.shared),
+                Arc::clone(&places),
+                workers.clone(),
+                cancel.clone(),
+            )
+        });
+        futures::future::join_all(accepting).await;
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    places: Arc<Semaphore>,
+    workers: Workers,
+    cancel: CancellationToken,
+) {
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))),
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Some(client) = Client::enter(peer.ip(), &shared) else { continue };
+                let (tls, shared) = (tls.clone(), Arc::clone(&shared));
+                let begin = move || begin(stream, peer, tls, shared, (client, place));
+                workers.give(Box::new(move || Box::pin(begin())));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: wait for connections to end rather than spin.
+                tracing::warn!(%error, "HTTP boot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        connections.shutdown().await;
     }
+}
+
+/// Serves one connection, on its worker's thread.
+async fn begin(
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    held: (Client, OwnedSemaphorePermit),
+) {
+    let prepared = TcpStream::from_std(stream).and_then(|stream| {
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_user_timeout(Some(PATIENCE))?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(stream)
+    });
+    let wire = match (prepared, tls) {
+        (Ok(stream), None) => Ok(Wire::Plain(stream)),
+        (Ok(stream), Some(tls)) => match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
+            Ok(Ok(stream)) => Ok(Wire::Tls(Box::new(stream))),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        },
+        (Err(error), _) => Err(error),
+    };
+    match wire {
+        Ok(wire) => connection::serve(wire, peer, shared).await,
+        Err(error) => tracing::debug!(%error, %peer, "HTTP boot connection"),
+    }
+    drop(held);
 }
 
 /// One connection's place among those of its client.
@@ -150,70 +215,95 @@ impl Drop for Client {
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, client: &Client) {
-    let socket = socket2::SockRef::from(&stream);
-    let prepared = socket.set_tcp_user_timeout(Some(PATIENCE)).and_then(|()| socket.set_tcp_nodelay(true));
-    if let Err(error) = prepared {
-        tracing::debug!(%error, %peer, "HTTP boot connection");
-        return;
+/// What is answered, and what is done once it went out.
+pub(crate) struct Reply {
+    pub(crate) answer: Answer,
+    /// The connection is closed after it.
+    pub(crate) close: bool,
+    /// Path to tell of; none: nothing is told.
+    told: Option<String>,
+    flow: Option<Flow>,
+}
+
+impl Reply {
+    fn plain(answer: Answer) -> Self {
+        Self { answer, close: false, told: None, flow: None }
     }
-    let service = service_fn(|request| {
-        let shared = Arc::clone(&client.shared);
-        async move { Ok::<_, Infallible>(shared.answer(request, peer).await) }
-    });
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 * 1024);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, %peer, "HTTP boot connection");
+
+    /// The answer is over, after `sent` bytes of its body.
+    pub(crate) fn after(self, shared: &Shared, peer: SocketAddr, sent: u64) {
+        let over = self.answer.status == 200 && sent == self.answer.length;
+        if let Some(path) = &self.told {
+            shared.fetched(path, self.answer.status, over, sent, peer);
+        }
+        drop(self.flow);
+        let last = self.told.as_deref().and_then(|path| path.strip_prefix("/boot/file/"));
+        if over && last == Some(shared.boot.initrd.as_str()) {
+            shared.link.done(peer.ip(), Instant::now());
+        }
     }
 }
 
 impl Shared {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
-            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refused;
-        }
-        let path = request.uri().path().to_owned();
+    pub(crate) fn answer(&self, asked: &Asked, peer: SocketAddr) -> Reply {
+        let path = asked.path.as_str();
         if path == "/boot/script" {
-            return self.script(request.uri().query().unwrap_or_default(), peer);
+            return Reply::plain(self.script(&asked.query, peer));
         }
         let found = if let Some(name) = path.strip_prefix("/boot/file/") {
-            self.boot_file(name).await
+            self.boot_file(name)
         } else if let Some(rest) = path.strip_prefix("/images/") {
-            self.image(rest).await
+            self.image(rest)
         } else {
             Err(io::Error::from(io::ErrorKind::NotFound))
         };
         match found {
-            Ok(content) => self.send(content, &request, path, peer).await,
+            Ok(content) => self.serve(content, asked, peer),
             Err(error) => {
-                let status = match error.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StatusCode::NOT_FOUND,
-                    _ => StatusCode::INTERNAL_SERVER_ERROR,
+                let (status, text) = match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                        (404, "there is no such file\n")
+                    }
+                    _ => (500, "the file cannot be read\n"),
                 };
-                tracing::warn!(%error, %path, %peer, "HTTP boot file not served");
-                self.tell(
-                    peer,
-                    What::HttpFile { path: shown(&path), peer: peer.ip(), status: status.as_u16(), bytes: 0 },
-                );
-                text(status, format!("{status}\n"))
+                tracing::warn!(%error, path, %peer, "HTTP boot file not served");
+                Reply { told: Some(shown(path)), ..Reply::plain(Answer::text(status, text)) }
             }
         }
     }
 
-    async fn boot_file(&self, name: &str) -> io::Result<Content> {
-        if let Some(path) = self.boot.files.get(name) {
-            return Content::disk(path).await;
+    fn serve(&self, content: Content, asked: &Asked, peer: SocketAddr) -> Reply {
+        let image = asked.path.starts_with("/images/");
+        let answer = content.answer(asked);
+        let mut flow = None;
+        let heavy = image || answer.length > SMALL;
+        if let (Some(Source::Disk(_)), true, false) = (&answer.body, heavy, asked.head) {
+            match self.link.enter(peer.ip(), Instant::now()) {
+                Ok(entered) => flow = Some(entered),
+                Err(seconds) => return self.later(seconds, &asked.path),
+            }
         }
-        match self.tftp.get(name) {
-            Some(bytes) => Ok(Content::memory(bytes.clone())),
-            None => Err(io::Error::from(io::ErrorKind::NotFound)),
-        }
+        // Chunks come by the hundred: only what failed is worth an event.
+        let untold = asked.head || (image && answer.status < 400);
+        let told = (!untold).then(|| shown(&asked.path));
+        Reply { answer, close: false, told, flow }
     }
 
-    async fn image(&self, rest: &str) -> io::Result<Content> {
+    /// "Come back in so many seconds": iPXE and our agent do.
+    fn later(&self, seconds: u64, path: &str) -> Reply {
+        let answer = Answer::text(503, format!("the link is busy: come back in {seconds} s\n"));
+        let answer = answer.with(&format!("Retry-After: {seconds}"));
+        Reply { close: true, told: Some(shown(path)), ..Reply::plain(answer) }
+    }
+
+    fn boot_file(&self, name: &str) -> io::Result<Content> {
+        if let Some(path) = self.boot.files.get(name) {
+            return Content::disk(path);
+        }
+        self.memory.get(name).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn image(&self, rest: &str) -> io::Result<Content> {
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let mut path: PathBuf = self.boot.images.clone().ok_or_else(missing)?;
         for (depth, part) in rest.split('/').enumerate() {
@@ -222,63 +312,29 @@ impl Shared {
             }
             path.push(part);
         }
-        Content::disk(&path).await
+        Content::disk(&path)
     }
 
-    async fn send(
-        self: &Arc<Self>,
-        content: Content,
-        request: &Request<Incoming>,
-        path: String,
-        peer: SocketAddr,
-    ) -> Response<Body> {
-        let head = *request.method() == Method::HEAD;
-        let status = Arc::new(Mutex::new(StatusCode::OK));
-        let (told, shared) = (Arc::clone(&status), Arc::clone(self));
-        let report = Box::new(move |bytes| {
-            // Chunks come by the hundred: only what failed is worth an event.
-            if head || path.starts_with("/images/") {
-                return;
-            }
-            let status = *told.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.fetched(&path, status, bytes, peer);
-        });
-        match content.answer(request.headers(), head, report).await {
-            Ok(response) => {
-                *status.lock().unwrap_or_else(PoisonError::into_inner) = response.status();
-                response
-            }
-            Err(error) => {
-                tracing::warn!(%error, %peer, "HTTP boot file not read");
-                text(StatusCode::INTERNAL_SERVER_ERROR, "500\n")
-            }
-        }
-    }
-
-    fn fetched(&self, path: &str, status: StatusCode, bytes: u64, peer: SocketAddr) {
+    fn fetched(&self, path: &str, status: u16, over: bool, bytes: u64, peer: SocketAddr) {
         let name = path.strip_prefix("/boot/file/").unwrap_or_default();
-        let whole = self.tftp.get(name).is_some_and(|file| file.len() as u64 == bytes);
         if let IpAddr::V4(address) = peer.ip()
-            && whole
-            && status == StatusCode::OK
+            && over
+            && self.memory.contains_key(name)
             && self.loaders.is_loader(name)
         {
             self.sessions.loader_fetched(address, now());
         }
-        self.tell(
-            peer,
-            What::HttpFile { path: shown(path), peer: peer.ip(), status: status.as_u16(), bytes },
-        );
+        self.tell(peer, What::HttpFile { path: path.to_owned(), peer: peer.ip(), status, bytes });
     }
 
-    fn script(&self, query: &str, peer: SocketAddr) -> Response<Body> {
+    fn script(&self, query: &str, peer: SocketAddr) -> Answer {
         let mac =
             query.split('&').find_map(|pair| pair.strip_prefix("mac=")).map(|mac| mac.replace("%3A", ":"));
         let Some(mac) = mac.and_then(|mac| mac.replace("%3a", ":").parse::<MacAddr>().ok()) else {
-            return text(StatusCode::BAD_REQUEST, "ask for /boot/script?mac=52:54:00:12:34:56\n");
+            return Answer::text(400, "ask for /boot/script?mac=52:54:00:12:34:56\n");
         };
         let IpAddr::V4(address) = peer.ip() else {
-            return text(StatusCode::BAD_REQUEST, "scripts are served by IPv4\n");
+            return Answer::text(400, "scripts are served by IPv4\n");
         };
         let leased_to = self.sessions.who(address).mac;
         let network = self.interface.network.name.clone();
@@ -290,17 +346,13 @@ impl Shared {
                     self.sessions.script_fetched(mac);
                 }
                 self.tell_of(mac, address, What::Script { action, peer: peer.ip() });
-                text(StatusCode::OK, body)
+                Answer::text(200, body)
             }
             Err(error) => {
                 tracing::error!(%error, %mac, "no boot script");
-                let (path, status) = ("/boot/script".to_owned(), StatusCode::INTERNAL_SERVER_ERROR);
-                self.tell_of(
-                    mac,
-                    address,
-                    What::HttpFile { path, peer: peer.ip(), status: status.as_u16(), bytes: 0 },
-                );
-                text(status, format!("no script: {error}\n"))
+                let path = "/boot/script".to_owned();
+                self.tell_of(mac, address, What::HttpFile { path, peer: peer.ip(), status: 500, bytes: 0 });
+                Answer::text(500, format!("no script: {error}\n"))
             }
         }
     }

@@ -130,7 +130,7 @@ fn http_serves_what_is_named_and_nothing_else() {
         assert!(got.contains(want), "{arguments}: {got}, not {want}");
     }
     let etag = curl(&format!("-I {at}/boot/file/vmlinuz"));
-    let etag = etag.lines().find_map(|l| l.strip_prefix("etag: ")).expect("an ETag").trim().to_owned();
+    let etag = etag.lines().find_map(|l| l.strip_prefix("ETag: ")).expect("an ETag").trim().to_owned();
     assert!(curl(&format!("-o f -H 'If-None-Match: {etag}' {at}/boot/file/vmlinuz")).contains("\n304 0"));
     let stale = curl(&format!("-o f -H 'If-Range: \"x\"' -r 0-1 {at}/boot/file/vmlinuz"));
     assert!(stale.contains("\n200 700000"), "a range of another version is not served: {stale}");

@@ -1,20 +1,26 @@
-//! Sends the packets of one window with as few system calls as the kernel allows.
+//! Sends the packets of one window with as few system calls and copies as the kernel allows.
 //!
-//! Purpose: one `sendmsg` with UDP segmentation (Linux `UDP_SEGMENT`) for many packets of one size; packet by packet
-//! where the kernel or the device refuses. Invariant: a send that the kernel has no room for counts as lost on the
-//! wire, since retransmission covers it; only "port closed" is told to the caller.
+//! Purpose: one `sendmsg` with UDP segmentation (Linux `UDP_SEGMENT`) for many packets of one size, gathered from the
+//! file where it lies in memory; packet by packet where the kernel or the device refuses. Invariant: a send that the
+//! kernel has no room for counts as lost on the wire, since retransmission covers it; only "port closed" is told.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
+
+use crate::packet::DATA_HEADER;
 
 /// Most segments of one call (the kernel's limit was 64 before 6.9).
 const MAX_SEGMENTS: usize = 64;
+/// A lone packet up to this is copied: cheaper than to gather it.
+const SMALL: usize = 1536;
 /// Most bytes of one call.
 const MAX_BYTES: usize = 65_000;
+
+/// One DATA packet: its header, and its data where they lie.
+pub(crate) type Packet<'a> = ([u8; DATA_HEADER], &'a [u8]);
 
 /// Sends on a connected socket; remembers whether segmentation works there.
 #[derive(Debug)]
@@ -27,26 +33,27 @@ impl Burst {
         Self { segmentation: true }
     }
 
-    /// Sends `packets`, which are of length `each` but for the last one.
+    /// Sends `packets`; all but the last carry `each` bytes of data.
     ///
     /// # Errors
     /// `ConnectionRefused` if the client's port is closed.
-    pub(crate) async fn send(&mut self, socket: &UdpSocket, packets: &[u8], each: usize) -> io::Result<()> {
-        let per_call = (MAX_BYTES / each.max(1)).clamp(1, MAX_SEGMENTS);
+    pub(crate) fn send(
+        &mut self,
+        socket: &impl AsRawFd,
+        packets: &[Packet<'_>],
+        each: usize,
+    ) -> io::Result<()> {
+        let size = each + DATA_HEADER;
+        let per_call = (MAX_BYTES / size).clamp(1, MAX_SEGMENTS);
         let mut rest = packets;
         while !rest.is_empty() {
-            let many = self.segmentation && rest.len() > each && per_call > 1;
-            let take = if many { rest.len().min(per_call * each) } else { rest.len().min(each) };
+            let take = if self.segmentation { rest.len().min(per_call) } else { 1 };
             let (now, later) = rest.split_at(take);
-            let result = if many && take > each {
-                segmented(socket, now, each).await
-            } else {
-                socket.send(now).await.map(drop)
-            };
-            match result {
+            match gathered(socket, now, size) {
                 Ok(()) => rest = later,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(error),
-                Err(_) if many => self.segmentation = false,
+                Err(Errno::ECONNREFUSED) => return Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                Err(Errno::EAGAIN | Errno::ENOBUFS) => rest = later,
+                Err(_) if take > 1 => self.segmentation = false,
                 Err(_) => rest = later,
             }
         }
@@ -54,14 +61,21 @@ impl Burst {
     }
 }
 
-async fn segmented(socket: &UdpSocket, packets: &[u8], each: usize) -> io::Result<()> {
-    let size = u16::try_from(each).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    socket
-        .async_io(Interest::WRITABLE, || {
-            let parts = [IoSlice::new(packets)];
-            let control = [ControlMessage::UdpGsoSegments(&size)];
-            sendmsg::<()>(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_DONTWAIT, None)?;
-            Ok(())
-        })
-        .await
+fn gathered(socket: &impl AsRawFd, packets: &[Packet<'_>], size: usize) -> Result<(), Errno> {
+    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    if let [(header, data)] = packets {
+        let mut small = [0; SMALL];
+        let length = DATA_HEADER + data.len();
+        if let Some(packet) = small.get_mut(..length) {
+            packet[..DATA_HEADER].copy_from_slice(header);
+            packet[DATA_HEADER..].copy_from_slice(data);
+            return send(fd, packet, flags).map(drop);
+        }
+        let parts = [IoSlice::new(header), IoSlice::new(data)];
+        return sendmsg::<()>(fd, &parts, &[], flags, None).map(drop);
+    }
+    let parts: Vec<IoSlice<'_>> =
+        packets.iter().flat_map(|(header, data)| [IoSlice::new(header), IoSlice::new(data)]).collect();
+    let size = u16::try_from(size).map_err(|_| Errno::EINVAL)?;
+    sendmsg::<()>(fd, &parts, &[ControlMessage::UdpGsoSegments(&size)], flags, None).map(drop)
 }

@@ -2,7 +2,7 @@
 //!
 //! Purpose: hand boot loaders to firmware, from memory, fast and without surprises: RFC 1350 with options of RFC
 //! 2347, 2348 (blksize), 2349 (timeout, tsize) and 7440 (windowsize). `transfer` is the protocol without I/O,
-//! `server` the sockets. Invariants: nothing is written, no directory is walked; each datagram from the network
+//! `engine` a thread that serves, `server` what the caller sees. Invariants: nothing is written, no directory is walked; each datagram from the network
 //! costs bounded time and memory; a reply comes from the address that was asked, by the interface it came in on.
 //! It does not know what a boot is: the caller says which file a name means, and hears what became of it.
 //!
@@ -26,11 +26,13 @@
 //! ```
 
 mod burst;
+mod engine;
 mod name;
 mod negotiate;
 mod packet;
 mod rtt;
 mod server;
+mod sockets;
 mod table;
 mod transfer;
 

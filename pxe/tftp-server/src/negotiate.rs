@@ -17,7 +17,8 @@ pub const LARGEST_BLOCK: u16 = 65464;
 /// What the server allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
-    /// Largest block in bytes: path MTU less 32 (IP 20, UDP 8, TFTP 4); 1468 for Ethernet.
+    /// Largest block in bytes, beside what the path to the client carries in one packet: its MTU less 32 (IP 20, UDP
+    /// 8, TFTP 4), 1468 on Ethernet.
     pub max_block: u16,
     /// Most bytes sent before an acknowledgement.
     pub in_flight: u32,
@@ -25,7 +26,7 @@ pub struct Caps {
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { max_block: 1468, in_flight: 96 * 1024 }
+        Self { max_block: LARGEST_BLOCK, in_flight: 96 * 1024 }
     }
 }
 
@@ -100,7 +101,8 @@ mod tests {
 
     fn ask(options: &[(&str, &str)]) -> Result<Terms, Refusal> {
         let options = options.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        negotiate(&ReadRequest { name: "f".into(), options }, 9000, &Caps::default())
+        let caps = Caps { max_block: 1468, ..Caps::default() };
+        negotiate(&ReadRequest { name: "f".into(), options }, 9000, &caps)
     }
 
     #[test]

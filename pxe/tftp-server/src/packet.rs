@@ -191,11 +191,10 @@ pub(crate) fn oack_packet(options: &[(&'static str, u64)]) -> Vec<u8> {
     out
 }
 
-/// Appends one DATA packet to `out`.
-pub(crate) fn push_data(out: &mut Vec<u8>, block: u16, data: &[u8]) {
-    out.extend_from_slice(&OP_DATA.to_be_bytes());
-    out.extend_from_slice(&block.to_be_bytes());
-    out.extend_from_slice(data);
+/// The bytes before a DATA packet's data.
+pub(crate) fn data_header(block: u16) -> [u8; DATA_HEADER] {
+    let ([op_high, op_low], [high, low]) = (OP_DATA.to_be_bytes(), block.to_be_bytes());
+    [op_high, op_low, high, low]
 }
 
 #[cfg(test)]

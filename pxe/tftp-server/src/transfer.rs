@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::burst::Packet;
 use crate::negotiate::Terms;
-use crate::packet::{self, DATA_HEADER, Incoming};
+use crate::packet::{self, Incoming};
 use crate::rtt::RoundTrip;
 
 /// What to send now.
@@ -170,22 +171,25 @@ impl Transfer {
         self.resent
     }
 
-    /// Writes the packets of `send` one after another into `out` (cleared first). All packets but the last are of
-    /// the length that is returned.
-    pub fn write(&self, send: &Send, out: &mut Vec<u8>) -> usize {
+    /// The OACK packet.
+    pub fn oack(&self) -> Vec<u8> {
+        packet::oack_packet(&self.terms.oack)
+    }
+
+    /// Size of a full block, bytes.
+    pub fn block(&self) -> u16 {
+        self.terms.block
+    }
+
+    /// One DATA packet.
+    pub(crate) fn packet(&self, block: u64) -> Packet<'_> {
+        (packet::data_header((block & 0xffff) as u16), self.data(block))
+    }
+
+    /// The DATA packets `first..=last`, each as header and data; `out` is cleared first.
+    pub(crate) fn packets<'a>(&'a self, first: u64, last: u64, out: &mut Vec<Packet<'a>>) {
         out.clear();
-        match send {
-            Send::Oack => {
-                *out = packet::oack_packet(&self.terms.oack);
-                out.len()
-            }
-            Send::Blocks { first, last } => {
-                for block in *first..=*last {
-                    packet::push_data(out, (block & 0xffff) as u16, self.data(block));
-                }
-                usize::from(self.terms.block) + DATA_HEADER
-            }
-        }
+        out.extend((first..=last).map(|block| self.packet(block)));
     }
 
     fn data(&self, block: u64) -> &[u8] {

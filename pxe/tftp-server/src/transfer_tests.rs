@@ -38,9 +38,7 @@ fn without_options_data_comes_at_once_and_a_full_last_block_is_followed_by_an_em
     assert_eq!(t.handle(Incoming::Ack(1), now).send, blocks(2, 2));
     let step = t.handle(Incoming::Ack(2), now);
     assert_eq!(step.send, blocks(3, 3));
-    let mut out = Vec::new();
-    t.write(&step.send.unwrap(), &mut out);
-    assert_eq!(out, [0, 3, 0, 3]);
+    assert_eq!(t.packet(3), ([0, 3, 0, 3], &[][..]));
     assert_eq!(t.handle(Incoming::Ack(3), now).outcome, Some(Outcome::Completed));
     assert_eq!(t.acked_bytes(), 1024);
 }
@@ -92,11 +90,11 @@ fn block_numbers_wrap() {
     let now = Instant::now();
     let (mut t, step) = Transfer::start(file(8 * 70_000), terms(8, 1, false), GIVE_UP, now);
     let mut send = step.send;
-    let mut out = Vec::new();
     let mut wire = 1u16;
     while let Some(next) = send {
-        t.write(&next, &mut out);
-        assert_eq!([out[2], out[3]], wire.to_be_bytes());
+        let Send::Blocks { first, last } = next else { panic!("{next:?}") };
+        assert_eq!(first, last);
+        assert_eq!(t.packet(first).0[2..], wire.to_be_bytes());
         send = t.handle(Incoming::Ack(wire), now).send;
         wire = wire.wrapping_add(1);
     }
@@ -108,7 +106,6 @@ fn receive(len: usize, block: u16, window: u16, mut lost: impl FnMut() -> bool) 
     let mut now = Instant::now();
     let (mut t, mut step) = Transfer::start(file(len), terms(block, window, true), GIVE_UP, now);
     let (mut got, mut expected, mut packets) = (Vec::new(), 0u64, 0u64);
-    let mut out = Vec::new();
     let mut done = false;
     loop {
         if step.outcome.is_some() {
@@ -116,24 +113,29 @@ fn receive(len: usize, block: u16, window: u16, mut lost: impl FnMut() -> bool) 
             return (got, packets);
         }
         let mut reply = None;
-        if let Some(send) = step.send.take() {
-            let each = t.write(&send, &mut out);
-            for (i, packet) in out.chunks(each).enumerate() {
+        match step.send.take() {
+            Some(Send::Oack) => {
                 packets += 1;
-                if lost() {
-                    continue;
-                }
-                match &send {
-                    Send::Oack => reply = Some(0),
-                    Send::Blocks { first, .. } if first + i as u64 == expected + 1 && !done => {
-                        expected += 1;
-                        got.extend_from_slice(&packet[4..]);
-                        done = packet.len() < each;
-                        reply = Some(expected as u16);
+                reply = (!lost()).then_some(0);
+            }
+            Some(Send::Blocks { first, last }) => {
+                let mut sent = Vec::new();
+                t.packets(first, last, &mut sent);
+                for (number, (header, data)) in (first..).zip(sent) {
+                    assert_eq!(header[2..], (number as u16).to_be_bytes());
+                    packets += 1;
+                    if lost() {
+                        continue;
                     }
-                    Send::Blocks { .. } => reply = Some(expected as u16),
+                    if number == expected + 1 && !done {
+                        expected += 1;
+                        got.extend_from_slice(data);
+                        done = data.len() < usize::from(block);
+                    }
+                    reply = Some(expected as u16);
                 }
             }
+            None => {}
         }
         now += Duration::from_micros(300);
         step = match reply {

@@ -103,12 +103,13 @@ fn fetch(server: SocketAddr, fields: &[&str], block: usize, window: u64) -> (Vec
 fn serves_each_combination_of_options() {
     let server = start("127.0.0.1:0", Limits::default());
     let name = "\\boot\\loader.efi";
-    let cases: [(&[&str], usize, u64); 5] = [
+    let cases: [(&[&str], usize, u64); 6] = [
         (&[name, "octet"], 512, 1),
         (&[name, "octet", "blksize", "1432", "tsize", "0"], 1432, 1),
         (&[name, "octet", "blksize", "1468", "windowsize", "4"], 1468, 4),
         (&[name, "octet", "blksize", "1468", "windowsize", "64"], 1468, 64),
-        (&[name, "octet", "blksize", "9000", "timeout", "3"], 1468, 1),
+        (&[name, "octet", "blksize", "9000", "timeout", "3"], 9000, 1),
+        (&[name, "octet", "blksize", "65464", "windowsize", "9"], 65464, 1),
     ];
     for (fields, block, window) in cases {
         let (data, packets) = fetch(server.address, fields, block, window);

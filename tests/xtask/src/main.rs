@@ -13,7 +13,6 @@ mod shell;
 mod test;
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -38,13 +37,7 @@ enum Task {
     /// Play each fault that stops a host in the virtual rack, mend it, and see the host carry on
     Faults(faults::FaultsArgs),
     /// Measure, beside the peers, in one run
-    Bench {
-        /// `store` or `demo`
-        name: String,
-        /// Write the rows as JSON
-        #[arg(long)]
-        report: Option<PathBuf>,
-    },
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,7 +49,7 @@ fn main() -> ExitCode {
             println!("{images:#?}");
             ExitCode::SUCCESS
         }),
-        Task::Bench { name, report } => bench::run(&name, report.as_deref()),
+        Task::Bench(args) => bench::run(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

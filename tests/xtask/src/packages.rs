@@ -8,7 +8,7 @@ use crate::{paths, shell};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// QEMU and its firmware, taken together from one suite.
@@ -72,6 +72,53 @@ pub fn ensure() -> Result<()> {
         apt(&[], &args)?;
     }
     Ok(())
+}
+
+/// A Debian package unpacked into the cache, not installed: its daemon is never enabled on this machine, and packages
+/// that exclude each other can stand side by side. Libraries that its programs miss are installed. Its root directory.
+pub fn unpacked(name: &str) -> Result<PathBuf> {
+    let root = paths::cache().join("peers").join(name);
+    if root.join("complete").exists() {
+        return Ok(root);
+    }
+    let _ = fs::remove_dir_all(&root);
+    fs::create_dir_all(&root)?;
+    let download = || shell::ask(Command::new("apt-get").current_dir(&root).args(["-q", "download", name]));
+    let mut said = download()?;
+    if said.code != Some(0) {
+        apt(&[], &["update", "-q"])?;
+        said = download()?;
+    }
+    let file = fs::read_dir(&root)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|e| e == "deb"));
+    let file = file.with_context(|| format!("apt-get download {name}: {}", said.stderr.trim()))?;
+    shell::read(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&root))?;
+    let depends = shell::read(Command::new("dpkg-deb").arg("-f").arg(&file).arg("Depends"))?;
+    let libraries: Vec<&str> = depends
+        .split(',')
+        .map(str::trim)
+        .filter(|one| one.starts_with("lib") || one.starts_with("zlib"))
+        .collect();
+    let _quiet = NoDaemons::set()?;
+    apt(&[], &["satisfy", "-y", "-q", "--no-install-recommends", &libraries.join(", ")])?;
+    fs::write(root.join("complete"), "")?;
+    Ok(root)
+}
+
+/// Installs those of `names` that are missing.
+pub fn install(names: &[&str]) -> Result<()> {
+    let missing = missing(names)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("Debian packages that are missing: {}", missing.join(" "));
+    let _quiet = NoDaemons::set()?;
+    apt(&[], &["update", "-q"])?;
+    let mut args = vec!["install", "-y", "-q", "--no-install-recommends"];
+    args.extend(&missing);
+    apt(&[], &args)
 }
 
 fn missing<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {

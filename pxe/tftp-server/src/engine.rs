@@ -1,0 +1,460 @@
+//! One thread's work: it waits for the sockets of its transfers and for their deadlines, and does what `transfer` says.
+//!
+//! Invariants: nothing here blocks but the wait; each datagram costs one call to read it and at most one window to
+//! answer it; transfers are the thread's own, so that no lock is held while one is served. One thread also has the
+//! listeners, judges requests and hands new transfers round.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{MsgFlags, recv, send};
+use socket2::Socket;
+
+use crate::burst::{Burst, Packet};
+use crate::name;
+use crate::negotiate::{Caps, Terms, negotiate};
+use crate::packet::{self, ErrorCode, Refusal};
+use crate::server::{Event, EventKind, Lookup, Request, Shared};
+use crate::sockets::{Listener, path_block};
+use crate::table::{Full, Place};
+use crate::transfer::{Outcome, Send as Packets, Step, Transfer};
+
+/// Tokens of the poll: slots of transfers from 0, listeners from here, the inbox.
+const LISTENERS: u64 = 1 << 32;
+const INBOX: u64 = u64::MAX;
+/// Requests judged at a listener before transfers get their turn.
+const REQUESTS_A_TURN: usize = 32;
+/// Packets that a lone transfer is served before the other sockets are looked at.
+const LONE_TURN: usize = 64;
+/// Longest wait, so that a missed wake-up can cost no more.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// How a thread is given transfers, and told to end.
+pub(crate) struct Inbox {
+    started: Mutex<Vec<Started>>,
+    stop: AtomicBool,
+    wake: EventFd,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> io::Result<Self> {
+        let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { started: Mutex::default(), stop: AtomicBool::new(false), wake })
+    }
+
+    /// Ends its thread.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn put(&self, started: Started) {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner).push(started);
+        self.wake();
+    }
+
+    fn take(&self) -> Vec<Started> {
+        let _ = self.wake.read();
+        std::mem::take(&mut *self.started.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn wake(&self) {
+        // It fails only when the counter is full, and then the thread is awake.
+        let _ = self.wake.write(1);
+    }
+}
+
+/// Who asked, and where.
+#[derive(Clone)]
+struct Asked {
+    peer: SocketAddrV4,
+    local: Ipv4Addr,
+    iface: Arc<str>,
+}
+
+impl Asked {
+    fn event(&self, name: &str, kind: EventKind) -> Event {
+        Event {
+            peer: self.peer,
+            local: self.local,
+            iface: Arc::clone(&self.iface),
+            name: name.to_owned(),
+            kind,
+        }
+    }
+}
+
+/// A request that was granted.
+struct Started {
+    asked: Asked,
+    name: String,
+    file: Bytes,
+    terms: Terms,
+    socket: Socket,
+    place: Place,
+}
+
+/// A transfer with its socket.
+struct Running {
+    asked: Asked,
+    name: String,
+    socket: Socket,
+    transfer: Transfer,
+    burst: Burst,
+    begin: Instant,
+    bytes: u64,
+    terms: (u16, u16),
+    told: bool,
+    /// The time of its one entry in the heap of alarms; never later than its deadline.
+    alarm: Instant,
+    _place: Place,
+}
+
+/// A thread's state.
+pub(crate) struct Engine<L, E> {
+    shared: Arc<Shared<L, E>>,
+    epoll: Epoll,
+    listeners: Vec<Listener>,
+    inboxes: Arc<[Arc<Inbox>]>,
+    index: usize,
+    next: usize,
+    running: Vec<Option<Running>>,
+    free: Vec<usize>,
+    active: usize,
+    alarms: BinaryHeap<Reverse<(Instant, usize)>>,
+}
+
+impl<L, E> Engine<L, E>
+where
+    L: Fn(&Request) -> Lookup,
+    E: Fn(Event),
+{
+    pub(crate) fn new(
+        shared: Arc<Shared<L, E>>,
+        listeners: Vec<Listener>,
+        inboxes: Arc<[Arc<Inbox>]>,
+        index: usize,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&inboxes[index].wake, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))?;
+        for (i, listener) in listeners.iter().enumerate() {
+            epoll.add(&listener.socket, EpollEvent::new(EpollFlags::EPOLLIN, LISTENERS + i as u64))?;
+        }
+        Ok(Self {
+            shared,
+            epoll,
+            listeners,
+            inboxes,
+            index,
+            next: 0,
+            running: Vec::new(),
+            free: Vec::new(),
+            active: 0,
+            alarms: BinaryHeap::new(),
+        })
+    }
+
+    /// Serves until the inbox says stop.
+    pub(crate) fn run(mut self) {
+        let mut events = [EpollEvent::empty(); 64];
+        let mut buffer = [0; packet::MAX_REQUEST + 1];
+        while !self.inboxes[self.index].stop.load(Ordering::SeqCst) {
+            let ready = match self.epoll.wait(&mut events, self.patience()) {
+                Ok(ready) => ready,
+                Err(Errno::EINTR) => continue,
+                Err(error) => return tracing::error!(%error, "TFTP cannot wait for its sockets"),
+            };
+            let now = Instant::now();
+            for event in &events[..ready] {
+                match event.data() {
+                    INBOX => self.begin_all(now),
+                    token if token >= LISTENERS => self.requests(token - LISTENERS, &mut buffer),
+                    slot => self.arrived(usize::try_from(slot).unwrap_or(usize::MAX), &mut buffer, now),
+                }
+            }
+            self.ring(now);
+            if self.active == 1 {
+                self.lone(&mut buffer);
+            }
+        }
+    }
+
+    /// The only transfer is waited for in its own `recv`: without windows, as iPXE asks, each packet costs a round
+    /// trip, and a poll beside it is a tenth of that. Bounded by the socket's [`crate::sockets::LONE_WAIT`].
+    fn lone(&mut self, buffer: &mut [u8]) {
+        let Some(slot) = self.running.iter().position(Option::is_some) else { return };
+        for _ in 0..LONE_TURN {
+            let Some(running) = self.running[slot].as_mut() else { return };
+            let step = match recv(running.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+                Ok(length) => {
+                    running.transfer.handle(packet::parse_incoming(&buffer[..length]), Instant::now())
+                }
+                Err(Errno::ECONNREFUSED) => running.transfer.refused(),
+                Err(_) => return,
+            };
+            self.carry_out(slot, step);
+        }
+    }
+
+    /// Until the first alarm, rounded up to the poll's milliseconds.
+    fn patience(&self) -> EpollTimeout {
+        let wait = match self.alarms.peek() {
+            Some(Reverse((at, _))) => at.saturating_duration_since(Instant::now()).min(LONGEST),
+            None => LONGEST,
+        };
+        let millis = wait.as_micros().div_ceil(1000);
+        EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX))
+    }
+
+    /// Reads what waits at a listener, judges it, and hands what was granted to a thread.
+    fn requests(&mut self, listener: u64, buffer: &mut [u8]) {
+        let Some(listener) = usize::try_from(listener).ok().and_then(|i| self.listeners.get(i)) else {
+            return;
+        };
+        for _ in 0..REQUESTS_A_TURN {
+            let (length, peer, local) = match listener.receive(buffer) {
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // ICMP errors of refusals that we sent; nothing to do, and the socket stays usable.
+                Err(error) => {
+                    tracing::debug!(%error, iface = %listener.iface, "TFTP receive");
+                    continue;
+                }
+            };
+            let asked = Asked { peer, local, iface: Arc::clone(&listener.iface) };
+            if let Some(started) = judge(&buffer[..length], &asked, listener, &self.shared) {
+                self.inboxes[self.next % self.inboxes.len()].put(started);
+                self.next = self.next.wrapping_add(1);
+            }
+        }
+    }
+
+    /// Begins the transfers that the inbox holds.
+    fn begin_all(&mut self, now: Instant) {
+        for started in self.inboxes[self.index].take() {
+            let Started { asked, name, file, terms, socket, place } = started;
+            let (bytes, agreed) = (file.len() as u64, (terms.block, terms.window));
+            let (transfer, step) = Transfer::start(file, terms, self.shared.limits.give_up, now);
+            let slot = self.free.pop().unwrap_or_else(|| {
+                self.running.push(None);
+                self.running.len() - 1
+            });
+            if let Err(error) = self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64)) {
+                tracing::warn!(%error, peer = %asked.peer, "a TFTP transfer cannot be waited for");
+                self.free.push(slot);
+                continue;
+            }
+            let alarm = transfer.deadline();
+            self.alarms.push(Reverse((alarm, slot)));
+            self.active += 1;
+            self.running[slot] = Some(Running {
+                asked,
+                name,
+                socket,
+                transfer,
+                burst: Burst::new(),
+                begin: now,
+                bytes,
+                terms: agreed,
+                told: false,
+                alarm,
+                _place: place,
+            });
+            self.carry_out(slot, step);
+        }
+    }
+
+    /// A transfer's socket has something.
+    fn arrived(&mut self, slot: usize, buffer: &mut [u8], now: Instant) {
+        let Some(running) = self.running.get_mut(slot).and_then(Option::as_mut) else { return };
+        let step = match recv(running.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => running.transfer.handle(packet::parse_incoming(&buffer[..length]), now),
+            Err(Errno::ECONNREFUSED) => running.transfer.refused(),
+            Err(_) => return,
+        };
+        self.carry_out(slot, step);
+    }
+
+    /// Lets those alarms ring that are due.
+    fn ring(&mut self, now: Instant) {
+        while let Some(Reverse((at, slot))) = self.alarms.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.alarms.pop();
+            let Some(running) = self.running.get_mut(slot).and_then(Option::as_mut) else { continue };
+            if running.alarm != at {
+                // Of a transfer that had this slot before, or one that has an earlier alarm.
+                continue;
+            }
+            let step = running.transfer.tick(now);
+            running.alarm = running.transfer.deadline();
+            self.alarms.push(Reverse((running.alarm, slot)));
+            self.carry_out(slot, step);
+        }
+    }
+
+    fn carry_out(&mut self, slot: usize, step: Step) {
+        let Some(running) = self.running.get_mut(slot).and_then(Option::as_mut) else { return };
+        let events = &self.shared.events;
+        let mut outcome = step.outcome;
+        if let Some(send) = step.send {
+            if let Packets::Blocks { .. } = send
+                && !std::mem::replace(&mut running.told, true)
+            {
+                let (block, window) = running.terms;
+                events(
+                    running
+                        .asked
+                        .event(&running.name, EventKind::Started { bytes: running.bytes, block, window }),
+                );
+            }
+            if running.send(&send).is_err() {
+                outcome = running.transfer.refused().outcome;
+            }
+        }
+        if let Some(outcome) = outcome {
+            if let Some(running) = self.running[slot].take() {
+                let _ = self.epoll.delete(running.socket.as_fd());
+                events(running.ended(outcome));
+            }
+            self.active -= 1;
+            self.free.push(slot);
+        } else if running.transfer.deadline() < running.alarm {
+            running.alarm = running.transfer.deadline();
+            self.alarms.push(Reverse((running.alarm, slot)));
+        }
+    }
+}
+
+impl Running {
+    fn send(&mut self, what: &Packets) -> io::Result<()> {
+        match what {
+            Packets::Oack => {
+                let oack = self.transfer.oack();
+                match send(self.socket.as_raw_fd(), &oack, MsgFlags::MSG_DONTWAIT) {
+                    Err(Errno::ECONNREFUSED) => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                    _ => Ok(()),
+                }
+            }
+            Packets::Blocks { first, last } => {
+                let each = usize::from(self.transfer.block());
+                if first == last {
+                    let packet = [self.transfer.packet(*first)];
+                    return self.burst.send(&self.socket, &packet, each);
+                }
+                let mut packets: Vec<Packet<'_>> = Vec::new();
+                self.transfer.packets(*first, *last, &mut packets);
+                self.burst.send(&self.socket, &packets, each)
+            }
+        }
+    }
+
+    fn ended(&self, outcome: Outcome) -> Event {
+        let after_block = self.transfer.acked();
+        let kind = match outcome {
+            Outcome::Completed => EventKind::Completed {
+                bytes: self.bytes,
+                elapsed: self.begin.elapsed(),
+                resent: self.transfer.resent(),
+            },
+            Outcome::Aborted { after_oack, code, message } => {
+                EventKind::Aborted { after_oack, after_block, code, message }
+            }
+            Outcome::PortClosed => EventKind::PortClosed { after_block },
+            Outcome::TimedOut => EventKind::TimedOut {
+                after_block,
+                bytes: self.transfer.acked_bytes(),
+                block: self.transfer.block(),
+            },
+        };
+        self.asked.event(&self.name, kind)
+    }
+}
+
+/// Grants a request, or answers why not.
+fn judge<L, E>(datagram: &[u8], asked: &Asked, listener: &Listener, shared: &Shared<L, E>) -> Option<Started>
+where
+    L: Fn(&Request) -> Lookup,
+    E: Fn(Event),
+{
+    let mut name = String::new();
+    let refusal = match grant(datagram, asked, &mut name, listener, shared) {
+        Ok(started) => return Some(started),
+        Err(Denial::Silent) => return None,
+        Err(Denial::Busy) => {
+            (shared.events)(asked.event(&name, EventKind::Busy));
+            return None;
+        }
+        Err(Denial::Refused(refusal)) => refusal,
+    };
+    // An error answers from the listening port: there is no transfer that it could belong to.
+    listener.send_to(&packet::error_packet(refusal.code.wire(), &refusal.message), asked.peer);
+    let kind = EventKind::Refused { code: refusal.code.wire(), message: refusal.message };
+    (shared.events)(asked.event(&name, kind));
+    None
+}
+
+enum Denial {
+    /// Not ours to answer.
+    Silent,
+    /// A limit is reached.
+    Busy,
+    /// Answered by an error packet.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        Denial::Refused(refusal)
+    }
+}
+
+fn grant<L, E>(
+    datagram: &[u8],
+    asked: &Asked,
+    name: &mut String,
+    listener: &Listener,
+    shared: &Shared<L, E>,
+) -> Result<Started, Denial>
+where
+    L: Fn(&Request) -> Lookup,
+{
+    if asked.peer.port() == 0 || asked.peer.ip().is_unspecified() || asked.peer.ip().is_broadcast() {
+        return Err(Denial::Silent);
+    }
+    let Some(request) = packet::parse_request(datagram)? else { return Err(Denial::Silent) };
+    request.name.clone_into(name);
+    *name = name::canonical(&request.name)?;
+    let wanted =
+        Request { peer: asked.peer, local: asked.local, iface: Arc::clone(&asked.iface), name: name.clone() };
+    let file = match (shared.lookup)(&wanted) {
+        Lookup::File(file) => file,
+        Lookup::NotFound => return Err(Refusal::new(ErrorCode::NotFound, "no such file").into()),
+        Lookup::Denied(why) => return Err(Refusal::new(ErrorCode::AccessViolation, why).into()),
+    };
+    let caps = shared.limits.caps;
+    // Before a socket is made: what cannot be granted costs none.
+    negotiate(&request, file.len() as u64, &caps)?;
+    let place = shared.table.admit(asked.peer).map_err(|full| match full {
+        Full::Repeated => Denial::Silent,
+        Full::Busy => Denial::Busy,
+    })?;
+    let socket = listener.transfer(asked.local, asked.peer).map_err(|error| {
+        tracing::warn!(%error, iface = %listener.iface, "no socket for a TFTP transfer");
+        Refusal::new(ErrorCode::Undefined, "the server has no port left")
+    })?;
+    let caps = Caps { max_block: caps.max_block.min(path_block(&socket)), ..caps };
+    let terms = negotiate(&request, file.len() as u64, &caps)?;
+    Ok(Started { asked: asked.clone(), name: name.clone(), file, terms, socket, place })
+}
