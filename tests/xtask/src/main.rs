@@ -4,8 +4,10 @@
 mod bench;
 mod build;
 mod demo;
+mod labs;
 mod packages;
 mod paths;
+mod phases;
 mod preflight;
 mod shell;
 mod test;
@@ -26,11 +28,7 @@ enum Task {
     /// Day zero, end to end, on a virtual rack; leaves it running until Ctrl-C or --stop
     Demo(demo::DemoArgs),
     /// What must pass at each commit
-    Test {
-        /// The long labs and crash runs too
-        #[arg(long)]
-        all: bool,
-    },
+    Test(test::TestArgs),
     /// Build kernel, discovery image, KVM host image and the demo's guest template
     Images,
     /// Measure, beside the peers, in one run
@@ -46,7 +44,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Demo(args) => demo::run(&args),
-        Task::Test { all } => test::run(all),
+        Task::Test(args) => test::run(&args),
         Task::Images => preflight::run().and_then(|()| build::images()).map(|images| {
             println!("{images:#?}");
             ExitCode::SUCCESS

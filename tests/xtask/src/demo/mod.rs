@@ -7,7 +7,7 @@
 mod browser;
 mod checks;
 mod client;
-mod leftovers;
+pub mod leftovers;
 mod observed;
 mod progress;
 mod rack;
