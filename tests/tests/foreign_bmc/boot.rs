@@ -1,9 +1,9 @@
 //! Our boot services over made-up plans, and a small system that they give to machines.
 
+use dayzero_model::MacAddr;
 use dayzero_model::boot::{BootAction, Client};
 use dayzero_model::event::What;
 use dayzero_model::site::NetworkRole;
-use dayzero_model::{BootId, MacAddr};
 use dayzero_pxe::{
     BootDirector, BootFiles, MemoryLeases, PxeConfig, PxeEvent, PxeServer, ScriptQuery, SeenClient,
     ServedInterface,

@@ -128,7 +128,10 @@ impl Sushy {
         ] {
             std::fs::write(dir.path().join(name), content).unwrap();
         }
-        std::fs::write(dir.path().join("disk"), boot_sector()).unwrap();
+        // SeaBIOS passes over a disk of one sector.
+        let mut disk = boot_sector();
+        disk.resize(1 << 20, 0);
+        std::fs::write(dir.path().join("disk"), disk).unwrap();
         let name = format!("dzt-fb-{}", std::process::id());
         let netns = Netns::create(&name).unwrap();
         netns

@@ -7,7 +7,8 @@
 mod browser;
 mod checks;
 mod client;
-pub mod leftovers;
+mod interrupt;
+pub(crate) mod leftovers;
 mod observed;
 mod progress;
 mod rack;
@@ -16,14 +17,17 @@ mod scenario;
 mod shown;
 
 use crate::{build, preflight};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
-use std::path::PathBuf;
+use nix::sys::signal::Signal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Exit code while some steps are not real yet.
 const NOT_ALL_REAL: u8 = 3;
+/// A rack is down within this time.
+const STOP: Duration = Duration::from_secs(90);
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct DemoArgs {
@@ -49,11 +53,13 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     if args.stop {
         return stop(args);
     }
+    let interrupts = interrupt::Interrupts::watch()?;
     preflight::run()?;
     let cleared = leftovers::clear()?;
     if !cleared.is_empty() {
         println!("cleared what an earlier run left: {}", cleared.join(", "));
     }
+    leftovers::claim()?;
     let before = leftovers::Snapshot::take()?;
     let began = Instant::now();
     let images = build::images()?;
@@ -65,20 +71,23 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     if args.once {
         let rss = rack.tear_down()?;
         run.finish(rss, &before)?;
-        let code = judge(&run, args)?;
+        let code = judge(&run, args.report.as_deref())?;
         return Ok(if readme(&run, args)? { code } else { ExitCode::FAILURE });
     }
-    run.save(&before)?;
+    run.rss_mib = rack.note_rss();
+    run.save(&before, args.report.as_deref())?;
     report::print(&run);
-    rack.wait_for_ctrl_c()?;
+    rack.things_to_try();
+    interrupts.wait()?;
+    println!("taking the rack down");
     let rss = rack.tear_down()?;
     run.finish(rss, &before)?;
-    judge(&run, args)
+    judge(&run, args.report.as_deref())
 }
 
-fn judge(run: &report::Run, args: &DemoArgs) -> Result<ExitCode> {
+fn judge(run: &report::Run, file: Option<&Path>) -> Result<ExitCode> {
     let real = report::print(run);
-    if let Some(file) = &args.report {
+    if let Some(file) = file {
         std::fs::write(file, serde_json::to_vec_pretty(&run.json())?)?;
     }
     Ok(match (run.ok(), real) {
@@ -106,12 +115,26 @@ fn readme(run: &report::Run, args: &DemoArgs) -> Result<bool> {
 
 fn stop(args: &DemoArgs) -> Result<ExitCode> {
     let saved = report::Run::load()?;
+    let owner = leftovers::other_owner()?;
+    if let Some(owner) = owner {
+        // It takes its own rack down, and writes its own report if it was asked for one.
+        ensure!(
+            owner.end(Signal::SIGTERM, STOP),
+            "the demo ({owner}) does not end within {} s",
+            STOP.as_secs()
+        );
+    }
     let cleared = leftovers::clear()?;
-    println!(
-        "stopped: {}",
-        if cleared.is_empty() { "nothing was running".to_owned() } else { cleared.join(", ") }
-    );
-    let Some((mut run, before)) = saved else { return Ok(ExitCode::SUCCESS) };
+    match (&owner, cleared.is_empty()) {
+        (None, true) => println!("nothing was running"),
+        (Some(_), true) => println!("stopped"),
+        (_, false) => println!("stopped: {}", cleared.join(", ")),
+    }
+    let Some((mut run, before, report)) = saved else { return Ok(ExitCode::SUCCESS) };
     run.finish(run.rss_mib, &before)?;
-    judge(&run, args)
+    judge(&run, args.report.as_deref().or(report.as_deref()))
 }
+
+#[cfg(test)]
+#[path = "ends_tests.rs"]
+mod ends_tests;
