@@ -5,8 +5,8 @@ use dayzero_model::boot::{BootAction, Client};
 use dayzero_model::event::What;
 use dayzero_model::site::NetworkRole;
 use dayzero_pxe::{
-    BootDirector, BootFiles, MemoryLeases, PxeConfig, PxeEvent, PxeServer, ScriptQuery, SeenClient,
-    ServedInterface,
+    BootDirector, BootFiles, Ipv4Prefix, MemoryLeases, PxeConfig, PxeEvent, PxeServer, ScriptQuery,
+    SeenClient, ServedInterface, ServedNetwork,
 };
 use dayzero_rehearsal::netns::path_of;
 use std::collections::BTreeMap;
@@ -66,18 +66,9 @@ fn initramfs(dir: &Path) -> PathBuf {
 }
 
 fn interface(device: &str, address: Ipv4Addr, role: NetworkRole) -> ServedInterface {
-    ServedInterface {
-        device: device.into(),
-        address,
-        prefix: 24,
-        network: device.parse().unwrap(),
-        role,
-        gateway: None,
-        dns: vec![],
-        domain: None,
-        mtu: None,
-        pool: None,
-    }
+    let prefix = Ipv4Prefix { address, len: 24 };
+    let network = ServedNetwork::new(device.parse().unwrap(), role, prefix);
+    ServedInterface { device: device.into(), address, network }
 }
 
 /// The appliance's leg in the management network.

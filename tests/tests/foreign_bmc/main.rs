@@ -31,7 +31,12 @@ const PASSWORD: &str = "secret-one";
 /// A planned host whose boot window is open.
 fn expected(address: Ipv4Addr) -> Client {
     let host: dayzero_model::HostName = "host1".parse().unwrap();
-    Client::Host { host: host.clone(), address, window: Some(BootWindow { boot: BootId(boot::BOOT), host }) }
+    Client::Host {
+        host: host.clone(),
+        address,
+        window: Some(BootWindow { boot: BootId(boot::BOOT), host }),
+        uuid: None,
+    }
 }
 
 /// Logs in, while the BMC starts.
