@@ -20,7 +20,9 @@ struct Sushy {
 }
 
 async fn sushy() -> Sushy {
-    let program = std::env::var("DAYZERO_SUSHY_EMULATOR").expect("set DAYZERO_SUSHY_EMULATOR");
+    let program = std::env::var("DAYZERO_SUSHY_EMULATOR").expect(
+        "DAYZERO_SUSHY_EMULATOR: sushy-tools' sushy-emulator; `cargo xtask test --lab sushy` installs it",
+    );
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     let made = rcgen::generate_simple_self_signed(["sushy".to_owned()]).unwrap();
@@ -59,7 +61,7 @@ async fn connected(target: &Target) -> Box<dyn Bmc> {
 }
 
 #[tokio::test]
-#[ignore = "needs PyPI's sushy-tools 2.2.0: DAYZERO_SUSHY_EMULATOR=…/sushy-emulator"]
+#[ignore = "needs PyPI's sushy-tools: `cargo xtask test --all` installs it"]
 async fn a_foreign_redfish_service() {
     let sushy = sushy().await;
     let bmc = connected(&sushy.target).await;

@@ -1,7 +1,5 @@
-//! The rack for real: QEMU machines on our switch. Needs root, QEMU, tgt, dnsmasq, busybox and a Debian kernel package
-//! unpacked into `$DAYZERO_TEST_KERNEL` (`dpkg-deb -x linux-image-….deb DIR`).
-//!
-//! `cargo test -p dayzero-rehearsal --test rack -- --ignored --test-threads 1`
+//! The rack for real: QEMU machines on our switch. `cargo xtask test --lab rehearsal` sets what it needs: root, QEMU, tgt,
+//! dnsmasq, busybox, and `DAYZERO_TEST_KERNEL`, a directory with an unpacked linux-image package that depmod has indexed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -136,9 +134,7 @@ async fn longest_gap(to: &str, span: Duration, fault: impl Future<Output = ()>) 
 }
 
 fn kernel_dir() -> PathBuf {
-    PathBuf::from(
-        std::env::var("DAYZERO_TEST_KERNEL").expect("set DAYZERO_TEST_KERNEL to an unpacked kernel package"),
-    )
+    PathBuf::from(std::env::var("DAYZERO_TEST_KERNEL").expect("DAYZERO_TEST_KERNEL: see the file's header"))
 }
 
 fn kernel() -> (PathBuf, String) {
@@ -183,7 +179,6 @@ done
 fn initramfs(dir: &Path) -> PathBuf {
     let (_, version) = kernel();
     let base = kernel_dir();
-    run("depmod", &["-b", &base.to_string_lossy(), &version]);
     let root = dir.join("initramfs");
     for sub in ["bin", "modules"] {
         std::fs::create_dir_all(root.join(sub)).unwrap();

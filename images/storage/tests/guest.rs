@@ -1,8 +1,8 @@
 //! A whole installation on a real kernel, by BIOS and by UEFI, and the first start from the disk that it wrote.
 //!
-//! Run with `DAYZERO_GUEST_KERNEL=<directory with an unpacked linux-image package> DAYZERO_HOST_IMAGE=<directory with
-//! manifest.json and chunks/> cargo test -p dayzero-storage --test guest -- --ignored`. Needs qemu-system-x86_64, OVMF,
-//! cpio, depmod, modprobe, mkfs.ext4, sgdisk.
+//! `cargo xtask test --lab storage` sets what it needs: `DAYZERO_TEST_KERNEL`, a directory with an unpacked linux-image package
+//! that depmod has indexed; `DAYZERO_HOST_IMAGE`, a directory with manifest.json and chunks/; qemu-system-x86_64, OVMF, cpio,
+//! modprobe, mkfs.ext4, sgdisk.
 
 // All of this file is a test; clippy knows only functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
@@ -42,15 +42,12 @@ fn directory(variable: &str) -> PathBuf {
 
 fn initramfs(work: &Path, kernel: &Path) -> PathBuf {
     let release = std::fs::read_dir(kernel.join("lib/modules")).unwrap().next().unwrap().unwrap().file_name();
-    let (tree, base) = (work.join("tree"), work.join("base"));
+    let tree = work.join("tree");
     std::fs::create_dir_all(tree.join("modules")).unwrap();
-    std::fs::create_dir_all(&base).unwrap();
-    output(Command::new("cp").arg("-a").arg(kernel.join("lib")).arg(&base));
-    output(Command::new("depmod").arg("-b").arg(&base).arg(&release));
     let mut order = Vec::new();
     for module in MODULES {
         let mut modprobe = Command::new("modprobe");
-        modprobe.arg("-d").arg(&base).arg("-S").arg(&release).args(["--show-depends", module]);
+        modprobe.arg("-d").arg(kernel).arg("-S").arg(&release).args(["--show-depends", module]);
         for path in output(&mut modprobe).lines().filter_map(|line| line.strip_prefix("insmod ")) {
             let path = Path::new(path.split_whitespace().next().unwrap());
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -177,7 +174,7 @@ impl Drop for Machine {
 }
 
 fn install_and_start(uefi: bool) {
-    let (kernel, image) = (directory("DAYZERO_GUEST_KERNEL"), directory("DAYZERO_HOST_IMAGE"));
+    let (kernel, image) = (directory("DAYZERO_TEST_KERNEL"), directory("DAYZERO_HOST_IMAGE"));
     let work = tempfile::tempdir().unwrap();
     let initrd = initramfs(work.path(), &kernel);
     let digest = sha2::Sha256::digest(std::fs::read(image.join("manifest.json")).unwrap());

@@ -1,8 +1,8 @@
 //! Shared storage for real: an installed host, two storage networks, an iSCSI target, paths that are taken away.
 //!
-//! Run as root with `DAYZERO_HOST_IMAGE=<directory with manifest.json and chunks/> cargo test -p dayzero-storage --test
-//! san -- --ignored`. Needs qemu-system-x86_64, tgt, busybox, mtools, a kernel with loop devices and ext4. Makes the
-//! network namespace `dzt-net-san` and removes it.
+//! `cargo xtask test --lab storage` sets what it needs: `DAYZERO_HOST_IMAGE`, a directory with manifest.json and chunks/; root,
+//! qemu-system-x86_64, tgt, busybox, mtools, a kernel with loop devices and ext4. Makes the network namespace `dzt-net-san`
+//! and removes it.
 
 // All of this file is a test; clippy knows only functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]

@@ -29,17 +29,14 @@ pub(crate) struct Machine {
     pub(crate) start: Instant,
 }
 
-/// Kernel of `$DAYZERO_TEST_KERNEL`, else the newest of /boot.
+/// Kernel of the package that is unpacked in `$DAYZERO_TEST_KERNEL`.
 pub(crate) fn kernel() -> PathBuf {
-    if let Ok(path) = std::env::var("DAYZERO_TEST_KERNEL") {
-        return path.into();
-    }
-    let all = fs::read_dir("/boot").into_iter().flatten().flatten().map(|entry| entry.path());
-    let kernels =
-        all.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-")));
-    kernels
-        .max()
-        .expect("a kernel: `apt-get download linux-image-amd64`, `dpkg-deb -x`, set DAYZERO_TEST_KERNEL")
+    let base = std::env::var("DAYZERO_TEST_KERNEL").expect(
+        "DAYZERO_TEST_KERNEL: a directory with an unpacked linux-image package; `cargo xtask test --lab pxe` makes it",
+    );
+    let all = fs::read_dir(Path::new(&base).join("boot")).unwrap().flatten().map(|entry| entry.path());
+    let kernel = all.into_iter().find(|path| path.to_string_lossy().contains("/vmlinuz-"));
+    kernel.expect("boot/vmlinuz-… in DAYZERO_TEST_KERNEL")
 }
 
 /// An initramfs whose init says so on the console, and powers off.

@@ -5,8 +5,10 @@ mod bench;
 mod build;
 mod demo;
 mod faults;
+mod labs;
 mod packages;
 mod paths;
+mod phases;
 mod preflight;
 mod secrets;
 mod shell;
@@ -27,11 +29,7 @@ enum Task {
     /// Day zero, end to end, on a virtual rack; leaves it running until Ctrl-C or --stop
     Demo(demo::DemoArgs),
     /// What must pass at each commit
-    Test {
-        /// The long labs and crash runs too
-        #[arg(long)]
-        all: bool,
-    },
+    Test(test::TestArgs),
     /// Build kernel, discovery image, KVM host image and the demo's guest template
     Images,
     /// Play each fault that stops a host in the virtual rack, mend it, and see the host carry on
@@ -43,7 +41,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Demo(args) => demo::run(&args),
-        Task::Test { all } => test::run(all),
+        Task::Test(args) => test::run(&args),
         Task::Faults(args) => faults::run(&args),
         Task::Images => preflight::run().and_then(|()| build::images()).map(|images| {
             println!("{images:#?}");

@@ -39,17 +39,40 @@ const NEEDED: &[&str] = &[
     "iputils-ping",
     "curl",
     "kmod",
-    "isc-dhcp-client",
-    "tftp-hpa",
+    "openssl",
     "xz-utils",
     "libc6-dev",
     "gcc",
 ];
+/// Foreign clients, servers and judges that only the long labs talk to. libvirt without `libvirt-daemon-system`, which would
+/// set a system daemon and a network up: the lab's libvirtd is its own.
+const LABS: &[&str] = &[
+    "atftp",
+    "dnsmasq-base",
+    "isc-dhcp-client",
+    "tftp-hpa",
+    "libvirt-clients",
+    "libvirt-daemon",
+    "libvirt-daemon-driver-qemu",
+    "libvirt-dev",
+    "pkg-config",
+    "python3-dev",
+    "python3-venv",
+];
 
 /// Installs what is missing.
 pub fn ensure() -> Result<()> {
+    ensure_these(NEEDED)
+}
+
+/// Installs what is missing for the long labs.
+pub fn ensure_for_labs() -> Result<()> {
+    ensure_these(&[NEEDED, LABS].concat())
+}
+
+fn ensure_these(wanted: &[&str]) -> Result<()> {
     let missing_qemu: Vec<&str> = missing(&QEMU)?;
-    let missing: Vec<&str> = missing(NEEDED)?;
+    let missing: Vec<&str> = missing(wanted)?;
     if missing_qemu.is_empty() && missing.is_empty() {
         return Ok(());
     }

@@ -2,9 +2,21 @@
 
 use crate::demo::{self, DemoArgs};
 use crate::faults::{self, FaultsArgs};
-use crate::{build, paths, preflight, shell};
+use crate::phases::Phases;
+use crate::{build, labs, packages, paths, preflight, shell};
 use anyhow::{Result, ensure};
+use clap::Args;
 use std::process::{Command, ExitCode};
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct TestArgs {
+    /// The long labs too: every ignored test, with all that it needs
+    #[arg(long)]
+    all: bool,
+    /// Only the labs whose name contains this
+    #[arg(long, value_name = "TEXT", conflicts_with = "all")]
+    lab: Option<String>,
+}
 
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -12,17 +24,38 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Formatting, lints, unit and integration tests, then the demo once.
-pub fn run(all: bool) -> Result<ExitCode> {
-    preflight::run()?;
-    shell::run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    shell::run(&mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    build::binaries()?;
-    shell::run(&mut cargo(&["test", "--workspace", "--quiet"]))?;
+/// Formatting, lints, unit and integration tests, the labs if asked for, then the demo once. Prints where the time went.
+pub fn run(args: &TestArgs) -> Result<ExitCode> {
+    let mut phases = Phases::default();
+    let done = match &args.lab {
+        Some(filter) => run_labs(&mut phases, filter).map(|()| ExitCode::SUCCESS),
+        None => everything(&mut phases, args.all),
+    };
+    println!("\n{}", phases.table());
+    done
+}
+
+fn everything(phases: &mut Phases, all: bool) -> Result<ExitCode> {
+    phases.run("packages", preflight::run)?;
+    phases.run("format", || shell::run(&mut cargo(&["fmt", "--all", "--check"])))?;
+    let lints = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    phases.run("lints", || shell::run(&mut cargo(&lints)))?;
+    phases.run("build tests and programs", || {
+        shell::run(&mut cargo(&["test", "--workspace", "--quiet", "--no-run"]))?;
+        build::binaries()
+    })?;
+    phases.run("tests", || shell::run(&mut cargo(&["test", "--workspace", "--quiet"])))?;
     if all {
-        // The labs that need root, QEMU or foreign peers, one after the other.
-        shell::run(&mut cargo(&["test", "--workspace", "--quiet", "--", "--ignored", "--test-threads=1"]))?;
-        ensure!(faults::run(&FaultsArgs::default())? == ExitCode::SUCCESS, "a fault was not as it should be");
+        run_labs(phases, "")?;
+        let played = phases.run("faults", || faults::run(&FaultsArgs::default()))?;
+        ensure!(played == ExitCode::SUCCESS, "a fault was not as it should be");
     }
-    demo::run(&DemoArgs { once: true, compare: true, ..DemoArgs::default() })
+    phases.run("images", build::images)?;
+    phases.run("demo", || demo::run(&DemoArgs { once: true, compare: true, ..DemoArgs::default() }))
+}
+
+fn run_labs(phases: &mut Phases, filter: &str) -> Result<()> {
+    phases.run("packages of the labs", packages::ensure_for_labs)?;
+    let images = phases.run("images for the labs", build::images)?;
+    phases.run("labs", || labs::run(&images, filter))
 }

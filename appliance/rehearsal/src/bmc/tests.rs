@@ -279,9 +279,12 @@ fn a_bmc_gets_its_address_by_dhcp() {
 }
 
 #[test]
-#[ignore = "needs root, and DMTF's validator: DAYZERO_REDFISH_VALIDATOR=…/rf_service_validator, DAYZERO_REDFISH_SCHEMAS=directory of DSP8010's CSDL"]
+#[ignore = "needs root, DMTF's validator and schemas: `cargo xtask test --all` sets it up"]
 fn the_dmtf_validator_finds_no_fault() {
-    let variable = |name| std::env::var(name).unwrap_or_else(|_| panic!("set {name}"));
+    let variable = |name| {
+        std::env::var(name)
+            .unwrap_or_else(|_| panic!("{name} is not set: `cargo xtask test --lab validator` makes it"))
+    };
     let (validator, schemas) = (variable("DAYZERO_REDFISH_VALIDATOR"), variable("DAYZERO_REDFISH_SCHEMAS"));
     let rack = Rack::new("va", true);
     rack.run(|| async {

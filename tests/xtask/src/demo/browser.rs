@@ -1,5 +1,6 @@
 //! A headless Chromium, driven by ChromeDriver (W3C WebDriver, JSON over HTTP on loopback).
 
+use super::leftovers::{Ending, start};
 use crate::{paths, shell};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -21,15 +22,13 @@ impl Browser {
     pub fn start() -> Result<Self> {
         let dir = paths::demo().join("browser");
         std::fs::create_dir_all(&dir)?;
-        let driver = Command::new("/usr/bin/chromedriver")
-            .arg(format!("--port={PORT}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("starting chromedriver (package chromium-driver)")?;
+        // In a pid namespace, so that no process of the browser outlives the driver's.
+        let mut driver = Command::new("unshare");
+        driver.args(["--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]);
+        driver.args(["/usr/bin/chromedriver", &format!("--port={PORT}")]);
+        driver.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let driver = start(&mut driver, Ending::Killed).context("package chromium-driver")?;
         let mut browser = Self { driver, session: String::new() };
-        super::leftovers::note_process(browser.driver.id())?;
         browser.wait_ready()?;
         let args = [
             "--headless",

@@ -7,6 +7,7 @@
 mod browser;
 mod checks;
 pub(crate) mod client;
+mod interrupt;
 pub(crate) mod leftovers;
 mod observed;
 pub(crate) mod progress;
@@ -17,14 +18,17 @@ mod shown;
 
 use crate::secrets::{self, Hunt};
 use crate::{build, preflight};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
-use std::path::PathBuf;
+use nix::sys::signal::Signal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Exit code while some steps are not real yet.
 const NOT_ALL_REAL: u8 = 3;
+/// A rack is down within this time.
+const STOP: Duration = Duration::from_secs(90);
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct DemoArgs {
@@ -50,11 +54,13 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     if args.stop {
         return stop(args);
     }
+    let interrupts = interrupt::Interrupts::watch()?;
     preflight::run()?;
     let cleared = leftovers::clear()?;
     if !cleared.is_empty() {
         println!("cleared what an earlier run left: {}", cleared.join(", "));
     }
+    leftovers::claim()?;
     let before = leftovers::Snapshot::take()?;
     let began = Instant::now();
     let images = build::images()?;
@@ -65,21 +71,24 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let mut run = scenario::play(&mut rack, &images)?;
     run.build_s = build_s;
     if !args.once {
-        run.save(&before)?;
+        run.rss_mib = rack.note_rss();
+        run.save(&before, args.report.as_deref())?;
         report::print(&run);
-        rack.wait_for_ctrl_c()?;
+        rack.things_to_try();
+        interrupts.wait()?;
+        println!("taking the rack down");
     }
     let known = std::mem::take(&mut run.observed.secrets);
     hunt.before_tear_down(&mut rack, &images, known, &[secrets::ALWAYS, secrets::CONSOLE]);
     let rss = rack.tear_down()?;
     run.finish(rss, &before)?;
-    let code = judge(&mut run, args, Some(hunt))?;
+    let code = judge(&mut run, args.report.as_deref(), Some(hunt))?;
     Ok(if !args.once || readme(&run, args)? { code } else { ExitCode::FAILURE })
 }
 
 /// Prints the summary, then looks for secrets in it and in the report too. The names of the checks are fixed: a secret that
 /// lies where it does not belong is none of them, has a line of its own, and makes the run not ok.
-fn judge(run: &mut report::Run, args: &DemoArgs, hunt: Option<Hunt>) -> Result<ExitCode> {
+fn judge(run: &mut report::Run, file: Option<&Path>, hunt: Option<Hunt>) -> Result<ExitCode> {
     let real = report::print(run);
     match hunt {
         Some(mut hunt) => {
@@ -89,7 +98,7 @@ fn judge(run: &mut report::Run, args: &DemoArgs, hunt: Option<Hunt>) -> Result<E
         }
         None => println!("secrets: not looked for, since the run was stopped from elsewhere (--once looks)"),
     }
-    if let Some(file) = &args.report {
+    if let Some(file) = file {
         std::fs::write(file, serde_json::to_vec_pretty(&run.json())?)?;
     }
     Ok(match (run.ok(), real) {
@@ -117,12 +126,26 @@ fn readme(run: &report::Run, args: &DemoArgs) -> Result<bool> {
 
 fn stop(args: &DemoArgs) -> Result<ExitCode> {
     let saved = report::Run::load()?;
+    let owner = leftovers::other_owner()?;
+    if let Some(owner) = owner {
+        // It takes its own rack down, and writes its own report if it was asked for one.
+        ensure!(
+            owner.end(Signal::SIGTERM, STOP),
+            "the demo ({owner}) does not end within {} s",
+            STOP.as_secs()
+        );
+    }
     let cleared = leftovers::clear()?;
-    println!(
-        "stopped: {}",
-        if cleared.is_empty() { "nothing was running".to_owned() } else { cleared.join(", ") }
-    );
-    let Some((mut run, before)) = saved else { return Ok(ExitCode::SUCCESS) };
+    match (&owner, cleared.is_empty()) {
+        (None, true) => println!("nothing was running"),
+        (Some(_), true) => println!("stopped"),
+        (_, false) => println!("stopped: {}", cleared.join(", ")),
+    }
+    let Some((mut run, before, report)) = saved else { return Ok(ExitCode::SUCCESS) };
     run.finish(run.rss_mib, &before)?;
-    judge(&mut run, args, None)
+    judge(&mut run, args.report.as_deref().or(report.as_deref()), None)
 }
+
+#[cfg(test)]
+#[path = "ends_tests.rs"]
+mod ends_tests;

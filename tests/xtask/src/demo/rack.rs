@@ -1,13 +1,12 @@
 //! The demo's processes: the lab daemon and the control plane, each written down before it is used.
 
 use super::client::Client;
-use super::leftovers;
+use super::leftovers::{self, Ending};
 use crate::build::Images;
 use crate::{paths, shell};
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -103,8 +102,8 @@ impl Rack {
         Ok(rss)
     }
 
-    /// Leaves the rack running until the terminal says stop.
-    pub fn wait_for_ctrl_c(&mut self) -> Result<()> {
+    /// What a person can do while the rack is left running.
+    pub fn things_to_try(&self) {
         println!("The rack keeps running. Web console: {}", self.ready.console);
         println!("Things to try (DAYZERO_SOCKET={}):", paths::demo().join("data/dayzero.sock").display());
         let binary = paths::binary("dayzero");
@@ -114,22 +113,17 @@ impl Rack {
         }
         println!("  {binary} status; {binary} why host1");
         println!("Ctrl-C ends it, as does `cargo xtask demo --stop` from another terminal.");
-        use nix::sys::signal::{SigSet, Signal};
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGINT);
-        set.add(Signal::SIGTERM);
-        set.thread_block()?;
-        set.wait()?;
-        println!("taking the rack down");
-        Ok(())
     }
 }
 
 impl Drop for Rack {
     fn drop(&mut self) {
-        // After an error on the way: nothing outlives the demo.
+        // After an error on the way: nothing outlives the demo but its logs.
         let _ = end(&mut self.serve, Duration::from_secs(5));
         let _ = end(&mut self.lab, Duration::from_secs(30));
+        if let Err(error) = leftovers::end_all() {
+            eprintln!("xtask: {error:#}; the next run, or `cargo xtask demo --stop`, tries again");
+        }
     }
 }
 
@@ -259,13 +253,8 @@ fn start_serve(config: &Path) -> Result<(Child, Ready)> {
     bail!("dayzero serve ended ({status}): {}", tail(&paths::demo().join("serve.log")))
 }
 
-/// Own process group, so that Ctrl-C reaches xtask alone; ends with xtask even if that is killed.
 fn spawn(command: &mut Command) -> Result<Child> {
-    command.stdin(Stdio::null()).process_group(0);
-    let shown = format!("{command:?}");
-    let child = command.spawn().with_context(|| format!("starting {shown}"))?;
-    leftovers::note_process(child.id())?;
-    Ok(child)
+    leftovers::start(command.stdin(Stdio::null()), Ending::Asked)
 }
 
 /// A try of the factory credential by a foreign client inside the control plane's namespace.

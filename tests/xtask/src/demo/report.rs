@@ -7,6 +7,7 @@ use crate::paths;
 use anyhow::Result;
 use dayzero_model::condition::State;
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
 /// Checks whose step is not real yet: the same list stands in the README, and `cargo xtask test` compares them.
 pub const NOT_REAL: &[&str] = &[];
@@ -49,6 +50,8 @@ struct Saved {
     checks: Vec<Check>,
     hosts: Vec<HostSteps>,
     before: Snapshot,
+    /// Where `--report` asked for it.
+    report: Option<PathBuf>,
 }
 
 impl Run {
@@ -80,8 +83,8 @@ impl Run {
         !self.leaks && self.checks.iter().all(|check| check.ok)
     }
 
-    /// Keeps the run for `--stop`.
-    pub fn save(&self, before: &Snapshot) -> Result<()> {
+    /// Keeps the run for `--stop`, with the file that its report is to go to.
+    pub fn save(&self, before: &Snapshot, report: Option<&Path>) -> Result<()> {
         let saved = Saved {
             seconds: self.seconds,
             build_s: self.build_s,
@@ -89,13 +92,14 @@ impl Run {
             checks: self.checks.clone(),
             hosts: self.hosts.clone(),
             before: before.clone(),
+            report: report.map(std::path::absolute).transpose()?,
         };
         std::fs::write(file(), serde_json::to_vec(&saved)?)?;
         Ok(())
     }
 
     /// The run that was left running, if any.
-    pub fn load() -> Result<Option<(Self, Snapshot)>> {
+    pub fn load() -> Result<Option<(Self, Snapshot, Option<PathBuf>)>> {
         let Ok(bytes) = std::fs::read(file()) else { return Ok(None) };
         let saved: Saved = serde_json::from_slice(&bytes)?;
         let run = Self {
@@ -107,7 +111,7 @@ impl Run {
             checks: saved.checks,
             hosts: saved.hosts,
         };
-        Ok(Some((run, saved.before)))
+        Ok(Some((run, saved.before, saved.report)))
     }
 
     /// The report's JSON, schema 1.
@@ -124,7 +128,7 @@ impl Run {
     }
 }
 
-fn file() -> std::path::PathBuf {
+fn file() -> PathBuf {
     paths::demo().join("run.json")
 }
 
