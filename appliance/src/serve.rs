@@ -95,7 +95,10 @@ async fn front(
     cli.and(people)
 }
 
-async fn operators(config: &ServeConfig, control: &Arc<dayzero_control::Control>) -> Result<Operators, Failure> {
+async fn operators(
+    config: &ServeConfig,
+    control: &Arc<dayzero_control::Control>,
+) -> Result<Operators, Failure> {
     let (config, control) = (config.operators.clone(), control.clone());
     let bound = tokio::task::spawn_blocking(move || {
         let (ca, vault) = (control.ca(), control.vault());
@@ -108,12 +111,13 @@ fn on_signals(stop: CancellationToken) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::system(&e))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::system(&e))?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: ending in order"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: ending in order"),
-            () = stop.cancelled() => {}
-        }
+        let by = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            () = stop.cancelled() => "a listener's end",
+        };
         stop.cancel();
+        tracing::info!("{by}: ending in order");
     });
     Ok(())
 }

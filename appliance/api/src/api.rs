@@ -94,6 +94,7 @@ impl Api {
 /// `VmHWM` of this process (proc(5)), bytes.
 fn peak_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib: u64 = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()?;
+    let kib: u64 =
+        text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()?;
     kib.checked_mul(1024)
 }

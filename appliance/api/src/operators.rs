@@ -100,7 +100,8 @@ impl Operators {
             all.retain(IpAddr::is_ipv4);
         }
         if all.is_empty() {
-            let local = if self.address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            let local =
+                if self.address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
             all.push(if self.address.ip().is_unspecified() { local } else { self.address.ip() });
         }
         all.into_iter().map(url).collect()

@@ -133,7 +133,10 @@ mod tests {
         for (fewer_or_same, why) in [
             (first.clone(), "the same"),
             (wanted(&["DAYZERO.example"], &["10.0.0.1"], &["192.0.2.8"]), "another lease"),
-            (wanted(&["localhost"], &["192.0.2.7"], &[]), "fewer names, and the lease's address as a fixed one"),
+            (
+                wanted(&["localhost"], &["192.0.2.7"], &[]),
+                "fewer names, and the lease's address as a fixed one",
+            ),
         ] {
             assert_eq!(shown(dir.path(), &fewer_or_same, NOW), before, "{why}");
         }
@@ -143,7 +146,8 @@ mod tests {
         let moved = shown(dir.path(), &wanted(&["localhost"], &["10.0.0.2"], &[]), NOW);
         assert_ne!(moved, renamed, "a new address");
         // 2099-12-10: three weeks before its end.
-        let late = shown(dir.path(), &wanted(&["localhost"], &["10.0.0.2"], &[]), Timestamp(4_100_544_000_000));
+        let late =
+            shown(dir.path(), &wanted(&["localhost"], &["10.0.0.2"], &[]), Timestamp(4_100_544_000_000));
         assert_ne!(late, moved, "it ends soon");
     }
 

@@ -100,15 +100,10 @@ pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
     })
 }
 
-fn userland(
-    foreign: &Path,
-    dayzero: &Path,
-    init: &Path,
-    modules: &Path,
-    scratch: &Path,
-) -> Result<Archive> {
+fn userland(foreign: &Path, dayzero: &Path, init: &Path, modules: &Path, scratch: &Path) -> Result<Archive> {
     let mut archive = Archive::default();
-    for name in ["proc", "sys", "dev", "run", "tmp", "files", "esp", "data", "root", "var/lib", "etc/dayzero"] {
+    for name in ["proc", "sys", "dev", "run", "tmp", "files", "esp", "data", "root", "var/lib", "etc/dayzero"]
+    {
         archive.directory(name);
     }
     archive.device("dev/console", 0o600, 5, 1);
@@ -203,7 +198,8 @@ fn write_disk(directory: &Path, scratch: &Path, parts: &Parts, foreign: &Path, i
 /// # Errors
 /// When mtools cannot write there.
 pub fn put_on_esp(disk: &Path, name: &str, content: &str) -> Result<()> {
-    let scratch = tempfile::NamedTempFile::new().map_err(Error::io("cannot make a file in", Path::new("/tmp")))?;
+    let scratch =
+        tempfile::NamedTempFile::new().map_err(Error::io("cannot make a file in", Path::new("/tmp")))?;
     error::write(scratch.path(), content)?;
     Tool::new("mcopy")
         .args(["-o", "-i"])
@@ -252,13 +248,18 @@ mod tests {
 
     #[test]
     fn the_image_holds_no_shell() {
-        assert!(!packages().iter().any(|name| ["busybox", "bash", "dash", "openssh", "login"].iter().any(|bad| name.contains(bad))));
+        assert!(!packages().iter().any(|name| {
+            ["busybox", "bash", "dash", "openssh", "login"].iter().any(|bad| name.contains(bad))
+        }));
         assert!(PROGRAMS.iter().all(|program| !program.ends_with("sh")));
     }
 
     #[test]
     fn the_example_of_network_conf_sets_nothing() {
         assert!(assets::APPLIANCE_NETWORK.lines().all(|line| line.is_empty() || line.starts_with('#')));
-        assert!(assets::APPLIANCE_GRUB.contains(" gpt "), "the kernel must believe the second partition table too");
+        assert!(
+            assets::APPLIANCE_GRUB.contains(" gpt "),
+            "the kernel must believe the second partition table too"
+        );
     }
 }

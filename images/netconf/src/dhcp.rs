@@ -69,11 +69,7 @@ pub struct Lease {
 ///
 /// # Errors
 /// [`NetError::NoSuchNic`]; no socket; the kernel refuses the address. Servers that do not answer are no error.
-pub async fn keep(
-    mac: MacAddr,
-    hostname: &str,
-    state: watch::Sender<State>,
-) -> Result<Infallible, NetError> {
+pub async fn keep(mac: MacAddr, hostname: &str, state: watch::Sender<State>) -> Result<Infallible, NetError> {
     crate::discovery::all_up(&[mac]).await?;
     let observed = observe().await?;
     let nic = observed.nic(mac).ok_or_else(|| NetError::NoSuchNic { mac, present: observed.macs() })?;
@@ -132,12 +128,19 @@ impl Client {
             self.broadcast(&discover)?;
             tries += 1;
             state.send_replace(State::Asking { tries });
-            if let Some(offer) = self.answer(&discover, Instant::now() + wait, |a| a.kind == Kind::Offer).await? {
-                let request =
-                    Ask { wanted: Some(offer.lease.address.addr()), server: Some(offer.lease.server), ..self.ask(Kind::Request) };
+            if let Some(offer) =
+                self.answer(&discover, Instant::now() + wait, |a| a.kind == Kind::Offer).await?
+            {
+                let request = Ask {
+                    wanted: Some(offer.lease.address.addr()),
+                    server: Some(offer.lease.server),
+                    ..self.ask(Kind::Request)
+                };
                 let sent = Instant::now();
                 self.broadcast(&request)?;
-                let told = |a: &Answer| matches!(a.kind, Kind::Ack | Kind::Nak) && a.lease.server == offer.lease.server;
+                let told = |a: &Answer| {
+                    matches!(a.kind, Kind::Ack | Kind::Nak) && a.lease.server == offer.lease.server
+                };
                 if let Some(answer) = self.answer(&request, sent + FIRST_WAIT * 2, told).await?
                     && answer.kind == Kind::Ack
                 {
@@ -194,7 +197,9 @@ impl Client {
         match to.and_then(|to| self.packets.send_to(&packet, &to)) {
             Ok(_) => Ok(()),
             // Without carrier, or down for a moment: the next try may pass.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENETDOWN | libc::ENOBUFS | libc::EAGAIN)) => Ok(()),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENETDOWN | libc::ENOBUFS | libc::EAGAIN)) => {
+                Ok(())
+            }
             Err(e) => Err(NetError::io(format!("asking for an address on {}", self.link), e)),
         }
     }

@@ -94,7 +94,10 @@ async fn live(mut lab: Lab) {
     let keeping = dhcp::keep(mac, "appliance", sender);
     let story = async {
         let first = bound(&mut states).await;
-        assert_eq!((first.address.to_string(), first.gateway), ("192.0.2.50/24".to_owned(), Some([192, 0, 2, 1].into())));
+        assert_eq!(
+            (first.address.to_string(), first.gateway),
+            ("192.0.2.50/24".to_owned(), Some([192, 0, 2, 1].into()))
+        );
         assert_eq!(addresses().await, ["192.0.2.50/24"]);
         let routes = observe().await.unwrap().routes;
         assert!(routes.iter().any(|route| route.gateway == first.gateway), "{routes:?}");

@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod demo;
+mod image;
 mod packages;
 mod paths;
 mod preflight;
@@ -33,6 +34,15 @@ enum Task {
     },
     /// Build kernel, discovery image, KVM host image and the demo's guest template
     Images,
+    /// Build the appliance's disk image
+    Image {
+        /// Where to put it [default: dayzero-appliance.raw in the target directory]
+        #[arg(long)]
+        output: Option<PathBuf>,
+        /// Start a copy by BIOS and by UEFI, and judge what it shows
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure, beside the peers, in one run
     Bench {
         /// `store` or `demo`
@@ -51,6 +61,7 @@ fn main() -> ExitCode {
             println!("{images:#?}");
             ExitCode::SUCCESS
         }),
+        Task::Image { output, check } => image::run(output, check),
         Task::Bench { name, report } => bench::run(&name, report.as_deref()),
     };
     done.unwrap_or_else(|error| {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: what must pass at each commit; with `--all` the long labs too.
 
 use crate::demo::{self, DemoArgs};
-use crate::{build, paths, preflight, shell};
+use crate::{build, image, paths, preflight, shell};
 use anyhow::Result;
 use std::process::{Command, ExitCode};
 
@@ -11,7 +11,7 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Formatting, lints, unit and integration tests, then the demo once.
+/// Formatting, lints, unit and integration tests, a start of the appliance's image, then the demo once.
 pub fn run(all: bool) -> Result<ExitCode> {
     preflight::run()?;
     shell::run(&mut cargo(&["fmt", "--all", "--check"]))?;
@@ -22,5 +22,6 @@ pub fn run(all: bool) -> Result<ExitCode> {
         // The labs that need root, QEMU or foreign peers, one after the other.
         shell::run(&mut cargo(&["test", "--workspace", "--quiet", "--", "--ignored", "--test-threads=1"]))?;
     }
+    image::start::check(&build::appliance()?)?;
     demo::run(&DemoArgs { once: true, compare: true, ..DemoArgs::default() })
 }

@@ -92,7 +92,7 @@ pub fn run(files: &str) -> ExitCode {
             RebootMode::RB_AUTOBOOT
         }
     };
-    serve::end(board.child.get());
+    serve::end_all();
     disk::unmount();
     let _ = reboot(mode);
     ExitCode::FAILURE
@@ -102,7 +102,8 @@ fn live(board: &Rc<Board>, files: &str) -> Result<RebootMode, Fault> {
     prepare();
     find(board, files)?.mount()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Fault::new(format!("the runtime does not start: {error}"), "restart"))?;
+    let runtime =
+        runtime.map_err(|error| Fault::new(format!("the runtime does not start: {error}"), "restart"))?;
     runtime.block_on(tokio::task::LocalSet::new().run_until(work(board.clone())))
 }
 
@@ -162,7 +163,8 @@ fn find(board: &Board, files: &str) -> Result<disk::Disk, Fault> {
 
 /// Everything at once, until a button is pressed.
 async fn work(board: Rc<Board>) -> Result<RebootMode, Fault> {
-    let signals = |kind, what: &str| signal(kind).map_err(|error| Fault::new(format!("{what}: {error}"), "restart"));
+    let signals =
+        |kind, what: &str| signal(kind).map_err(|error| Fault::new(format!("{what}: {error}"), "restart"));
     let children = signals(SignalKind::child(), "children are not heard")?;
     let mut restart = signals(SignalKind::interrupt(), "Ctrl-Alt-Del is not heard")?;
     let mut power = buttons::power();
@@ -185,6 +187,7 @@ async fn work(board: Rc<Board>) -> Result<RebootMode, Fault> {
         view.serving = None;
         view.doing = why.to_owned();
     });
+    serve::end(board.child.get()).await;
     Ok(mode)
 }
 

@@ -119,7 +119,8 @@ impl Answer {
         // 1/2 and 7/8 are RFC 2131's own (4.4.5); a server's words count where they are in order.
         let renew = number(58)?.filter(|t| *t < time).unwrap_or(time / 2).max(1);
         let rebind = number(59)?.filter(|t| (renew..time).contains(t)).unwrap_or(time / 8 * 7).max(renew);
-        let [time, renew, rebind] = [time, renew, rebind].map(|s| Duration::from_secs(if time == NEVER { 1 << 32 } else { s.into() }));
+        let [time, renew, rebind] = [time, renew, rebind]
+            .map(|s| Duration::from_secs(if time == NEVER { 1 << 32 } else { s.into() }));
         Ok(Self { kind, lease: Lease { address, gateway, server, time, renew, rebind } })
     }
 }
@@ -237,7 +238,8 @@ mod tests {
 
     #[test]
     fn what_does_not_add_up_is_refused() {
-        let without = |code: u8| answer(&GOOD.iter().filter(|(c, _)| *c != code).copied().collect::<Vec<_>>());
+        let without =
+            |code: u8| answer(&GOOD.iter().filter(|(c, _)| *c != code).copied().collect::<Vec<_>>());
         let mut cut = answer(&GOOD);
         cut.truncate(HEADER + 8);
         for (message, reason) in [

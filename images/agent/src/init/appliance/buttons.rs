@@ -21,7 +21,8 @@ pub(super) fn power() -> mpsc::Receiver<()> {
         }
         let device = Path::new("/dev/input").join(entry.file_name());
         let sender = sender.clone();
-        let watching = std::thread::Builder::new().name("button".to_owned()).spawn(move || watch(&device, &sender));
+        let watching =
+            std::thread::Builder::new().name("button".to_owned()).spawn(move || watch(&device, &sender));
         if let Err(error) = watching {
             tracing::warn!("the power button is not heard: {error}");
         }

@@ -85,7 +85,9 @@ impl Disk {
             check(data)?;
         } else {
             run(Command::new("/sbin/mke2fs").args(["-q", "-F", "-t", "ext4", "-L", DATA_NAME]).arg(data))
-                .map_err(|said| Fault::new(format!("no file system could be made on {}: {said}", data.display()), DISK))?;
+                .map_err(|said| {
+                    Fault::new(format!("no file system could be made on {}: {said}", data.display()), DISK)
+                })?;
         }
         mount(data, DATA, "ext4", plain, None)
     }
@@ -173,7 +175,9 @@ fn read(name: &str) -> Option<Disk> {
     let mut known = Vec::new();
     for entry in std::fs::read_dir(&directory).ok()?.flatten() {
         // In sectors of 512 bytes, whatever the disk's are.
-        if let Some(start) = number(&entry.path().join("start")).filter(|_| entry.path().join("partition").exists()) {
+        if let Some(start) =
+            number(&entry.path().join("start")).filter(|_| entry.path().join("partition").exists())
+        {
             known.push((start * 512, Path::new("/dev").join(entry.file_name())));
         }
     }
@@ -187,7 +191,8 @@ fn read(name: &str) -> Option<Disk> {
 /// The magic number of an ext superblock; mke2fs writes it last.
 fn has_file_system(device: &Path) -> Result<bool, Fault> {
     let opened = Device::open(device, Access::Look).and_then(|open| open.read_some(1024 + 56, 2));
-    let magic = opened.map_err(|error| Fault::new(format!("{} cannot be read: {error}", device.display()), DISK))?;
+    let magic =
+        opened.map_err(|error| Fault::new(format!("{} cannot be read: {error}", device.display()), DISK))?;
     Ok(magic == [0x53, 0xef])
 }
 
@@ -199,16 +204,28 @@ fn check(device: &Path) -> Result<(), Fault> {
         Some(0 | 1) => Ok(()),
         code => {
             let said = last_line(&output.stdout, &output.stderr);
-            let what = format!("the data partition {} is damaged (e2fsck: {code:?}): {said}", device.display());
-            Err(Fault::new(what, "copy the partition, then run `e2fsck -y` on it at another machine, or restore your backup"))
+            let what =
+                format!("the data partition {} is damaged (e2fsck: {code:?}): {said}", device.display());
+            Err(Fault::new(
+                what,
+                "copy the partition, then run `e2fsck -y` on it at another machine, or restore your backup",
+            ))
         }
     }
 }
 
-fn mount(device: &Path, target: &str, kind: &str, flags: MsFlags, options: Option<&str>) -> Result<(), Fault> {
+fn mount(
+    device: &Path,
+    target: &str,
+    kind: &str,
+    flags: MsFlags,
+    options: Option<&str>,
+) -> Result<(), Fault> {
     let made = std::fs::create_dir_all(target);
     let done = made.and_then(|()| Ok(nix::mount::mount(Some(device), target, Some(kind), flags, options)?));
-    done.map_err(|error| Fault::new(format!("{} cannot be mounted on {target}: {error}", device.display()), DISK))
+    done.map_err(|error| {
+        Fault::new(format!("{} cannot be mounted on {target}: {error}", device.display()), DISK)
+    })
 }
 
 fn last_line(stdout: &[u8], stderr: &[u8]) -> String {

@@ -54,7 +54,10 @@ fn read(board: &Board, conf: &Path) -> Wanted {
             if !misnamed.exists() {
                 return Wanted::AllDhcp;
             }
-            board.fault("network.conf", Some("the file is named network.conf.txt: rename it to network.conf".to_owned()));
+            board.fault(
+                "network.conf",
+                Some("the file is named network.conf.txt: rename it to network.conf".to_owned()),
+            );
             return Wanted::Nothing;
         }
         Err(error) => {
@@ -139,7 +142,8 @@ impl Keeper {
         };
         let line = |link: &Link| {
             let name = format!("{} {}", link.name, mac(link).map(|mac| mac.to_string()).unwrap_or_default());
-            let state = mac(link).and_then(|mac| self.clients.get(&mac)).map(|client| client.state.borrow().clone());
+            let state =
+                mac(link).and_then(|mac| self.clients.get(&mac)).map(|client| client.state.borrow().clone());
             let addresses: Vec<String> = of(link).iter().map(ToString::to_string).collect();
             let (text, from) = match (addresses.is_empty(), state) {
                 (false, Some(_)) => (addresses.join(" "), " (dhcp)"),

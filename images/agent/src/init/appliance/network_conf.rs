@@ -88,7 +88,9 @@ fn line(number: usize, words: &[&str]) -> Result<NicLine, String> {
         .map_err(|_| format!("'{}' is no MAC address such as 52:54:00:12:34:56: {FORM}", shown(words[0])))?;
     let how = match words[1..] {
         ["dhcp"] => How::Dhcp,
-        ["dhcp", ..] => return Err("after 'dhcp' nothing more may stand: remove the rest of the line".to_owned()),
+        ["dhcp", ..] => {
+            return Err("after 'dhcp' nothing more may stand: remove the rest of the line".to_owned());
+        }
         [address] => How::Fixed { address: network(&shown(address))?, gateway: None },
         [address, gateway] => {
             let address = network(&shown(address))?;
@@ -104,14 +106,18 @@ fn network(text: &str) -> Result<Ipv4Net, String> {
     if text.parse::<Ipv4Addr>().is_ok() {
         return Err(format!("'{text}' has no prefix length: write it such as {text}/24"));
     }
-    let net: Ipv4Net = text
-        .parse()
-        .map_err(|_| format!("'{text}' is no IPv4 address with prefix length such as 192.0.2.10/24: {FORM}"))?;
+    let net: Ipv4Net = text.parse().map_err(|_| {
+        format!("'{text}' is no IPv4 address with prefix length such as 192.0.2.10/24: {FORM}")
+    })?;
     let address = net.addr();
     let of_host = !address.is_loopback() && !address.is_multicast() && !address.is_unspecified();
     let of_net = net.prefix_len() < 31 && (address == net.network() || address == net.broadcast());
     if !of_host || of_net || net.prefix_len() == 0 {
-        let what = if of_net { "is the network's own or its broadcast address" } else { "is no address of a machine" };
+        let what = if of_net {
+            "is the network's own or its broadcast address"
+        } else {
+            "is no address of a machine"
+        };
         return Err(format!("{address} {what}: give the appliance's address in that network"));
     }
     Ok(net)
@@ -121,7 +127,9 @@ fn router(text: &str, address: Ipv4Net) -> Result<Ipv4Addr, String> {
     let gateway: Ipv4Addr =
         text.parse().map_err(|_| format!("the gateway '{text}' is no IPv4 address such as 192.0.2.1"))?;
     if gateway == address.addr() {
-        return Err(format!("the gateway {gateway} is the appliance's own address: give the router's, or none"));
+        return Err(format!(
+            "the gateway {gateway} is the appliance's own address: give the router's, or none"
+        ));
     }
     if !address.contains(&gateway) {
         return Err(format!("the gateway {gateway} is not in {}: correct one of them", address.trunc()));
@@ -133,9 +141,13 @@ fn router(text: &str, address: Ipv4Net) -> Result<Ipv4Addr, String> {
 fn against(before: &[NicLine], line: NicLine) -> Result<NicLine, String> {
     for other in before {
         if other.mac == line.mac && (other.how == How::Dhcp || line.how == How::Dhcp) {
-            return Err(format!("{} stands in line {} already: a NIC with 'dhcp' has one line", line.mac, other.line));
+            return Err(format!(
+                "{} stands in line {} already: a NIC with 'dhcp' has one line",
+                line.mac, other.line
+            ));
         }
-        let (How::Fixed { address: theirs, gateway: router }, How::Fixed { address, gateway }) = (other.how, line.how)
+        let (How::Fixed { address: theirs, gateway: router }, How::Fixed { address, gateway }) =
+            (other.how, line.how)
         else {
             continue;
         };
@@ -173,10 +185,17 @@ mod tests {
             .iter()
             .map(|line| match line.how {
                 How::Dhcp => format!("{} {} dhcp", line.line, line.mac),
-                How::Fixed { address, gateway } => format!("{} {} {address} {gateway:?}", line.line, line.mac),
+                How::Fixed { address, gateway } => {
+                    format!("{} {} {address} {gateway:?}", line.line, line.mac)
+                }
             })
             .collect();
-        insta::assert_snapshot!(shown.join("\n"), @"");
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        2 52:54:00:77:00:01 10.77.0.2/24 Some(10.77.0.1)
+        4 52:54:00:77:00:02 10.77.9.2/24 None
+        5 52:54:00:77:00:02 10.77.8.2/24 None
+        6 52:54:00:77:00:03 dhcp
+        "#);
     }
 
     #[test]
@@ -208,7 +227,29 @@ mod tests {
             said.extend(faults.iter().map(ToString::to_string));
         }
         said.push(parse(b"\xff\xfe5\x00").unwrap_err()[0].to_string());
-        insta::assert_snapshot!(said.join("\n"), @"");
+        insta::assert_snapshot!(said.join("\n"), @r#"
+        network.conf, line 1: '52:54:00:77:00' is no MAC address such as 52:54:00:12:34:56: write 'MAC ADDRESS/PREFIX [GATEWAY]' or 'MAC dhcp'
+        network.conf, line 1: 'eth0' is no MAC address such as 52:54:00:12:34:56: write 'MAC ADDRESS/PREFIX [GATEWAY]' or 'MAC dhcp'
+        network.conf, line 1: the MAC stands alone: write 'MAC ADDRESS/PREFIX [GATEWAY]' or 'MAC dhcp'
+        network.conf, line 1: after 'dhcp' nothing more may stand: remove the rest of the line
+        network.conf, line 1: '10.77.0.2' has no prefix length: write it such as 10.77.0.2/24
+        network.conf, line 1: '10.77.0.2/33' is no IPv4 address with prefix length such as 192.0.2.10/24: write 'MAC ADDRESS/PREFIX [GATEWAY]' or 'MAC dhcp'
+        network.conf, line 1: 'fe80::1/64' is no IPv4 address with prefix length such as 192.0.2.10/24: write 'MAC ADDRESS/PREFIX [GATEWAY]' or 'MAC dhcp'
+        network.conf, line 1: 10.77.0.0 is the network's own or its broadcast address: give the appliance's address in that network
+        network.conf, line 1: 10.77.0.255 is the network's own or its broadcast address: give the appliance's address in that network
+        network.conf, line 1: 127.0.0.1 is no address of a machine: give the appliance's address in that network
+        network.conf, line 1: the gateway 10.77.1.1 is not in 10.77.0.0/24: correct one of them
+        network.conf, line 1: the gateway 10.77.0.2 is the appliance's own address: give the router's, or none
+        network.conf, line 1: the gateway 'router' is no IPv4 address such as 192.0.2.1
+        network.conf, line 1: it has 4 words: write 'MAC ADDRESS/PREFIX [GATEWAY]' or 'MAC dhcp'
+        network.conf, line 2: 52:54:00:77:00:01 stands in line 1 already: a NIC with 'dhcp' has one line
+        network.conf, line 2: 10.77.0.2 stands in line 1 already: remove one
+        network.conf, line 2: line 1 puts another NIC into 10.77.0.0/24 already: two NICs in one network do not work
+        network.conf, line 2: line 1 has a gateway already: a machine has one default route, remove the other gateway
+        network.conf, line 1: no line names a NIC: write 'MAC ADDRESS/PREFIX [GATEWAY]' or 'MAC dhcp', or delete the file so that every NIC asks DHCP
+        network.conf, line 1: '[2J' is no MAC address such as 52:54:00:12:34:56: write 'MAC ADDRESS/PREFIX [GATEWAY]' or 'MAC dhcp'
+        network.conf, line 1: the file is UTF-16: save it as plain text (UTF-8)
+        "#);
     }
 
     #[test]

@@ -139,7 +139,10 @@ mod tests {
 
     fn view() -> View {
         View {
-            nics: vec!["ens2 52:54:00:12:34:56 10.0.2.15/24 (dhcp)".to_owned(), "ens3 52:54:00:12:34:57 no cable".to_owned()],
+            nics: vec![
+                "ens2 52:54:00:12:34:56 10.0.2.15/24 (dhcp)".to_owned(),
+                "ens3 52:54:00:12:34:57 no cable".to_owned(),
+            ],
             addresses: vec!["10.0.2.15".parse().unwrap()],
             faults: Faults::new(),
             serving: Some(Serving {
@@ -154,7 +157,16 @@ mod tests {
     #[test]
     fn what_a_person_reads() {
         let text = view().text().replace(env!("CARGO_PKG_VERSION"), "VERSION");
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"
+
+        Dayzero appliance VERSION
+        network: ens2 52:54:00:12:34:56 10.0.2.15/24 (dhcp)
+        network: ens3 52:54:00:12:34:57 no cable
+        console: https://10.0.2.15:8443/
+        fingerprint: abababababababababababababababababababababababababababababababab
+        claim: ABCD-EFGH
+        ready
+        "#);
         let mut claimed = view();
         claimed.serving.as_mut().unwrap().claim = None;
         assert!(!claimed.text().contains("claim"));

@@ -3,14 +3,14 @@
 //! Invariants: what it says on standard output goes to the screen and nowhere else (a claim code is there); what it
 //! says on standard error goes to a log of bounded size; every orphan of the machine is reaped here.
 
-use super::{Board, disk};
 use super::screen::Serving;
+use super::{Board, disk};
 use dayzero_model::Secret;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::collections::VecDeque;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ const LOG_MOST: u64 = 8 << 20;
 const LINE_MOST: u64 = 8 << 10;
 /// How long it may take to end in order.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long killed processes may take to be gone.
+const LAST: Duration = Duration::from_secs(3);
 /// Pause before it is started again; it doubles while it ends at once.
 const PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -154,21 +156,23 @@ async fn reap(pid: Pid, children: &mut Signals) -> WaitStatus {
     }
 }
 
-/// Ends the child in order, then whatever else runs.
-pub(super) fn end(child: Option<Pid>) {
-    if let Some(pid) = child {
-        let _ = kill(pid, Signal::SIGTERM);
-        let until = std::time::Instant::now() + GRACE;
-        while std::time::Instant::now() < until {
-            match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(20)),
-                _ => break,
-            }
-        }
+/// Ends the child in order. Its output is still read meanwhile: a process whose log nobody takes cannot end.
+pub(super) async fn end(child: Option<Pid>) {
+    let Some(pid) = child else { return };
+    let _ = kill(pid, Signal::SIGTERM);
+    let until = Instant::now() + GRACE;
+    while Instant::now() < until && waitpid(pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // All but PID 1.
+}
+
+/// Ends whatever still runs beside PID 1.
+pub(super) fn end_all() {
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-    while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
+    let until = std::time::Instant::now() + LAST;
+    while std::time::Instant::now() < until && waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The log of standard error: a file of bounded size, and its last lines.
@@ -225,7 +229,9 @@ mod tests {
     #[test]
     fn what_serve_says_becomes_the_screen_s() {
         let mut saying = Serving::default();
-        for line in ["listen: 0.0.0.0:8443", "console: https://10.0.2.15:8443/", "fingerprint: ab", "claim: X-Y", "x"] {
+        for line in
+            ["listen: 0.0.0.0:8443", "console: https://10.0.2.15:8443/", "fingerprint: ab", "claim: X-Y", "x"]
+        {
             assert_eq!(heard(&mut saying, line), Heard::Nothing, "{line}");
         }
         assert_eq!((&*saying.listen, &*saying.fingerprint), ("0.0.0.0:8443", "ab"));
