@@ -1,6 +1,7 @@
 //! The command line, as clap reads it.
 
 use crate::output::Format;
+use crate::remote::{Server, fingerprint};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dayzero_model::ids::{HostName, MacAddr, Name, Sha256};
 use std::path::PathBuf;
@@ -16,8 +17,11 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, value_enum, default_value = "text")]
     pub output: Format,
     /// The appliance's socket [default: $DAYZERO_SOCKET, or /var/lib/dayzero/dayzero.sock].
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "server")]
     pub socket: Option<PathBuf>,
+    /// An appliance elsewhere, after `dayzero login` [default: $DAYZERO_SERVER, or the last login].
+    #[arg(long, global = true, value_name = "URL")]
+    pub server: Option<Server>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -32,6 +36,13 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Log in to an appliance elsewhere; further commands go there. Asks for what is secret, or reads it from standard
+    /// input, a line each.
+    Login(LoginOptions),
+    /// End that session: of --server, or of the last login.
+    Logout,
+    /// Version, start, store and memory of the appliance.
+    Health,
     /// Check, write and explain site plans; needs no appliance.
     #[command(subcommand)]
     Plan(PlanCommand),
@@ -90,6 +101,24 @@ pub(crate) enum Command {
     Rehearse(Rehearse),
     /// Do something to the virtual rack.
     Lab(Lab),
+}
+
+/// `dayzero login`.
+#[derive(Debug, Args)]
+pub(crate) struct LoginOptions {
+    /// Where, as the appliance's screen shows it: https://ADDRESS:PORT [port's default: 8443].
+    #[arg(value_name = "URL")]
+    pub appliance: Server,
+    /// SHA-256 fingerprint of its certificate, as its screen shows it [default: that of the last login, or it is shown
+    /// and asked].
+    #[arg(long, value_name = "SHA256", value_parser = fingerprint)]
+    pub fingerprint: Option<Sha256>,
+    /// As whom [default: admin].
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// By the claim code on its screen, with a new password for 'admin'.
+    #[arg(long, conflicts_with = "user")]
+    pub claim: bool,
 }
 
 /// `dayzero plan`.

@@ -188,6 +188,16 @@ mod tests {
     }
 
     #[test]
+    fn the_appliance_image_s_own_configuration_is_one() {
+        let text = include_str!("../../images/builder/assets/appliance/serve.toml");
+        let config = parse(text).unwrap();
+        assert_eq!(config.operators.listen, "0.0.0.0:8443".parse().unwrap());
+        assert!(config.key_file.starts_with("/esp") && config.data_dir.starts_with("/data"));
+        assert_eq!(config.files.host_image, Path::new("/files/host"));
+        assert_eq!(config.puller, PullerConfig::Person);
+    }
+
+    #[test]
     fn faults_name_their_place() {
         let error = parse("data_dir = \"/x\"\n[operators]\nlisten = \"8443\"\n").unwrap_err().to_string();
         assert!(error.contains("line 3"), "{error}");

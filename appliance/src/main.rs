@@ -8,9 +8,12 @@ mod doctor;
 mod failure;
 mod host;
 mod lab;
+mod login;
 mod output;
 mod plan;
+mod remote;
 mod serve;
+mod session;
 mod site;
 mod store;
 mod text;
@@ -18,10 +21,10 @@ mod vm;
 
 use clap::Parser;
 use cli::{Cli, Command};
-use client::Client;
+use client::{Client, Wanted};
 use failure::Failure;
 use output::Output;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -39,8 +42,6 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, out: Output) -> Result<(), Failure> {
-    let socket = cli.socket.or_else(|| std::env::var_os("DAYZERO_SOCKET").map(PathBuf::from));
-    let client = Client::new(&socket.unwrap_or_else(|| PathBuf::from(cli::SOCKET)));
     let command = match cli.command {
         Command::Serve { config } => return serving()?.block_on(serve::serve(out, &config)),
         Command::Rehearse(options) => return serving()?.block_on(lab::rehearse(out, options)),
@@ -48,7 +49,32 @@ fn run(cli: Cli, out: Output) -> Result<(), Failure> {
         other => other,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| Failure::system(&e))?.block_on(ask(command, &client, out))
+    let runtime = runtime.map_err(|e| Failure::system(&e))?;
+    let command = match command {
+        Command::Lab(lab) => return runtime.block_on(lab::run(out, lab)),
+        Command::Login(options) => return runtime.block_on(login::login(out, options)),
+        Command::Logout => return runtime.block_on(login::logout(out, cli.server)),
+        other => other,
+    };
+    let client = client(cli.socket, cli.server)?;
+    runtime.block_on(ask(command, &client, out))
+}
+
+/// The appliance that commands go to.
+fn client(socket: Option<PathBuf>, server: Option<remote::Server>) -> Result<Client, Failure> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let server_variable = variable("DAYZERO_SERVER").map(|text| text.to_string_lossy().parse());
+    let server_variable = server_variable
+        .transpose()
+        .map_err(|error: String| Failure::user(format!("DAYZERO_SERVER: {error}")))?;
+    let socket_variable = variable("DAYZERO_SOCKET").map(PathBuf::from);
+    let wanted = Wanted { socket, server, socket_variable, server_variable };
+    // Who has no home has no session either.
+    let sessions = || {
+        session::place()
+            .map_or_else(|_| Ok(session::Sessions::default()), |file| session::Sessions::load(&file))
+    };
+    Client::choose(wanted, sessions, Path::new(cli::SOCKET))
 }
 
 /// For what runs long: two workers are plenty, and each costs memory.
@@ -74,8 +100,13 @@ async fn ask(command: Command, client: &Client, out: Output) -> Result<(), Failu
         Command::Doctor { plan, config, listen_only } => {
             doctor::run(client, out, &plan, config.as_deref(), listen_only).await
         }
-        Command::Lab(lab) => lab::run(out, lab).await,
+        Command::Health => site::health(client, out).await,
         // Those need no client and were carried out before.
-        Command::Serve { .. } | Command::Rehearse(_) | Command::Plan(_) => Ok(()),
+        Command::Serve { .. }
+        | Command::Rehearse(_)
+        | Command::Plan(_)
+        | Command::Lab(_)
+        | Command::Login(_)
+        | Command::Logout => Ok(()),
     }
 }

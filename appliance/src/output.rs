@@ -4,6 +4,8 @@
 //! 100 columns; control characters that came from the network never reach the terminal. A closed pipe ends quietly.
 
 use crate::failure::Failure;
+use dayzero_model::Secret;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use serde::Serialize;
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -80,8 +82,40 @@ impl Output {
         Ok((count > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned()))
     }
 
+    /// Asks for a secret: without echo on a terminal, else the next line of standard input.
+    pub(crate) fn ask_secret(self, question: &str) -> Result<Secret<String>, Failure> {
+        let quiet = Quiet::begin();
+        let answer = self.ask(question);
+        if quiet.is_some() {
+            let _ = writeln!(io::stderr());
+        }
+        drop(quiet);
+        let nothing = || Failure::user(format!("nothing was typed after '{question}'"));
+        answer?.filter(|text| !text.is_empty()).map(Secret::new).ok_or_else(nothing)
+    }
+
     /// True if a person sits at standard input.
     pub(crate) fn is_person(self) -> bool {
         io::stdin().is_terminal()
+    }
+}
+
+/// A terminal that does not echo what is typed, until this is dropped.
+struct Quiet(Termios);
+
+impl Quiet {
+    /// None where standard input is no terminal.
+    fn begin() -> Option<Self> {
+        let before = tcgetattr(io::stdin()).ok()?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &quiet).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.0);
     }
 }

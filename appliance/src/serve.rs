@@ -1,5 +1,8 @@
 //! `dayzero serve`: opens the control plane, binds both listeners, says where it is, and runs until it is told to end.
 //!
+//! Standard output, a line each: `listen: ADDRESS:PORT`, `console: URL` for each address, `fingerprint: SHA256` of its certificate, `claim: CODE`
+//! while there is no user, `ready`; later, once that code was used, `claimed`.
+//!
 //! Invariants: `ready` is printed once both listeners take connections; a claim code goes to standard output only, never
 //! to the log; at the end the listeners stop first and the store closes last.
 
@@ -27,21 +30,39 @@ pub(crate) async fn serve(out: Output, file: &Path) -> Result<(), Failure> {
     let control = served.control.clone();
     let users = Users::new(control.store());
     let claim = users.first_claim(system_clock()).await.map_err(|e| Failure::system(&e))?;
-    let api = Api::new(Arc::new(control.clone()), control.store().clone(), users, system_clock, stop.clone());
+    let service = Arc::new(control.clone());
+    let api = Api::new(service, control.store().clone(), users.clone(), system_clock, stop.clone());
     let socket = unix::bind(&config.data_dir.join(unix::SOCKET)).await.map_err(|e| Failure::system(&e))?;
-    let operators = operators(&config, &control)?;
-    let mut ready = format!("console: {}\nfingerprint: {}\n", operators.url(), operators.fingerprint());
+    let operators = operators(&config, &control).await?;
+    let mut ready = format!("listen: {}\n", operators.address());
+    ready.extend(operators.urls().iter().map(|url| format!("console: {url}\n")));
+    ready.push_str(&format!("fingerprint: {}\n", operators.fingerprint()));
     if let Some(code) = &claim {
         ready.push_str(&format!("claim: {}\n", code.expose()));
     }
     let running = tokio::spawn(served.run(end.clone()));
     let serving = tokio::spawn(front(socket, operators, api, stop.clone()));
     out.raw(&format!("{ready}ready\n"))?;
+    let unclaimed = claim.is_some();
     drop((ready, claim));
-    let front = serving.await.map_err(|e| Failure::system(&e))?;
+    tokio::pin!(serving);
+    let front = tokio::select! {
+        front = &mut serving => front,
+        () = tell_claimed(out, &users), if unclaimed => serving.await,
+    };
+    let front = front.map_err(|e| Failure::system(&e))?;
     end.cancel();
     running.await.map_err(|e| Failure::system(&e))?;
     front
+}
+
+/// Says that the claim code is used, so that who shows it can take it away.
+async fn tell_claimed(out: Output, users: &Users) {
+    match users.until_claimed().await {
+        // Nobody needs to read on after `ready`: a closed pipe is no fault.
+        Ok(()) => drop(out.raw("claimed\n")),
+        Err(error) => tracing::error!(%error, "it is not known whether the appliance is claimed"),
+    }
 }
 
 /// Makes the data directory, for its owner only; one that is there keeps its mode.
@@ -74,21 +95,29 @@ async fn front(
     cli.and(people)
 }
 
-fn operators(config: &ServeConfig, control: &dayzero_control::Control) -> Result<Operators, Failure> {
-    let bound = dayzero_api::operators::bind(config.operators.listen, &config.operators.names, control.ca());
-    bound.map_err(|e| Failure::system(&e))
+async fn operators(
+    config: &ServeConfig,
+    control: &Arc<dayzero_control::Control>,
+) -> Result<Operators, Failure> {
+    let (config, control) = (config.operators.clone(), control.clone());
+    let bound = tokio::task::spawn_blocking(move || {
+        let (ca, vault) = (control.ca(), control.vault());
+        dayzero_api::operators::bind(config.listen, &config.names, ca, vault, system_clock())
+    });
+    bound.await.map_err(|e| Failure::system(&e))?.map_err(|e| Failure::system(&e))
 }
 
 fn on_signals(stop: CancellationToken) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::system(&e))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::system(&e))?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: ending in order"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: ending in order"),
-            () = stop.cancelled() => {}
-        }
+        let by = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            () = stop.cancelled() => "a listener's end",
+        };
         stop.cancel();
+        tracing::info!("{by}: ending in order");
     });
     Ok(())
 }

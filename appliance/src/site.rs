@@ -1,9 +1,10 @@
-//! `dayzero status`, `why`, `confirm`, `claim`.
+//! `dayzero status`, `why`, `confirm`, `claim`, `health`.
 
 use crate::client::{Client, segment};
 use crate::failure::Failure;
 use crate::output::{Format, Output};
 use crate::text;
+use dayzero_api::Health;
 use dayzero_api::rest::session::ClaimCode;
 use dayzero_control::view::{StatusView, WhyView};
 use hyper::Method;
@@ -33,4 +34,24 @@ pub(crate) async fn claim(client: &Client, out: Output) -> Result<(), Failure> {
         out.note("Open the console and enter this code with a new password for 'admin'. It works once.");
     }
     out.show(&code, |code| format!("claim: {}", code.claim.expose()))
+}
+
+/// The appliance's own state.
+pub(crate) async fn health(client: &Client, out: Output) -> Result<(), Failure> {
+    let health: Health = client.get("/v1/health").await?;
+    out.show(&health, |health| {
+        let mut text =
+            format!("{}: version {}", health.status, health.version.as_deref().unwrap_or("unknown"));
+        if let Some(store) = &health.store {
+            let closed = if store.clean { "closed in order before" } else { "not closed in order before" };
+            text.push_str(&format!(
+                "\nstore: revision {}, {closed}, opened in {} ms",
+                store.revision, store.open_ms
+            ));
+        }
+        if let Some(peak) = health.peak_memory {
+            text.push_str(&format!("\nmemory: {} MiB at most", peak.div_ceil(1 << 20)));
+        }
+        text
+    })
 }

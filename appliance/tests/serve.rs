@@ -129,9 +129,12 @@ fn a_plan_survives_a_kill_and_every_fault_has_its_exit_code() {
     let second = isolated().args(["serve", "--config"]).arg(appliance.path("serve.toml")).output().unwrap();
     assert_eq!(second.status.code(), Some(1), "a data directory is served once");
 
+    let fingerprint = appliance.told("fingerprint").unwrap().to_owned();
     appliance.signal(nix::sys::signal::Signal::SIGKILL);
     appliance.start();
-    assert_eq!(appliance.told("claim"), None, "a code is shown once");
+    assert_eq!(appliance.told("fingerprint"), Some(&*fingerprint), "people have compared it");
+    let next = appliance.told("claim").expect("a new code until somebody has claimed it").to_owned();
+    assert_ne!(next, claim);
     assert_eq!(appliance.json(&["status"])["plan"], applied["hash"]);
     assert!(appliance.json(&["store", "verify"])["records"].as_u64().unwrap() > 5);
     let fresh = appliance.json(&["claim"])["claim"].as_str().unwrap().to_owned();
@@ -140,7 +143,7 @@ fn a_plan_survives_a_kill_and_every_fault_has_its_exit_code() {
     assert!(!appliance.path("data/dayzero.sock").exists());
     let data = appliance.path("data").display().to_string();
     assert!(appliance.json(&["store", "verify", "--data-dir", &data])["records"].as_u64().unwrap() > 5);
-    for secret in [claim, fresh, "calvin-lab".to_owned()] {
+    for secret in [claim, next, fresh, "calvin-lab".to_owned()] {
         assert!(!appliance.log().contains(&secret), "a secret is in the log");
     }
 }

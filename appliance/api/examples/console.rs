@@ -22,8 +22,8 @@ async fn main() {
     let code = users.first_claim(fake::NOW).await.unwrap().unwrap();
     let service = Arc::new(fake::Fake::default());
     let api = Api::new(service.clone(), store, users, || fake::NOW, CancellationToken::new());
-    let bound = operators::bind("127.0.0.1:9443".parse().unwrap(), &[], &ca).unwrap();
-    println!("console: {}\nclaim: {}", bound.url(), code.expose());
+    let bound = operators::bind("127.0.0.1:9443".parse().unwrap(), &[], &ca, &vault, fake::NOW).unwrap();
+    println!("console: {}\nclaim: {}", bound.urls().concat(), code.expose());
     let going_on = async {
         loop {
             tokio::time::sleep(Duration::from_secs(3)).await;

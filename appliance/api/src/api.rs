@@ -37,6 +37,9 @@ pub struct Health {
     /// The store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreHealth>,
+    /// Most memory that this process ever had resident (VmHWM), bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
 }
 
 /// How the store was opened.
@@ -83,6 +86,15 @@ impl Api {
             version: known.then(|| env!("CARGO_PKG_VERSION").to_owned()),
             started: known.then_some(self.started),
             store: known.then_some(store),
+            peak_memory: known.then(peak_memory).flatten(),
         }
     }
+}
+
+/// `VmHWM` of this process (proc(5)), bytes.
+fn peak_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib: u64 =
+        text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()?;
+    kib.checked_mul(1024)
 }

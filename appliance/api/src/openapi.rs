@@ -24,7 +24,13 @@ const SCHEMAS: &[Schema] = &[
     Schema(
         "Health",
         No,
-        &[("status", "string"), ("version", "string?"), ("started", "timestamp?"), ("store", "StoreHealth?")],
+        &[
+            ("status", "string"),
+            ("version", "string?"),
+            ("started", "timestamp?"),
+            ("store", "StoreHealth?"),
+            ("peak_memory", "integer?"),
+        ],
     ),
     Schema(
         "StoreHealth",

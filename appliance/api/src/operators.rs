@@ -13,7 +13,8 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum_server::tls_rustls::RustlsConfig;
 use dayzero_model::ids::Sha256;
-use dayzero_trust::{SiteCa, TrustError, operators_server_config};
+use dayzero_model::units::Timestamp;
+use dayzero_trust::{SiteCa, TrustError, Vault, Wanted, operators_server_config};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -51,35 +52,59 @@ pub struct Operators {
     fingerprint: Sha256,
 }
 
-/// Binds the address and makes a certificate for it, `localhost` and `names` (DNS names and addresses).
+/// Binds the address. Its certificate is for it, `localhost` and `names` (DNS names and addresses), and stays the same
+/// over restarts as long as these do. Blocks for the store.
 ///
 /// # Errors
 /// [`OperatorsError`].
-pub fn bind(address: SocketAddr, names: &[String], ca: &SiteCa) -> Result<Operators, OperatorsError> {
+pub fn bind(
+    address: SocketAddr,
+    names: &[String],
+    ca: &SiteCa,
+    vault: &Vault,
+    now: Timestamp,
+) -> Result<Operators, OperatorsError> {
     let failed = |source| OperatorsError::Bind { address, source };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    let mut addresses: Vec<IpAddr> = names.iter().filter_map(|name| name.parse().ok()).collect();
-    addresses.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
-    if !bound.ip().is_unspecified() {
-        addresses.push(bound.ip());
+    let mut wanted = Wanted {
+        names: names.iter().map(String::as_str).filter(|name| name.parse::<IpAddr>().is_err()).collect(),
+        addresses: names.iter().filter_map(|name| name.parse().ok()).collect(),
+        passing: Vec::new(),
+    };
+    wanted.names.push("localhost");
+    wanted.addresses.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
+    if bound.ip().is_unspecified() {
+        wanted.passing = own_addresses();
+    } else {
+        wanted.addresses.push(bound.ip());
     }
-    addresses.sort_unstable();
-    addresses.dedup();
-    let mut dns: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| name.parse::<IpAddr>().is_err()).collect();
-    dns.push("localhost");
-    let key = ca.listener(&dns, &addresses)?;
+    let key = ca.kept_listener(vault, "operators", &wanted, now)?;
     let fingerprint = key.cert.first().map(dayzero_trust::fingerprint).unwrap_or(Sha256([0; 32]));
     let tls = RustlsConfig::from_config(operators_server_config(key)?);
     Ok(Operators { listener, address: bound, tls, fingerprint })
 }
 
 impl Operators {
-    /// Where a browser finds it.
-    pub fn url(&self) -> String {
-        format!("https://{}/", self.address)
+    /// The address that it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where browsers find it: its address, or each address of this machine if it listens on all of them.
+    pub fn urls(&self) -> Vec<String> {
+        let url = |ip| format!("https://{}/", SocketAddr::new(ip, self.address.port()));
+        let mut all = if self.address.ip().is_unspecified() { own_addresses() } else { Vec::new() };
+        if self.address.is_ipv4() {
+            all.retain(IpAddr::is_ipv4);
+        }
+        if all.is_empty() {
+            let local =
+                if self.address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            all.push(if self.address.ip().is_unspecified() { local } else { self.address.ip() });
+        }
+        all.into_iter().map(url).collect()
     }
 
     /// SHA-256 of its certificate, as browsers show it.
@@ -105,6 +130,24 @@ impl Operators {
             () = stopping => Ok(()),
         }
     }
+}
+
+/// Addresses of this machine that others may reach: neither loopback nor link-local.
+fn own_addresses() -> Vec<IpAddr> {
+    let ip = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    let reachable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    };
+    let mut found: Vec<IpAddr> =
+        nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(ip).filter(reachable).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 /// The routes of this listener.

@@ -86,7 +86,7 @@ fn rows() -> Vec<Row> {
             post(rest::session::new_claim),
         ),
         row(
-            ("POST", "/v1/store/verify", Access::Machine),
+            ("POST", "/v1/store/verify", ADMIN),
             "Reads and checks every record and blob of the store.",
             ("", "Verified"),
             post(rest::verify),

@@ -23,6 +23,8 @@ pub const NS_EDGE: &str = "dz-edge";
 pub const NS_SAN: &str = "dz-san";
 /// Namespace of the QEMU processes: no interface, long datagram queues.
 pub const NS_QEMU: &str = "dz-qemu";
+/// What the MACs of the appliance's NICs begin with; their last byte counts from 1.
+const APPLIANCE_MAC: [u8; 3] = [0x52, 0x54, 0x00];
 /// Port of each access switch that strangers and clones are plugged into.
 pub const EXTRA_PORTS: [&str; 2] = ["47", "48"];
 
@@ -143,6 +145,17 @@ pub struct HostPlan {
     pub disk: DiskSelector,
 }
 
+/// A NIC of the appliance, where that is a machine of the rack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApplianceNic {
+    /// MAC.
+    pub mac: MacAddr,
+    /// The plan's address of the appliance on that network.
+    pub address: Ipv4Net,
+    /// The port.
+    pub port: PortPlan,
+}
+
 /// The SAN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SanPlan {
@@ -173,6 +186,8 @@ pub struct Blueprint {
     pub san: Option<SanPlan>,
     /// Where secondary storage answers, if the plan has any.
     pub store: Option<SocketAddrV4>,
+    /// NICs of the appliance; empty = the control plane is a process in [`NS_CONTROL`].
+    pub appliance: Vec<ApplianceNic>,
 }
 
 struct Draft<'a> {
@@ -215,8 +230,63 @@ impl Blueprint {
             mode: draft.trunk(),
             lag: None,
         });
-        Ok(Self { switches: draft.switches, namespaces, hosts, extras: extras.into(), san, store })
+        let appliance = Vec::new();
+        Ok(Self { switches: draft.switches, namespaces, hosts, extras: extras.into(), san, store, appliance })
     }
+
+    /// The appliance becomes a machine: it gets the control plane's addresses and ports. The namespace stays on the
+    /// management and the BMC network, as an operator's desk, with addresses that the plan gives to nobody.
+    ///
+    /// # Errors
+    /// A network without a free address.
+    pub fn house_appliance(&mut self, site: &Site) -> Result<(), BlueprintError> {
+        let Some(desk) = self.namespaces.iter_mut().find(|namespace| namespace.name == NS_CONTROL) else {
+            return Ok(());
+        };
+        let places =
+            desk.interfaces.iter().flat_map(|nic| nic.addresses.iter().map(move |address| (nic, *address)));
+        let nic = |(number, (interface, address)): (u8, (&InterfacePlan, Ipv4Net))| {
+            let [a, b, c] = APPLIANCE_MAC;
+            ApplianceNic { mac: MacAddr([a, b, c, 0x77, 0, number]), address, port: interface.port.clone() }
+        };
+        self.appliance = (1..).zip(places).map(nic).collect();
+        let desks = [NetworkRole::Management, NetworkRole::Bmc];
+        let own = |network: &&Network| desks.contains(&network.role);
+        for interface in &mut desk.interfaces {
+            let held = std::mem::take(&mut interface.addresses);
+            for network in site.networks.iter().filter(own) {
+                if held.iter().any(|address| network.cidr.contains(&address.addr())) {
+                    interface.addresses.push(free_address(site, network)?);
+                }
+            }
+        }
+        desk.interfaces.retain(|interface| !interface.addresses.is_empty());
+        Ok(())
+    }
+}
+
+/// The highest address of a network that the plan gives to nobody.
+fn free_address(site: &Site, network: &Network) -> Result<Ipv4Net, BlueprintError> {
+    let hosts = site.hosts().flat_map(|placed| [placed.host.address, placed.host.bmc.address]);
+    let portals =
+        site.primary_storage.iter().flat_map(|storage| storage.portals.iter().map(|portal| portal.address));
+    let own = site.networks.iter().flat_map(|network| [network.appliance, network.gateway]).flatten();
+    let taken: Vec<Ipv4Addr> = hosts.chain(portals).chain(own).collect();
+    let pooled =
+        |address: &Ipv4Addr| network.pool.is_some_and(|pool| (pool.first..=pool.last).contains(address));
+    let last = u32::from(network.cidr.broadcast()).saturating_sub(1);
+    let candidates = (u32::from(network.cidr.network()) + 1..=last).rev().map(Ipv4Addr::from);
+    let stores = site.secondary_storage.iter().map(|store| store.url.as_str()).collect::<Vec<_>>();
+    let free = |address: &Ipv4Addr| {
+        !taken.contains(address)
+            && !pooled(address)
+            && !stores.iter().any(|url| url.contains(&address.to_string()))
+    };
+    let found = candidates.take(1024).find(free);
+    within(network, found).ok_or_else(|| BlueprintError::Missing {
+        what: format!("a free address on network '{}'", network.name),
+        remedy: "the operator's desk stands there beside the appliance",
+    })
 }
 
 fn switches_of(site: &Site) -> Vec<SwitchPlan> {
@@ -443,6 +513,35 @@ mod tests {
         let mut site = lab_plan();
         site.primary_storage[0].wwn = Some(wwn_of(1).parse().unwrap());
         insta::assert_debug_snapshot!(Blueprint::of(&site).unwrap());
+    }
+
+    #[test]
+    fn an_appliance_of_its_own_takes_the_control_plane_s_place() {
+        let site = lab_plan();
+        let mut blueprint = Blueprint::of(&site).unwrap();
+        let before = blueprint.namespaces[0].clone();
+        blueprint.house_appliance(&site).unwrap();
+        let nics: Vec<String> =
+            blueprint.appliance.iter().map(|nic| format!("{} {}", nic.mac, nic.address)).collect();
+        insta::assert_snapshot!(nics.join("\n"), @r#"
+        52:54:00:77:00:01 10.77.0.2/24
+        52:54:00:77:00:02 10.77.100.2/24
+        52:54:00:77:00:03 10.77.9.2/24
+        "#);
+        let ports = |namespace: &NamespacePlan| {
+            namespace.interfaces.iter().map(|i| i.port.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            blueprint.appliance.iter().map(|nic| nic.port.clone()).collect::<Vec<_>>(),
+            ports(&before)
+        );
+        let desk = &blueprint.namespaces[0];
+        let left: Vec<String> =
+            desk.interfaces.iter().map(|i| format!("{} {:?}", i.name, i.addresses)).collect();
+        insta::assert_snapshot!(left.join("\n"), @r#"
+        mgmt0 [10.77.0.254/24]
+        bmc0 [10.77.9.254/24]
+        "#);
     }
 
     #[test]

@@ -43,8 +43,11 @@ pub struct LabOptions {
     pub disk_bytes: u64,
     /// Directory that secondary storage serves.
     pub store_dir: PathBuf,
-    /// Where operators' connections are taken in the root namespace and carried to 127.0.0.1 of the same port in
-    /// the control plane's; none = not at all.
+    /// The appliance's disk: then the control plane is a machine of the rack, which starts from it, switched off at first
+    /// and named `appliance`. None = a process in the control plane's namespace, which is started by somebody else.
+    pub appliance: Option<PathBuf>,
+    /// Where operators' connections are taken in the root namespace and carried to the same port of the control plane;
+    /// none = not at all.
     pub console: Option<SocketAddr>,
     /// Factory accounts of the BMCs, by the plan's credential name. A host whose credential is missing has no BMC.
     pub factory: BTreeMap<Name, FactoryAccount>,
@@ -73,6 +76,7 @@ impl LabOptions {
             memory_mib: 1536,
             disk_bytes: 8 << 30,
             store_dir: store_dir.into(),
+            appliance: None,
             console: Some(SocketAddr::from(([127, 0, 0, 1], 8443))),
             factory: BTreeMap::new(),
             keep: false,
@@ -137,6 +141,15 @@ pub struct HostRig {
     pub(crate) ledger: Ledger,
 }
 
+/// The appliance of the lab.
+#[derive(Debug)]
+pub struct ApplianceRig {
+    /// The machine.
+    pub machine: Machine,
+    /// The far end of each NIC's cable.
+    pub cables: Vec<EndpointId>,
+}
+
 /// A running lab.
 #[derive(Debug)]
 pub struct Lab {
@@ -148,6 +161,7 @@ pub struct Lab {
     pub(crate) fabric: Fabric,
     pub(crate) switches: Vec<SwitchId>,
     pub(crate) hosts: Vec<HostRig>,
+    pub(crate) appliance: Option<ApplianceRig>,
     pub(crate) extra_cables: Vec<(PortRef, EndpointId)>,
     pub(crate) extras: Mutex<Vec<Extra>>,
     pub(crate) services: Mutex<Vec<(String, Child)>>,
@@ -201,6 +215,9 @@ impl Lab {
                 bmc.stop().await;
             }
             host.machine.force_off().await?;
+        }
+        if let Some(appliance) = &self.appliance {
+            appliance.machine.force_off().await?;
         }
         let extras = std::mem::take(&mut *held(&self.extras));
         for extra in extras {

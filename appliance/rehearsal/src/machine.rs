@@ -6,7 +6,7 @@
 mod spec;
 
 pub use spec::{
-    DirectBoot, DiskSpec, Firmware, Identity, MachineSpec, NicSpec, OVMF_CODE, OVMF_VARS, nic_slot,
+    DirectBoot, DiskSpec, Firmware, Identity, MachineSpec, NicSpec, OVMF_CODE, OVMF_VARS, PortSpec, nic_slot,
 };
 
 use crate::netns::Netns;

@@ -5,9 +5,14 @@
 
 use crate::machine::{Firmware, Power};
 use dayzero_model::{HostName, MacAddr, Name, Secret};
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
+/// Name of the appliance's machine, where there is one.
+pub const APPLIANCE: &str = "appliance";
+/// Name of the virtio serial port by which the appliance's machine reaches [`SOCKET`].
+pub const PORT: &str = "dayzero.lab";
 /// Name of the socket in the lab's directory.
 pub const SOCKET: &str = "lab.sock";
 /// Longest line in either direction.
@@ -214,6 +219,9 @@ pub struct LabStatus {
     pub switches: Vec<SwitchStatus>,
     /// Strangers and clones.
     pub extras: Vec<ExtraStatus>,
+    /// The appliance, where it is a machine of the rack; it is named `appliance` in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appliance: Option<ApplianceStatus>,
     /// Helper processes (SAN, DHCP clients): name and whether it runs.
     pub services: Vec<ServiceStatus>,
 }
@@ -292,6 +300,26 @@ pub struct ExtraStatus {
     pub mac: MacAddr,
     /// Power.
     pub power: Power,
+}
+
+/// The appliance as a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplianceStatus {
+    /// Power.
+    pub power: Power,
+    /// Its NICs.
+    pub nics: Vec<ApplianceNicStatus>,
+}
+
+/// One NIC of the appliance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplianceNicStatus {
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// The plan's address of the appliance on the network that its cable goes to.
+    pub address: Ipv4Net,
 }
 
 /// A helper process.

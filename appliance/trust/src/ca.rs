@@ -27,6 +27,7 @@ static REVOKED: Table<Sha256, Revocation> = Table::new("ca.revoked");
 const KEY_NAME: &str = "ca/key";
 const ROOT: &str = "root";
 const MAX_CSR: usize = 4096;
+const MAKING: &str = "make a listener's certificate";
 /// ALPN of the agents' listener.
 pub const AGENT_ALPN: &[u8] = b"dayzero-agent/1";
 
@@ -117,13 +118,23 @@ impl SiteCa {
     }
 
     /// A key and certificate for one of our listeners, valid for these names and addresses. Made anew at each start; the
-    /// key is never stored.
+    /// key is never stored. One that people compare by its fingerprint: [`SiteCa::kept_listener`].
     pub fn listener(
         &self,
         names: &[&str],
         addresses: &[IpAddr],
     ) -> Result<rustls::sign::CertifiedKey, TrustError> {
-        let doing = "make a listener's certificate";
+        let (key, certificate) = self.sign_listener(names, addresses)?;
+        self.certified(certificate.der().clone(), &PrivatePkcs8KeyDer::from(key.serialize_der()))
+    }
+
+    /// A new key for a listener, and its certificate.
+    pub(crate) fn sign_listener(
+        &self,
+        names: &[&str],
+        addresses: &[IpAddr],
+    ) -> Result<(KeyPair, rcgen::Certificate), TrustError> {
+        let doing = MAKING;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(TrustError::certificate(doing))?;
         let mut params = leaf("dayzero");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -134,11 +145,19 @@ impl SiteCa {
         params.subject_alt_names.extend(addresses.iter().map(|ip| SanType::IpAddress(*ip)));
         let certificate =
             params.signed_by(&key, &self.inner.issuer).map_err(TrustError::certificate(doing))?;
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok((key, certificate))
+    }
+
+    /// A listener's certificate with its key and our chain, as rustls takes it.
+    pub(crate) fn certified(
+        &self,
+        certificate: CertificateDer<'static>,
+        key: &PrivatePkcs8KeyDer<'_>,
+    ) -> Result<rustls::sign::CertifiedKey, TrustError> {
+        let der = PrivateKeyDer::Pkcs8(key.clone_key());
         let signing =
-            rustls::crypto::ring::sign::any_supported_type(&der).map_err(TrustError::certificate(doing))?;
-        let chain = vec![certificate.der().clone(), self.inner.der.clone()];
-        Ok(rustls::sign::CertifiedKey::new(chain, signing))
+            rustls::crypto::ring::sign::any_supported_type(&der).map_err(TrustError::certificate(MAKING))?;
+        Ok(rustls::sign::CertifiedKey::new(vec![certificate, self.inner.der.clone()], signing))
     }
 
     /// Issues a host's certificate for the key of a checked request. Names in the request are ignored.

@@ -9,13 +9,14 @@
 //! sockets: listeners, cookies and BMC sessions are other rooms'.
 //!
 //! Start-up of the appliance: [`Vault::open`] → [`SiteCa::open`] → [`Enrolment::new`], [`BmcPins::new`], [`Users::new`] +
-//! [`Users::first_claim`]; TLS by [`SiteCa::listener`] and [`agents_server_config`] / [`operators_server_config`].
+//! [`Users::first_claim`]; TLS by [`SiteCa::listener`], [`SiteCa::kept_listener`] and [`agents_server_config`] / [`operators_server_config`].
 
 mod bmc_credentials;
 mod ca;
 mod enrolment;
 mod error;
 mod hash;
+mod kept;
 mod master_key;
 mod password;
 mod pins;
@@ -29,6 +30,7 @@ pub use bmc_credentials::{Credential, CredentialRecord, NextStep};
 pub use ca::{AGENT_ALPN, CheckedRequest, Issued, Revocation, SiteCa, check_request, fingerprint, host_of};
 pub use enrolment::{Enrolled, Enrolment, Opened};
 pub use error::TrustError;
+pub use kept::Wanted;
 pub use master_key::{KeySource, MasterKey};
 pub use password::PasswordPolicy;
 pub use pins::{BmcPins, Pin, PinVerdict};

@@ -4,12 +4,13 @@
 //! A copy of the data directory alone opens nothing.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use dayzero_model::Secret;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::TrustError;
@@ -76,7 +77,8 @@ impl MasterKey {
             _ => Path::new("."),
         };
         fs::create_dir_all(dir).map_err(TrustError::key_file("create the directory of", path))?;
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        // Random: after a power cut the next start may well have the same process id.
+        let temporary = path.with_extension(format!("{:08x}.tmp", rand::random::<u32>()));
         let mut file = File::options()
             .write(true)
             .create_new(true)
@@ -85,10 +87,10 @@ impl MasterKey {
             .map_err(TrustError::key_file("create", &temporary))?;
         let text = Zeroizing::new(format!("{}\n", hex::encode(key.0)));
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-        // A link, not a rename: it never replaces a key that another start has made meanwhile.
-        let placed = written.and_then(|()| fs::hard_link(&temporary, path));
-        let removed = fs::remove_file(&temporary);
-        placed.and(removed).map_err(TrustError::key_file("write", path))?;
+        if let Err(error) = written.and_then(|()| place(&temporary, path)) {
+            let _ = fs::remove_file(&temporary);
+            return Err(TrustError::key_file("write", path)(error));
+        }
         let synced = File::open(dir).and_then(|dir| dir.sync_all());
         synced.map_err(TrustError::key_file("sync the directory of", path))?;
         Ok(key)
@@ -103,6 +105,12 @@ impl MasterKey {
         argon.hash_password_into(passphrase.expose().as_bytes(), salt, &mut key.0).map_err(failed)?;
         Ok(key)
     }
+}
+
+/// Gives the finished file its name, but never that of a key which another start has made meanwhile. No link: the
+/// appliance's key lies on FAT, which has none.
+fn place(temporary: &Path, path: &Path) -> io::Result<()> {
+    renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE).map_err(io::Error::from)
 }
 
 fn refuse_inside(path: &Path, data_dir: &Path) -> Result<(), TrustError> {
@@ -153,6 +161,16 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len(20).unwrap();
         let short = MasterKey::from_file(&path, dir.path(), true).unwrap_err();
         assert!(short.to_string().contains("64 hex digits"), "{short}");
+    }
+
+    #[test]
+    fn a_key_that_another_start_made_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (new, path) = (dir.path().join("new"), dir.path().join("key"));
+        fs::write(&new, "mine").unwrap();
+        fs::write(&path, "theirs").unwrap();
+        assert_eq!(place(&new, &path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"theirs");
     }
 
     #[test]

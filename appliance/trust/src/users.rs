@@ -1,7 +1,7 @@
 //! Users, roles and sessions. There is no default password: the first login is by a claim code.
 //!
-//! A claim code is made once, shown once, and stored as a hash. It works once: it makes the user `admin` with the password
-//! that the person chose. A session is 256 random bits; the store holds its hash only.
+//! A claim code is stored as a hash. Until somebody has claimed the appliance, each start makes a new one, since nobody
+//! can look the last one up. It works once: it makes the user `admin` with the password that the person chose. A session is 256 random bits; the store holds its hash only.
 //! It does not read cookies or headers: that is the API's.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -139,13 +139,25 @@ impl Users {
         Self { store: store.clone(), throttle: Arc::default() }
     }
 
-    /// At the first start: the claim code, to be shown to the person once. `None` if there are users, or if a code was
-    /// shown before (make another with [`Users::new_claim`]).
+    /// At each start while there is no user: a claim code, to be shown to the person, in place of any before. `None`
+    /// once there is a user.
     pub async fn first_claim(&self, now: Timestamp) -> Result<Option<Secret<String>>, TrustError> {
-        let doing = TrustError::store;
-        let users = self.store.count(&USERS, "").map_err(doing("counting users"))?;
-        let claims = self.store.count(&CLAIM, "").map_err(doing("looking for a claim code"))?;
-        if users + claims > 0 { Ok(None) } else { self.new_claim(now).await.map(Some) }
+        if self.any()? { Ok(None) } else { self.new_claim(now).await.map(Some) }
+    }
+
+    /// Resolves once there is a user: a claim code that was shown is then of no use any more.
+    pub async fn until_claimed(&self) -> Result<(), TrustError> {
+        let mut watch = self.store.watch();
+        while !self.any()? {
+            if watch.next().await == dayzero_store::Event::Closed {
+                return std::future::pending().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn any(&self) -> Result<bool, TrustError> {
+        Ok(self.store.count(&USERS, "").map_err(TrustError::store("counting users"))? > 0)
     }
 
     /// A new claim code, in place of any before. For people at the machine only (Unix socket): it makes an admin.

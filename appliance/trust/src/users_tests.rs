@@ -16,10 +16,16 @@ fn users(dir: &std::path::Path) -> Users {
 async fn the_claim_code_works_once_and_makes_the_admin() {
     let dir = tempfile::tempdir().unwrap();
     let users = users(dir.path());
+    let lost = users.first_claim(NOW).await.unwrap().unwrap();
     let code = users.first_claim(NOW).await.unwrap().unwrap();
     assert_eq!(code.expose().len(), 24);
-    assert!(users.first_claim(NOW).await.unwrap().is_none(), "shown once");
     let password = secret("correct horse battery");
+    let late = users.claim(&lost, &password, "b", NOW).await;
+    assert!(matches!(late, Err(LoginError::WrongCode)), "the next start's code takes its place");
+    let claimed = tokio::spawn({
+        let users = users.clone();
+        async move { users.until_claimed().await }
+    });
     assert!(matches!(users.claim(&code, &secret("short"), "a", NOW).await, Err(LoginError::BadPassword)));
     let wrong = users.claim(&secret("AAAA-AAAA"), &password, "a", NOW).await;
     assert!(matches!(wrong, Err(LoginError::WrongCode)));
@@ -28,6 +34,7 @@ async fn the_claim_code_works_once_and_makes_the_admin() {
     assert_eq!(login.session.role, Role::Admin);
     assert!(matches!(users.claim(&code, &password, "a", NOW).await, Err(LoginError::WrongCode)), "spent");
     assert!(users.first_claim(NOW).await.unwrap().is_none());
+    claimed.await.unwrap().unwrap();
     let again = users.login("admin", &password, "a", NOW).await.unwrap();
     assert_ne!(again.id, login.id);
     // Neither code nor password nor session id is in the store.

@@ -53,7 +53,8 @@ impl Cmdline {
     }
 }
 
-fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+/// The value of `dayzero.<key>`, if it is there.
+pub(crate) fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.split_ascii_whitespace()
         .find_map(|word| word.strip_prefix("dayzero.")?.strip_prefix(key)?.strip_prefix('='))
 }

@@ -1,7 +1,10 @@
-//! PID 1 of the discovery image: mounts, modules, reaping; then the discovery itself. It never ends: a PID 1 that
-//! ends is a kernel panic, so a failure is printed and the machine restarts after a minute.
+//! PID 1 of the discovery image and of the appliance: mounts, modules, reaping; then the discovery itself, or, where the
+//! kernel's command line names the appliance's partition of boot files, [`appliance`]. It never ends: a PID 1 that ends is
+//! a kernel panic, so a failure is printed and the machine restarts after a minute.
 
-use crate::{console, discovery, kmod};
+pub mod appliance;
+
+use crate::{cmdline, console, discovery, kmod};
 use nix::mount::MsFlags;
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,8 +32,14 @@ const ALWAYS: [&str; 14] = [
 /// Runs as PID 1.
 pub fn run() -> ExitCode {
     mount_all();
+    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if let Some(files) = cmdline::value(&cmdline, "files") {
+        start_log(tracing::Level::WARN);
+        load_modules();
+        return appliance::run(files);
+    }
     console::print(&format!("dayzero-agent {} starts", env!("CARGO_PKG_VERSION")));
-    start_log();
+    start_log(tracing::Level::INFO);
     load_modules();
     std::thread::spawn(reap);
     let failure = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -90,7 +99,7 @@ fn load_modules() {
 }
 
 /// Logs go to the console, one plain line each.
-fn start_log() {
+fn start_log(level: tracing::Level) {
     let open = || -> Box<dyn std::io::Write> {
         match std::fs::OpenOptions::new().write(true).open("/dev/console") {
             Ok(file) => Box::new(file),
@@ -100,7 +109,7 @@ fn start_log() {
     let _ = tracing_subscriber::fmt()
         .with_ansi(false)
         .with_target(false)
-        .with_max_level(tracing::Level::INFO)
+        .with_max_level(level)
         .with_writer(open)
         .try_init();
 }

@@ -1,4 +1,4 @@
-//! The agent: PID 1 of the discovery image, then a service on each installed host.
+//! The agent: PID 1 of the discovery image, then a service on each installed host; and PID 1 of the appliance.
 //!
 //! In discovery it reads the hardware, makes a key that the host's BMC vouches for, enrols, and carries out orders
 //! (inventory, installation). On the installed host it owns network and storage paths, runs the proof's writer and

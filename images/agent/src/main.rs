@@ -1,4 +1,4 @@
-//! `dayzero-agent`: as PID 1 it is the discovery image; as `dayzero-agent service` it runs on an installed host.
+//! `dayzero-agent`: as PID 1 it is the discovery image, or the appliance's init; as `dayzero-agent service` it runs on an installed host.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         _ => {
             let _ = writeln!(
                 std::io::stderr(),
-                "usage: dayzero-agent service | --version\n(as PID 1 of the discovery image it needs no argument)"
+                "usage: dayzero-agent service | --version\n(as PID 1 of the discovery image or of the appliance it needs no argument)"
             );
             ExitCode::from(2)
         }

@@ -44,6 +44,7 @@ fn main() -> anyhow::Result<()> {
             let template = dayzero_images::build_template_tiny(&cache)?;
             let parts = dayzero_images::Parts {
                 dayzero,
+                agent: agent()?,
                 discovery: &discovery,
                 host: &host,
                 template: &template,

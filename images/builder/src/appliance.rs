@@ -1,9 +1,10 @@
 //! The appliance's disk: one file that starts by BIOS and by UEFI, and serves.
 //!
-//! Partitions: 1 GRUB for BIOS; 2 ESP with GRUB, kernel, initial RAM disk and, written by a person, `network.conf`;
-//! 3 boot files, read-only (`vmlinuz`, `initrd`, `host/`, `ipxe/`, `template/tiny.raw`); 4 data, made at the first start
-//! on what the disk has left. Invariants: no key, no address and no password is in the image; the master key is made at
-//! the first start, on the ESP, not on the data partition. Updates and secure boot are not done here yet.
+//! Partitions: 1 GRUB for BIOS; 2 ESP with GRUB, kernel, initial RAM disk, `serve.toml` and, written by a person,
+//! `network.conf`; 3 boot files, read-only (`vmlinuz`, `initrd`, `host/`, `ipxe/`, `template/tiny.raw`); 4 data, made at
+//! the first start on what the disk has left. PID 1 is the agent's (`dayzero_agent::init::appliance`); there is no shell.
+//! Invariants: no key, no address and no password is in the image; the master key is made at the first start, on the ESP,
+//! not on the data partition. Updates and secure boot are not done here yet.
 
 use crate::cache::{Cache, Key};
 use crate::cpio::Archive;
@@ -22,19 +23,18 @@ use std::path::{Path, PathBuf};
 const MIB: u64 = 1 << 20;
 const LINUX: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 const DISK: &str = "da7ae001-0000-4000-8000-000000000000";
-/// Programs that `dayzero` and PID 1 call, beside busybox.
+/// Programs that `dayzero` and PID 1 call.
 const PROGRAMS: [&str; 4] = ["sbin/e2fsck", "sbin/mke2fs", "sbin/sfdisk", "usr/bin/ipmitool"];
-const APPLETS: [&str; 33] = [
-    "cat", "cut", "dd", "echo", "find", "grep", "head", "hexdump", "hostname", "ip", "kill", "mkdir",
-    "modprobe", "mount", "mv", "poweroff", "pwd", "reboot", "sed", "sh", "sleep", "sort", "sync", "tail",
-    "tr", "true", "udhcpc", "umount", "uname", "wc", "xargs", "ls", "date",
-];
+/// Where the ESP begins on the disk: after the table and GRUB for BIOS.
+const ESP_AT: u64 = 2 * MIB;
 
 /// What the appliance carries.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
     /// The static `dayzero` binary.
     pub dayzero: &'a Path,
+    /// The static agent: PID 1.
+    pub agent: &'a Path,
     /// What servers boot first; its kernel is the appliance's too.
     pub discovery: &'a Discovery,
     /// What they install.
@@ -63,28 +63,29 @@ pub struct Appliance {
 /// Builds the appliance's disk image.
 ///
 /// # Errors
-/// When `dayzero` is no static x86-64 ELF file, the archive cannot be reached, or a tool fails.
+/// When a binary is no static x86-64 ELF file, the archive cannot be reached, or a tool fails.
 pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
     let program = agent::stripped(cache, parts.dayzero)?;
+    let init = agent::stripped(cache, parts.agent)?;
     let (foreign, foreign_key) = debootstrap::appliance_programs(cache)?;
-    let key = Key::new("appliance", 1)
+    let key = Key::new("appliance", 2)
         .with("discovery", &parts.discovery.key)
         .with("host", &parts.host.key)
         .with("template", &parts.template.key)
         .with("foreign", &foreign_key)
-        .with("init", assets::APPLIANCE_INIT)
         .with("grub", assets::APPLIANCE_GRUB)
-        .with("args", assets::APPLIANCE_SERVE)
-        .with("udhcpc", assets::TINY_UDHCPC)
+        .with("serve", assets::APPLIANCE_SERVE)
+        .with("network", assets::APPLIANCE_NETWORK)
         .with("data", parts.data_bytes.to_le_bytes())
-        .with_file("dayzero", &program)?;
+        .with_file("dayzero", &program)?
+        .with_file("init", &init)?;
     let directory = cache.entry("appliance", &key, |directory| {
         let scratch =
             tempfile::tempdir_in(directory).map_err(Error::io("cannot make a directory in", directory))?;
         cache.say("appliance", "packing the initial RAM disk");
         let initrd = directory.join("initrd");
         let kernel = &parts.discovery.kernel;
-        let archive = userland(&foreign.join("root"), &program, &kernel.modules, scratch.path())?;
+        let archive = userland(&foreign.join("root"), &program, &init, &kernel.modules, scratch.path())?;
         error::write(&initrd, pack(&archive.bytes(), Packing::Quick)?)?;
         cache.say("appliance", "making the disk");
         write_disk(directory, scratch.path(), parts, &foreign.join("root"), &initrd)
@@ -99,27 +100,23 @@ pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
     })
 }
 
-fn userland(foreign: &Path, dayzero: &Path, modules: &Path, scratch: &Path) -> Result<Archive> {
+fn userland(foreign: &Path, dayzero: &Path, init: &Path, modules: &Path, scratch: &Path) -> Result<Archive> {
     let mut archive = Archive::default();
-    for name in ["proc", "sys", "run", "tmp", "files", "esp", "data", "root", "var/lib", "etc/dayzero"] {
+    for name in ["proc", "sys", "dev", "run", "tmp", "files", "esp", "data", "root", "var/lib", "etc/dayzero"]
+    {
         archive.directory(name);
     }
     archive.device("dev/console", 0o600, 5, 1);
     archive.device("dev/null", 0o666, 1, 3);
-    archive.file("bin/busybox", 0o755, error::read(&foreign.join("bin/busybox"))?);
-    for applet in APPLETS {
-        archive.symlink(&format!("bin/{applet}"), "busybox");
-    }
     let mut libraries = BTreeSet::new();
     for program in PROGRAMS {
         let content = error::read(&foreign.join(program))?;
         collect(foreign, program, &content, &mut archive, &mut libraries)?;
         archive.file(program, 0o755, content);
     }
-    archive.file("init", 0o755, assets::APPLIANCE_INIT);
+    archive.file("init", 0o755, error::read(init)?);
     archive.file("usr/bin/dayzero", 0o755, error::read(dayzero)?);
-    archive.file("etc/udhcpc", 0o755, assets::TINY_UDHCPC);
-    archive.file("etc/dayzero/serve.args", 0o644, assets::APPLIANCE_SERVE);
+    archive.file("etc/dayzero/serve.toml", 0o644, assets::APPLIANCE_SERVE);
     archive.file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/false\n");
     archive.file("etc/group", 0o644, "root:x:0:\n");
     archive.file("etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost\n");
@@ -166,6 +163,9 @@ fn write_disk(directory: &Path, scratch: &Path, parts: &Parts, foreign: &Path, i
     error::write(&config, assets::APPLIANCE_GRUB.replace("@FILES_PARTUUID@", &guid(3)))?;
     let kernel = scratch.join("vmlinuz");
     error::copy(&parts.discovery.kernel.vmlinuz, &kernel)?;
+    let (serve, network) = (scratch.join("serve.toml"), scratch.join("network.conf.example"));
+    error::write(&serve, assets::APPLIANCE_SERVE)?;
+    error::write(&network, assets::APPLIANCE_NETWORK)?;
     let esp = scratch.join("esp.fat");
     let items = [
         fat::Item::Directory("/EFI"),
@@ -175,6 +175,8 @@ fn write_disk(directory: &Path, scratch: &Path, parts: &Parts, foreign: &Path, i
         fat::Item::File("/dayzero/grub.cfg", &config),
         fat::Item::File("/dayzero/vmlinuz", &kernel),
         fat::Item::File("/dayzero/initrd.img", initrd),
+        fat::Item::File("/dayzero/serve.toml", &serve),
+        fat::Item::File("/dayzero/network.conf.example", &network),
     ];
     fat::build(&esp, fat::LEAST, "DAYZEROAPPL", &items)?;
     let bios = grub::bios(scratch, "(,gpt2)/dayzero", None)?;
@@ -188,6 +190,24 @@ fn write_disk(directory: &Path, scratch: &Path, parts: &Parts, foreign: &Path, i
     let disk = directory.join("disk.raw");
     disk::write(&disk, DISK, &list, &bios)?;
     disk::grow(&disk, parts.data_bytes)
+}
+
+/// Puts a file into `/dayzero` on the ESP of an appliance's disk, as a person does from any PC; one of that name is
+/// replaced. The disk must not be in use.
+///
+/// # Errors
+/// When mtools cannot write there.
+pub fn put_on_esp(disk: &Path, name: &str, content: &str) -> Result<()> {
+    let scratch =
+        tempfile::NamedTempFile::new().map_err(Error::io("cannot make a file in", Path::new("/tmp")))?;
+    error::write(scratch.path(), content)?;
+    Tool::new("mcopy")
+        .args(["-o", "-i"])
+        .arg(format!("{}@@{ESP_AT}", error::text(disk)?))
+        .arg(scratch.path())
+        .arg(format!("::/dayzero/{name}"))
+        .run("writing a file to the appliance's ESP")
+        .map(drop)
 }
 
 /// The read-only partition: what hosts boot and install.
@@ -220,4 +240,26 @@ fn boot_files(image: &Path, staging: &Path, parts: &Parts, foreign: &Path) -> Re
 /// The names of the foreign packages, for `debootstrap`.
 pub(crate) fn packages() -> Vec<&'static str> {
     entries(assets::APPLIANCE_PACKAGES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_holds_no_shell() {
+        assert!(!packages().iter().any(|name| {
+            ["busybox", "bash", "dash", "openssh", "login"].iter().any(|bad| name.contains(bad))
+        }));
+        assert!(PROGRAMS.iter().all(|program| !program.ends_with("sh")));
+    }
+
+    #[test]
+    fn the_example_of_network_conf_sets_nothing() {
+        assert!(assets::APPLIANCE_NETWORK.lines().all(|line| line.is_empty() || line.starts_with('#')));
+        assert!(
+            assets::APPLIANCE_GRUB.contains(" gpt "),
+            "the kernel must believe the second partition table too"
+        );
+    }
 }

@@ -122,12 +122,12 @@ pub(crate) const TINY_INIT: &str = include_str!("../assets/tiny/init.sh");
 pub(crate) const TINY_UDHCPC: &str = include_str!("../assets/tiny/udhcpc.sh");
 /// Its kernel modules.
 pub(crate) const TINY_MODULES: &str = include_str!("../assets/tiny/modules.list");
-/// PID 1 of the appliance.
-pub(crate) const APPLIANCE_INIT: &str = include_str!("../assets/appliance/init.sh");
-/// GRUB's script on its ESP.
+/// GRUB's script on the appliance's ESP.
 pub(crate) const APPLIANCE_GRUB: &str = include_str!("../assets/appliance/grub.cfg");
-/// The arguments that its PID 1 starts `dayzero` with.
-pub(crate) const APPLIANCE_SERVE: &str = include_str!("../assets/appliance/serve.args");
+/// The configuration that `dayzero serve` has there, until a person changes it.
+pub(crate) const APPLIANCE_SERVE: &str = include_str!("../assets/appliance/serve.toml");
+/// What a person may write about its addresses.
+pub(crate) const APPLIANCE_NETWORK: &str = include_str!("../assets/appliance/network.conf.example");
 /// Foreign packages in it.
 pub(crate) const APPLIANCE_PACKAGES: &str = include_str!("../assets/appliance/packages.list");
 

@@ -26,7 +26,7 @@ mod tiny;
 mod tool;
 mod trial;
 
-pub use appliance::{Appliance, Parts, build_appliance};
+pub use appliance::{Appliance, Parts, build_appliance, put_on_esp};
 pub use apt::refresh_packages;
 pub use cache::{Cache, Progress};
 pub use chunks::{chunk_path, read_chunk};

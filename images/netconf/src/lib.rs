@@ -10,11 +10,13 @@
 //! - [`observe::observe`]`() -> Result<Observed, NetError>`, [`plan::Plan::new`]`(&Observed, &HostNetwork)`, [`apply::apply`]`(&Plan) -> Vec<OpStatus>`: the parts;
 //! - [`discovery::discovery_up`]`(MacAddr, Ipv4Net, Option<gateway>) -> Result<(), NetError>`: one NIC with a static address, for PID 1;
 //! - [`discovery::all_up`]`(&[MacAddr]) -> Result<(), NetError>`: links up without address (all physical ones for an empty list), so that carrier and LLDP are seen;
+//! - [`dhcp::keep`]`(MacAddr, hostname, Sender<State>) -> Result<Infallible, NetError>`: an address by DHCP on one NIC, for as long as it is polled;
 //! - [`lldp::listen`]`(&[MacAddr], Duration) -> Result<Vec<Neighbour>, NetError>`: neighbours heard; ends early once each NIC heard one;
 //! - [`lldp::announce`]`(&[MacAddr], system_name) -> Result<(), NetError>`: one LLDP frame out of each NIC.
 
 pub mod apply;
 pub mod bond;
+pub mod dhcp;
 pub mod discovery;
 pub mod error;
 mod ethtool;
@@ -24,6 +26,7 @@ mod netlink;
 pub mod observe;
 pub mod observed;
 pub mod op;
+mod packet;
 pub mod plan;
 pub mod report;
 mod sysctl;

@@ -6,9 +6,10 @@
 use crate::error::NetError;
 use crate::observe::observe;
 use crate::observed::Link;
+use crate::packet;
 use dayzero_model::ids::MacAddr;
 use dayzero_model::inventory::Neighbour;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -164,7 +165,7 @@ fn socket(link: &Link) -> Result<Socket, NetError> {
     let protocol = i32::from(ETHERTYPE.to_be());
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(protocol))).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
-    socket.bind(&link_address(link.index).map_err(failed)?).map_err(failed)?;
+    socket.bind(&packet::address(link.index, ETHERTYPE, None).map_err(failed)?).map_err(failed)?;
     let mut request = libc::packet_mreq {
         mr_ifindex: link.index as i32,
         mr_type: libc::PACKET_MR_MULTICAST as u16,
@@ -183,22 +184,6 @@ fn socket(link: &Link) -> Result<Socket, NetError> {
         )
     };
     if result < 0 { Err(failed(std::io::Error::last_os_error())) } else { Ok(socket) }
-}
-
-fn link_address(index: u32) -> std::io::Result<SockAddr> {
-    // SAFETY: sockaddr_ll is smaller than sockaddr_storage, for which all zeros is valid; it is filled in before its
-    // length is given.
-    let ((), address) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            let address = storage.cast::<libc::sockaddr_ll>();
-            (*address).sll_family = libc::AF_PACKET as u16;
-            (*address).sll_protocol = ETHERTYPE.to_be();
-            (*address).sll_ifindex = index as i32;
-            *length = std::mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            Ok(())
-        })?
-    };
-    Ok(address)
 }
 
 async fn receive(socket: &AsyncFd<Socket>) -> std::io::Result<Vec<u8>> {

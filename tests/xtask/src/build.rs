@@ -2,11 +2,14 @@
 
 use crate::{paths, shell};
 use anyhow::{Context, Result};
-use dayzero_images::{Cache, Flavour, Packing};
+use dayzero_images::{Appliance, Cache, Flavour, Packing, Parts};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// What the appliance's image leaves for its data, where the disk is not larger.
+const DATA_BYTES: u64 = 3 << 30;
 
 /// What was built.
 #[derive(Debug)]
@@ -38,22 +41,54 @@ pub fn binaries() -> Result<()> {
     })
 }
 
+/// What the images are made of.
+struct Made {
+    kernel: dayzero_images::Kernel,
+    discovery: dayzero_images::Discovery,
+    host: dayzero_images::HostImage,
+    tiny: dayzero_images::Template,
+}
+
+fn cache() -> Cache {
+    let said = Arc::new(|image: &str, what: &str| println!("{image}: {what}"));
+    Cache::new(paths::cache().join("images"), said)
+}
+
 /// Binaries first, since the images hold the agent; then what is not in the cache.
-pub fn images() -> Result<Images> {
+fn make(cache: &Cache) -> Result<Made> {
     binaries()?;
-    let cache = Cache::new(
-        paths::cache().join("images"),
-        Arc::new(|image: &str, what: &str| println!("{image}: {what}")),
-    );
     let agent = paths::binary("dayzero-agent");
-    let kernel = step("kernel", || dayzero_images::build_kernel(&cache, Flavour::Server).context("kernel"))?;
-    let discovery = step("discovery image", || {
-        dayzero_images::build_discovery(&cache, &agent, Packing::Quick).context("discovery image")
-    })?;
-    let host = step("KVM host image", || dayzero_images::build_host(&cache, &agent).context("host image"))?;
-    let tiny =
-        step("guest template", || dayzero_images::build_template_tiny(&cache).context("guest template"))?;
+    Ok(Made {
+        kernel: step("kernel", || dayzero_images::build_kernel(cache, Flavour::Server).context("kernel"))?,
+        discovery: step("discovery image", || {
+            dayzero_images::build_discovery(cache, &agent, Packing::Quick).context("discovery image")
+        })?,
+        host: step("KVM host image", || dayzero_images::build_host(cache, &agent).context("host image"))?,
+        tiny: step("guest template", || {
+            dayzero_images::build_template_tiny(cache).context("guest template")
+        })?,
+    })
+}
+
+/// Everything that hosts boot and install.
+pub fn images() -> Result<Images> {
+    let Made { kernel, discovery, host, tiny } = make(&cache())?;
     Ok(Images { vmlinuz: kernel.vmlinuz, initrd: discovery.initrd, host: host.directory, tiny: tiny.disk })
+}
+
+/// The appliance's disk, with all of that in it. It lies in the cache: only copies of it are ever started.
+pub fn appliance() -> Result<Appliance> {
+    let cache = cache();
+    let made = make(&cache)?;
+    let parts = Parts {
+        dayzero: &paths::binary("dayzero"),
+        agent: &paths::binary("dayzero-agent"),
+        discovery: &made.discovery,
+        host: &made.host,
+        template: &made.tiny,
+        data_bytes: DATA_BYTES,
+    };
+    step("appliance image", || dayzero_images::build_appliance(&cache, &parts).context("appliance image"))
 }
 
 fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod faults;
+mod image;
 mod labs;
 mod packages;
 mod paths;
@@ -15,6 +16,7 @@ mod shell;
 mod test;
 
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -34,6 +36,15 @@ enum Task {
     Images,
     /// Play each fault that stops a host in the virtual rack, mend it, and see the host carry on
     Faults(faults::FaultsArgs),
+    /// Build the appliance's disk image
+    Image {
+        /// Where to put it [default: dayzero-appliance.raw in the target directory]
+        #[arg(long)]
+        output: Option<PathBuf>,
+        /// Start a copy by BIOS and by UEFI, and judge what it shows
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure, beside the peers, in one run
     Bench(bench::BenchArgs),
 }
@@ -48,6 +59,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Task::Bench(args) => bench::run(&args),
+        Task::Image { output, check } => image::run(output, check),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

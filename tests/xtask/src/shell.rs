@@ -25,6 +25,33 @@ pub fn ask(command: &mut Command) -> Result<Said> {
     })
 }
 
+/// Runs to the end with this on standard input, and collects both outputs: what is secret stands in no argument list.
+pub fn tell(command: &mut Command, input: &str) -> Result<Said> {
+    let shown = format!("{command:?}");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("starting {shown}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // It may end without having read all of it, and says why then.
+        let _ = std::io::Write::write_all(&mut stdin, input.as_bytes());
+    }
+    let output = child.wait_with_output().with_context(|| format!("waiting for {shown}"))?;
+    Ok(Said {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// SHA-256 fingerprint of the certificate that a TLS server shows, as the appliance's screen has it.
+pub fn fingerprint(address: &str) -> Result<String> {
+    let said = ask(Command::new("openssl").args(["s_client", "-connect", address, "-showcerts"]))?;
+    let begin = said.stdout.find("-----BEGIN CERTIFICATE-----").context("no certificate")?;
+    let end = said.stdout[begin..].find("-----END CERTIFICATE-----").context("no certificate")? + begin + 25;
+    let mut x509 = Command::new("openssl");
+    let said = tell(x509.args(["x509", "-noout", "-fingerprint", "-sha256"]), &said.stdout[begin..end])?;
+    Ok(said.stdout.rsplit('=').next().unwrap_or_default().trim().replace(':', "").to_ascii_lowercase())
+}
+
 /// Runs to the end; output goes to the terminal.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}");

@@ -3,7 +3,7 @@
 use crate::demo::{self, DemoArgs};
 use crate::faults::{self, FaultsArgs};
 use crate::phases::Phases;
-use crate::{build, labs, packages, paths, preflight, shell};
+use crate::{build, image, labs, packages, paths, preflight, shell};
 use anyhow::{Result, ensure};
 use clap::Args;
 use std::process::{Command, ExitCode};
@@ -51,6 +51,7 @@ fn everything(phases: &mut Phases, all: bool) -> Result<ExitCode> {
         ensure!(played == ExitCode::SUCCESS, "a fault was not as it should be");
     }
     phases.run("images", build::images)?;
+    phases.run("appliance image", || image::start::check(&build::appliance()?))?;
     phases.run("demo", || demo::run(&DemoArgs { once: true, compare: true, ..DemoArgs::default() }))
 }
 

@@ -1,11 +1,14 @@
 //! Raises a lab from its blueprint, step by step; what fails takes down what was made before it.
 
-use super::{HostRig, Lab, LabError, LabOptions, doing, follow_power, held};
-use crate::blueprint::{Blueprint, HostPlan, InterfacePlan, NS_CONTROL, NS_EDGE, NS_QEMU, NS_SAN, PortPlan};
+use super::{ApplianceRig, HostRig, Lab, LabError, LabOptions, doing, follow_power, held};
+use crate::blueprint::{
+    ApplianceNic, Blueprint, HostPlan, InterfacePlan, NS_CONTROL, NS_EDGE, NS_QEMU, NS_SAN, PortPlan,
+};
 use crate::bmc::Ledger;
-use crate::machine::{DiskSpec, Identity, Machine, MachineSpec, NicSpec};
+use crate::machine::{DiskSpec, Firmware, Identity, Machine, MachineSpec, NicSpec, PortSpec};
 use crate::netns::{self, Netns};
 use crate::process::Processes;
+use crate::protocol::{APPLIANCE, PORT, SOCKET};
 use crate::state::StateFile;
 use crate::switch::core::{PortConfig, Switch};
 use crate::switch::fabric::{EndpointId, Fabric, PortRef, SwitchId};
@@ -14,6 +17,7 @@ use crate::{cleanup, forward, san, store};
 use dayzero_model::site::Site;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -30,7 +34,10 @@ impl Lab {
     /// Builds the lab of a plan: cleans up after a former one, then namespaces, switches, SAN, store, machines
     /// (off), BMCs, control socket. Ready when this returns.
     pub async fn start(plan: &Site, options: LabOptions) -> Result<Arc<Self>, LabError> {
-        let blueprint = Blueprint::of(plan)?;
+        let mut blueprint = Blueprint::of(plan)?;
+        if options.appliance.is_some() {
+            blueprint.house_appliance(plan)?;
+        }
         let dir = options.dir.clone();
         if dir.as_os_str().len() + LONGEST_SOCKET > 107 {
             let source = std::io::Error::other("the path is too long for Unix sockets: choose a shorter one");
@@ -89,6 +96,10 @@ impl Lab {
         }
         let hosts = blueprint.hosts.iter().map(|plan| wiring.host(plan, &options, &processes));
         let hosts = hosts.collect::<Result<Vec<_>, _>>()?;
+        let appliance = options.appliance.as_ref();
+        let appliance =
+            appliance.map(|disk| wiring.appliance(&blueprint.appliance, disk, &options, &processes));
+        let appliance = appliance.transpose()?;
         let extra_cables = blueprint.extras.iter().enumerate().map(|(index, plan)| {
             let port = wiring.port(plan)?;
             let (own, peer) = extra_sockets(&options.dir, index);
@@ -107,6 +118,7 @@ impl Lab {
             fabric: fabric.clone(),
             switches,
             hosts,
+            appliance,
             extra_cables,
             extras: Mutex::default(),
             services: Mutex::default(),
@@ -120,6 +132,10 @@ impl Lab {
             let task = follow_power(host.machine.clone(), self.fabric.clone(), host.cables.clone());
             held(&self.tasks).spawn(task);
             self.start_bmc(host, false).await?;
+        }
+        if let Some(appliance) = &self.appliance {
+            let (machine, cables) = (appliance.machine.clone(), appliance.cables.clone());
+            held(&self.tasks).spawn(follow_power(machine, self.fabric.clone(), cables));
         }
         if let (Some(plan), Some(netns)) = (&self.blueprint.san, self.namespace(NS_SAN)) {
             let child = san::start(plan, &self.options.dir, &self.processes, &netns).await?;
@@ -139,7 +155,8 @@ impl Lab {
             let listener = TcpListener::bind(address).await;
             let listener =
                 listener.map_err(doing(format!("listen on {address} for operators: is the port taken?")))?;
-            let inner = ([127, 0, 0, 1], address.port()).into();
+            let appliance = self.blueprint.appliance.first().map(|nic| nic.address.addr());
+            let inner = (appliance.unwrap_or(Ipv4Addr::LOCALHOST), address.port()).into();
             held(&self.tasks).spawn(forward::run(listener, netns, inner));
         }
         self.serve_control()
@@ -236,6 +253,44 @@ impl Wiring<'_> {
         Ok(netns.run("plug in a NIC's socket", || self.fabric.add_socket(own, peer))?)
     }
 
+    /// The appliance's machine: BIOS, the given disk as it is, and a port to the lab's own socket, for its puller.
+    fn appliance(
+        &self,
+        plan: &[ApplianceNic],
+        disk: &Path,
+        options: &LabOptions,
+        processes: &Processes,
+    ) -> Result<ApplianceRig, LabError> {
+        let dir = options.dir.join("m").join(APPLIANCE);
+        std::fs::create_dir_all(&dir).map_err(doing(format!("make {}", dir.display())))?;
+        let size = std::fs::metadata(disk)
+            .map_err(doing(format!("use the appliance's disk {}", disk.display())))?
+            .len();
+        let (mut nics, mut cables) = (Vec::new(), Vec::new());
+        for (index, wire) in plan.iter().enumerate() {
+            let local = dir.join(format!("n{index}.q"));
+            let nic = NicSpec { mac: wire.mac, local, remote: dir.join(format!("n{index}.s")) };
+            let cable = self.socket(&nic.remote, &nic.local)?;
+            self.fabric.plug(cable, self.port(&wire.port)?);
+            cables.push(cable);
+            nics.push(nic);
+        }
+        let spec = MachineSpec {
+            name: APPLIANCE.into(),
+            dir,
+            firmware: Firmware::Bios,
+            memory_mib: APPLIANCE_MIB,
+            cpus: 2,
+            identity: identity("DZ-APPLIANCE", "6c1d5a30-7f0e-4b6e-9a51-0d2b1c0000aa"),
+            disk: Some(DiskSpec { path: disk.to_owned(), size, serial: "DZAPPLIANCE".into(), wwn: None }),
+            nics,
+            direct: None,
+            port: Some(PortSpec { name: PORT.into(), socket: options.dir.join(SOCKET) }),
+        };
+        let machine = Machine::new(spec, processes.clone(), self.namespaces.get(NS_QEMU).cloned());
+        Ok(ApplianceRig { machine, cables })
+    }
+
     fn host(
         &self,
         plan: &HostPlan,
@@ -273,6 +328,7 @@ impl Wiring<'_> {
             disk: Some(disk),
             nics,
             direct: options.direct.get(plan.name.as_str()).cloned(),
+            port: None,
         };
         let machine = Machine::new(spec, processes.clone(), self.namespaces.get(NS_QEMU).cloned());
         Ok(HostRig {
@@ -284,6 +340,9 @@ impl Wiring<'_> {
         })
     }
 }
+
+/// Enough for its image, unpacked, and what it serves.
+const APPLIANCE_MIB: u64 = 1024;
 
 /// The lab's one server model.
 pub(super) fn identity(serial: &str, uuid: &str) -> Identity {

@@ -80,6 +80,7 @@ impl Lab {
             disk: None,
             nics: vec![NicSpec { mac, local: peer, remote: own }],
             direct: None,
+            port: None,
         };
         let netns = self.namespace(crate::blueprint::NS_QEMU);
         let machine = Machine::new(spec, self.processes.clone(), netns);

@@ -3,7 +3,8 @@
 use super::{HostRig, Lab, held};
 use crate::machine::MachineError;
 use crate::protocol::{
-    Forwarding, HostStatus, LabStatus, NicStatus, PowerAction, Request, Response, ServiceStatus, SwitchStatus,
+    APPLIANCE, ApplianceNicStatus, ApplianceStatus, Forwarding, HostStatus, LabStatus, NicStatus,
+    PowerAction, Request, Response, ServiceStatus, SwitchStatus,
 };
 use crate::switch::core::Role;
 use crate::switch::fabric::EndpointId;
@@ -132,7 +133,11 @@ impl Lab {
     }
 
     async fn power(&self, host: &HostName, action: PowerAction) -> Result<(), String> {
-        let machine = &self.rig(host)?.machine;
+        let appliance = self.appliance.as_ref().filter(|_| host.as_str() == APPLIANCE);
+        let machine = match appliance {
+            Some(appliance) => &appliance.machine,
+            None => &self.rig(host)?.machine,
+        };
         let done = match action {
             PowerAction::On => machine.power_on().await,
             PowerAction::Off => machine.force_off().await,
@@ -145,7 +150,9 @@ impl Lab {
     fn console(&self, name: &str) -> Result<Response, String> {
         let extra =
             || held(&self.extras).iter().find(|extra| extra.name == name).map(|extra| extra.machine.clone());
-        let machine = self.host(name).map(|host| host.machine.clone()).or_else(extra);
+        let appliance =
+            || self.appliance.as_ref().filter(|_| name == APPLIANCE).map(|rig| rig.machine.clone());
+        let machine = self.host(name).map(|host| host.machine.clone()).or_else(appliance).or_else(extra);
         let machine = machine.ok_or_else(|| format!("there is no machine '{name}': see 'status'"))?;
         let (tail, _) = machine.serial().tail();
         Ok(Response::Console(String::from_utf8_lossy(&tail).into_owned()))
@@ -179,6 +186,15 @@ impl Lab {
             pid: std::process::id(),
             hosts: self.hosts.iter().map(|host| self.host_status(host)).collect(),
             switches: members.collect(),
+            appliance: self.appliance.as_ref().map(|rig| ApplianceStatus {
+                power: *rig.machine.power().borrow(),
+                nics: self
+                    .blueprint
+                    .appliance
+                    .iter()
+                    .map(|nic| ApplianceNicStatus { mac: nic.mac, address: nic.address })
+                    .collect(),
+            }),
             extras: held(&self.extras).iter().map(super::Extra::status).collect(),
             services: services.collect(),
         }

@@ -78,6 +78,17 @@ pub struct MachineSpec {
     pub nics: Vec<NicSpec>,
     /// Start this kernel instead of what the firmware finds.
     pub direct: Option<DirectBoot>,
+    /// A port of a virtio serial bus, none = no such bus.
+    pub port: Option<PortSpec>,
+}
+
+/// A virtio serial port that leads to a Unix socket: whoever reads and writes it in the guest talks to who listens there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSpec {
+    /// Its name in the guest (`/sys/class/virtio-ports/*/name`).
+    pub name: String,
+    /// The socket; somebody must listen on it when the machine starts.
+    pub socket: PathBuf,
 }
 
 /// A kernel that QEMU loads itself.
@@ -171,6 +182,11 @@ impl MachineSpec {
         self.add_identity(&mut add);
         self.add_disk(&mut add);
         self.add_nics(&mut add, pxe_armed);
+        if let Some(port) = &self.port {
+            add(&["-device", "virtio-serial-pci,id=bus0,bus=pcie.0,addr=0x19"]);
+            add(&["-chardev", &format!("socket,id=port0,path={}", escaped(&port.socket))]);
+            add(&["-device", &format!("virtserialport,bus=bus0.0,chardev=port0,name={}", text(&port.name))]);
+        }
         if let Some(direct) = &self.direct {
             add(&["-kernel", &direct.kernel.to_string_lossy(), "-initrd", &direct.initrd.to_string_lossy()]);
             add(&["-append", &direct.cmdline]);
@@ -283,12 +299,22 @@ pub(crate) mod tests {
                 })
                 .collect(),
             direct: None,
+            port: None,
         }
     }
 
     #[test]
     fn arguments_of_a_uefi_machine_armed_for_pxe() {
         insta::assert_snapshot!(spec(Firmware::Uefi).arguments(true).join("\n"));
+    }
+
+    #[test]
+    fn a_port_leads_to_its_socket() {
+        let port = PortSpec { name: "dayzero.lab".into(), socket: "/lab/lab.sock".into() };
+        let args = MachineSpec { port: Some(port), ..spec(Firmware::Bios) }.arguments(false).join("\n");
+        assert!(args.contains("socket,id=port0,path=/lab/lab.sock\n"), "{args}");
+        assert!(args.contains("virtserialport,bus=bus0.0,chardev=port0,name=dayzero.lab"), "{args}");
+        assert!(!spec(Firmware::Bios).arguments(false).join("\n").contains("virtio-serial"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A headless Chromium, driven by ChromeDriver (W3C WebDriver, JSON over HTTP on loopback).
 
 use super::leftovers::{Ending, start};
-use crate::{paths, shell};
+use crate::paths;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
@@ -170,18 +170,4 @@ fn call(method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
 
 fn shown(value: &Value) -> String {
     value.as_str().unwrap_or_default().lines().next().unwrap_or_default().to_owned()
-}
-
-/// SHA-256 fingerprint of the certificate that the console shows, as the control plane printed it.
-pub fn fingerprint(address: &str) -> Result<String> {
-    let script = "s_client";
-    let said = shell::ask(Command::new("openssl").args([script, "-connect", address, "-showcerts"]))?;
-    let begin = said.stdout.find("-----BEGIN CERTIFICATE-----").context("no certificate")?;
-    let end = said.stdout[begin..].find("-----END CERTIFICATE-----").context("no certificate")? + begin + 25;
-    let file = paths::demo().join("console.pem");
-    std::fs::write(&file, &said.stdout[begin..end])?;
-    let text = shell::read(
-        Command::new("openssl").args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(&file),
-    )?;
-    Ok(text.rsplit('=').next().unwrap_or_default().trim().replace(':', "").to_ascii_lowercase())
 }

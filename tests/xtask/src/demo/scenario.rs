@@ -1,6 +1,6 @@
 //! The play: a plan is applied, two servers become hosts, accidents and attacks happen, a VM runs, power is cut.
 
-use super::browser::{self, Browser};
+use super::browser::Browser;
 use super::client::{Client, Status, Summary};
 use super::observed::{Clone, Observed, Seen, Sigkill, Stranger, Web};
 use super::progress::Progress;
@@ -9,6 +9,7 @@ use super::report::Run;
 use crate::build::Images;
 use crate::paths;
 use crate::secrets::{self, Kind, Secret};
+use crate::shell;
 use anyhow::{Context, Result, bail, ensure};
 use dayzero_model::event::What;
 use dayzero_model::vm::{Vm, VmState};
@@ -420,7 +421,7 @@ const PHASE: &str = r#"[data-host="host1"] [data-field="phase"]"#;
 fn login(rack: &Rack) -> Result<(Browser, Web, Vec<Secret>)> {
     let claim = rack.ready.claim.as_deref().context("no claim code was printed")?;
     let address = rack.ready.console.trim_start_matches("https://").trim_end_matches('/').to_owned();
-    let shown = browser::fingerprint(&address)?;
+    let shown = shell::fingerprint(&address)?;
     ensure!(
         shown == rack.ready.fingerprint,
         "the console shows certificate {shown}, not the printed {}",

@@ -156,7 +156,8 @@ impl Hunt {
 
     /// What was looked for and what was found, for people.
     pub fn summary(&self) -> String {
-        let kinds: BTreeSet<String> = self.tally.secrets.iter().map(|secret| secret.kind.to_string()).collect();
+        let kinds: BTreeSet<String> =
+            self.tally.secrets.iter().map(|secret| secret.kind.to_string()).collect();
         let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
         let mut text = format!(
             "{} secrets ({kinds}) looked for in {} places, {} MiB: {}",
@@ -309,10 +310,10 @@ mod tests {
     #[test]
     fn one_content_is_one_secret() {
         let once = each_once(secrets());
-        assert_eq!(once.iter().map(ToString::to_string).collect::<Vec<_>>(), [
-            "factory password",
-            "BMC password of host1"
-        ]);
+        assert_eq!(
+            once.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["factory password", "BMC password of host1"]
+        );
     }
 
     #[test]
