@@ -42,7 +42,7 @@ pub(crate) async fn run(client: &Client, out: Output, command: HostCommand) -> R
         }
         HostCommand::Credential { host } => {
             let known: Vec<Credential> = client.post_empty(&format!("/v1/hosts/{host}/credential")).await?;
-            out.show(&known, text::host::credentials)
+            out.show(&known, |known| text::host::credentials(known))
         }
     }
 }

@@ -320,7 +320,7 @@ impl Service for Arc<Control> {
         if generated && !forget_credential {
             return Err(refused(
                 format!("only the generated credential opens {host}'s BMC, and nobody else knows it"),
-                &format!(
+                format!(
                     "note what `dayzero host credential {host}` shows, then retire with --forget-credential"
                 ),
             ));

@@ -161,7 +161,7 @@ fn hardware(inventory: &Inventory) -> String {
 }
 
 /// A BMC's logins, the likeliest first; the one place where a password is printed, since that was asked for.
-pub(crate) fn credentials(known: &Vec<Credential>) -> String {
+pub(crate) fn credentials(known: &[Credential]) -> String {
     known.iter().map(|login| format!("{} {}\n", login.user, login.password.expose())).collect()
 }
 
