@@ -1,6 +1,6 @@
 //! Builds the two binaries and the images, each once, in one profile.
 
-use crate::{paths, shell};
+use crate::{paths, shell, workspace};
 use anyhow::{Context, Result};
 use dayzero_images::{Appliance, Cache, Flavour, Packing, Parts};
 use std::path::PathBuf;
@@ -26,6 +26,9 @@ pub struct Images {
 
 /// `dayzero` and `dayzero-agent`, static, in the one profile.
 pub fn binaries() -> Result<()> {
+    if workspace::is_built() {
+        return Ok(());
+    }
     step("building dayzero and its agent", || {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(paths::root()).args([

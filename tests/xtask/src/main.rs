@@ -14,6 +14,7 @@ mod preflight;
 mod secrets;
 mod shell;
 mod test;
+mod workspace;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;

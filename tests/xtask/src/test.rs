@@ -3,6 +3,7 @@
 use crate::demo::{self, DemoArgs};
 use crate::faults::{self, FaultsArgs};
 use crate::phases::Phases;
+use crate::workspace::{self, TestProgram};
 use crate::{build, image, labs, packages, paths, preflight, shell};
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -28,7 +29,10 @@ fn cargo(args: &[&str]) -> Command {
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let mut phases = Phases::default();
     let done = match &args.lab {
-        Some(filter) => run_labs(&mut phases, filter).map(|()| ExitCode::SUCCESS),
+        Some(filter) => {
+            let built = phases.run("build tests and programs", workspace::build);
+            built.and_then(|programs| run_labs(&mut phases, &programs, filter)).map(|()| ExitCode::SUCCESS)
+        }
         None => everything(&mut phases, args.all),
     };
     println!("\n{}", phases.table());
@@ -40,13 +44,10 @@ fn everything(phases: &mut Phases, all: bool) -> Result<ExitCode> {
     phases.run("format", || shell::run(&mut cargo(&["fmt", "--all", "--check"])))?;
     let lints = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
     phases.run("lints", || shell::run(&mut cargo(&lints)))?;
-    phases.run("build tests and programs", || {
-        shell::run(&mut cargo(&["test", "--workspace", "--quiet", "--no-run"]))?;
-        build::binaries()
-    })?;
+    let programs = phases.run("build tests and programs", workspace::build)?;
     phases.run("tests", || shell::run(&mut cargo(&["test", "--workspace", "--quiet"])))?;
     if all {
-        run_labs(phases, "")?;
+        run_labs(phases, &programs, "")?;
         let played = phases.run("faults", || faults::run(&FaultsArgs::default()))?;
         ensure!(played == ExitCode::SUCCESS, "a fault was not as it should be");
     }
@@ -55,8 +56,8 @@ fn everything(phases: &mut Phases, all: bool) -> Result<ExitCode> {
     phases.run("demo", || demo::run(&DemoArgs { once: true, compare: true, ..DemoArgs::default() }))
 }
 
-fn run_labs(phases: &mut Phases, filter: &str) -> Result<()> {
+fn run_labs(phases: &mut Phases, programs: &[TestProgram], filter: &str) -> Result<()> {
     phases.run("packages of the labs", packages::ensure_for_labs)?;
     let images = phases.run("images for the labs", build::images)?;
-    phases.run("labs", || labs::run(&images, filter))
+    phases.run("labs", || labs::run(&images, programs, filter))
 }

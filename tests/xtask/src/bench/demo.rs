@@ -3,15 +3,22 @@
 use super::row::Row;
 use crate::demo::{self, DemoArgs};
 use crate::{packages, paths};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 
 /// Seconds of each step of one demo run (it takes over five minutes, so it is run once).
 pub fn rows() -> Result<Vec<Row>> {
     packages::ensure()?;
     let file = paths::cache().join("bench-demo.json");
-    demo::run(&DemoArgs { once: true, report: Some(file.clone()), ..DemoArgs::default() })?;
+    let done = demo::run(&DemoArgs { once: true, report: Some(file.clone()), ..DemoArgs::default() })?;
+    // The seconds of a run that failed are no measurement.
+    ensure!(
+        done == ExitCode::SUCCESS,
+        "the demo's checks did not all hold: see above and {}",
+        file.display()
+    );
     let run: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
     let plain = |id: String, what: String, seconds: f64, most: Option<f64>| Row {
         id,

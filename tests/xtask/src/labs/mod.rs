@@ -7,12 +7,13 @@ mod needs;
 mod run;
 
 use crate::build::Images;
+use crate::workspace::TestProgram;
 use anyhow::{Result, bail};
 
 /// Makes what the labs need and runs those whose name contains `filter`. Fails after the last one if any did not hold.
-pub fn run(images: &Images, filter: &str) -> Result<()> {
+pub fn run(images: &Images, programs: &[TestProgram], filter: &str) -> Result<()> {
     let environment = needs::make(images)?;
-    let labs: Vec<_> = run::find()?.into_iter().filter(|lab| lab.name.contains(filter)).collect();
+    let labs: Vec<_> = run::find(programs)?.into_iter().filter(|lab| lab.name.contains(filter)).collect();
     if labs.is_empty() {
         bail!("no lab's name contains '{filter}'");
     }

@@ -1,9 +1,9 @@
 //! Finding and running the labs: one process each, timed, and judged by what it leaves behind too.
 
 use crate::demo::leftovers::Snapshot;
+use crate::workspace::{BUILT_VARIABLE, TestProgram};
 use crate::{paths, shell};
 use anyhow::{Context, Result};
-use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -24,52 +24,20 @@ pub struct Lab {
     package: PathBuf,
 }
 
-/// Of `cargo test --message-format=json`, what is needed to run a test as Cargo does.
-#[derive(Deserialize)]
-struct Artifact {
-    reason: String,
-    manifest_path: Option<PathBuf>,
-    target: Option<Target>,
-    profile: Option<Profile>,
-    executable: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Profile {
-    test: bool,
-}
-
-/// Builds the workspace's tests and lists the ignored ones.
-pub fn find() -> Result<Vec<Lab>> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(paths::root());
-    cargo.args(["test", "--workspace", "--quiet", "--no-run", "--message-format=json-render-diagnostics"]);
+/// The ignored tests of these programs.
+pub fn find(programs: &[TestProgram]) -> Result<Vec<Lab>> {
     let mut labs = Vec::new();
-    for line in shell::read(&mut cargo)?.lines() {
-        let artifact: Artifact =
-            serde_json::from_str(line).with_context(|| format!("cargo said '{line}'"))?;
-        let (Some(binary), Some(manifest), Some(target)) =
-            (artifact.executable, artifact.manifest_path, artifact.target)
-        else {
-            continue;
-        };
-        if artifact.reason != "compiler-artifact" || !artifact.profile.is_some_and(|profile| profile.test) {
-            continue;
-        }
-        let package = manifest.parent().context("a manifest lies in a directory")?.to_owned();
-        let room = package.strip_prefix(paths::root()).unwrap_or(&package).display().to_string();
-        let listed = shell::read(Command::new(&binary).args(["--list", "--ignored", "--format", "terse"]))?;
+    for program in programs {
+        let room =
+            program.package.strip_prefix(paths::root()).unwrap_or(&program.package).display().to_string();
+        let mut list = Command::new(&program.path);
+        let listed = shell::read(list.args(["--list", "--ignored", "--format", "terse"]))?;
         for test in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
             labs.push(Lab {
-                name: format!("{room} {}: {test}", target.name),
+                name: format!("{room} {}: {test}", program.name),
                 test: test.to_owned(),
-                binary: binary.clone(),
-                package: package.clone(),
+                binary: program.path.clone(),
+                package: program.package.clone(),
             });
         }
     }
@@ -88,6 +56,7 @@ impl Lab {
             .args(["--ignored", "--exact", &self.test, "--nocapture", "--test-threads=1"])
             .current_dir(&self.package)
             .env("CARGO_MANIFEST_DIR", &self.package)
+            .env(BUILT_VARIABLE, "")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
