@@ -15,6 +15,8 @@ mod dhcp6;
 mod director;
 mod dns;
 pub mod doctor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 mod net;
 mod overhear;

@@ -359,7 +359,7 @@ fn ipv6_clients_come_by_iscs_relay() {
         "ip netns exec {namespace} dhclient -6 -1 -d -D LL -lf $PWD/l6 -pf $PWD/p6 -sf $PWD/six.sh eth0"
     );
     let mut dhclient = rack.daemon(&client);
-    dhclient.says("BOUND6 fd77:0:0:8::a58:c9");
+    dhclient.says("BOUND6 fd77::8:0:0:a58:c9");
     drop(dhclient);
     must(&format!("ip netns del {namespace}"));
 }
@@ -370,8 +370,11 @@ fn the_doctor_hears_another_server_without_a_word() {
     let rack = Rack::tuned(&[], |config| config.interfaces[0].network.mode = DhcpMode::Off);
     let _other = other_server(&rack, "dnsmasq");
     let ns = &rack.client;
+    let server = &rack.server;
     must(&format!(
-        "ip -n {ns} link add mv0 link mgmt type macvlan mode bridge; ip -n {ns} link set mv0 address {MAC} up"
+        "ip -n {server} link add p-two type veth peer name two netns {ns}
+         ip -n {server} link set p-two master mgmt0 up
+         ip -n {ns} link set two address {MAC}; ip -n {ns} link set two up"
     ));
     let path = format!("/var/run/netns/{}", rack.server);
     let doctor = std::thread::spawn(move || {
@@ -392,7 +395,7 @@ fn the_doctor_hears_another_server_without_a_word() {
     });
     // Somebody's DHCP client, some time while it listens: its choice is broadcast.
     while !doctor.is_finished() {
-        let (ok, said) = udhcpc(&rack, "mv0", "");
+        let (ok, said) = udhcpc(&rack, "two", "");
         assert!(ok, "{said}");
     }
     let findings = doctor.join().unwrap();

@@ -1,0 +1,2 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|datagram: &[u8]| dayzero_pxe::fuzzing::dhcp4(datagram));
