@@ -48,8 +48,12 @@ const NEEDED: &[&str] = &[
 /// set a system daemon and a network up: the lab's libvirtd is its own.
 const LABS: &[&str] = &[
     "atftp",
+    "bind9-dnsutils",
     "dnsmasq-base",
     "isc-dhcp-client",
+    "isc-dhcp-relay",
+    "kea-admin",
+    "kea-dhcp4-server",
     "tftp-hpa",
     "libvirt-clients",
     "libvirt-daemon",

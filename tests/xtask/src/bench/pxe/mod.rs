@@ -4,6 +4,9 @@
 //! To add rows: a module with `rows(&mut Bench)`, called below; its servers by `Bench::ensure`, which starts what is
 //! missing. What fails is a row that was not measured; the others go on.
 
+mod dhcp;
+mod dhcp_client;
+mod dhcp_peers;
 mod http;
 mod http_client;
 mod net;
@@ -17,6 +20,7 @@ use super::Results;
 use super::row::Row;
 use crate::build;
 use anyhow::{Context, Result, bail, ensure};
+use dhcp_peers::Kea;
 use net::{Net, Wire};
 use ours::Files;
 use process::{Groups, Server};
@@ -52,6 +56,10 @@ pub fn rows(only: &str) -> Result<Results> {
         work,
         results: Results::default(),
     };
+    if bench.wants_any("dhcp.") {
+        bench.ensure(&["ours"])?;
+        dhcp::rows(&mut bench);
+    }
     if bench.wants_any("tftp.") {
         bench.ensure(&["ours", "tftpd-hpa", "atftpd", "dnsmasq"])?;
         tftp::rows(&mut bench);
@@ -87,19 +95,39 @@ impl Bench {
             if self.servers.contains_key(name) {
                 continue;
             }
-            let (groups, files, work) = (&self.groups, &self.files, &self.work);
             // Ours first: the plan has the addresses of the first wire.
             let wire = self.net.wire(name)?;
-            let server = match *name {
-                "ours" => ours::start(groups, &wire, files, work),
-                "tftpd-hpa" => peers::tftpd_hpa(groups, &wire, files, work),
-                "atftpd" => peers::atftpd(groups, &wire, files, work),
-                "dnsmasq" => peers::dnsmasq(groups, &wire, files, work),
-                "nginx" => peers::nginx(groups, &wire, files, work),
-                other => bail!("there is no server '{other}'"),
-            };
-            self.servers.insert(name, (wire, server?));
+            let server = self.start(name, &wire)?;
+            self.servers.insert(name, (wire, server));
         }
+        Ok(())
+    }
+
+    fn start(&self, name: &str, wire: &Wire) -> Result<Server> {
+        let (groups, files, work) = (&self.groups, &self.files, &self.work);
+        match name {
+            "ours" => ours::start(groups, wire, files, work),
+            "tftpd-hpa" => peers::tftpd_hpa(groups, wire, files, work),
+            "atftpd" => peers::atftpd(groups, wire, files, work),
+            "dnsmasq" => peers::dnsmasq(groups, wire, files, work),
+            "nginx" => peers::nginx(groups, wire, files, work),
+            "kea-st" => dhcp_peers::kea(groups, "kea-st", wire, work, Kea::Single),
+            "kea-mt" => dhcp_peers::kea(groups, "kea-mt", wire, work, Kea::Threads),
+            "kea-tuned" => dhcp_peers::kea(groups, "kea-tuned", wire, work, Kea::Tuned),
+            "dhcpd" => dhcp_peers::dhcpd(groups, wire, work),
+            "dnsmasq-dhcp" => dhcp_peers::dnsmasq(groups, wire, work),
+            other => bail!("there is no server '{other}'"),
+        }
+    }
+
+    /// A server as new, with nothing stored, on the wire that it had.
+    fn restart(&mut self, name: &'static str) -> Result<()> {
+        let wire = match self.servers.remove(name) {
+            Some((wire, _ended)) => wire,
+            None => self.net.wire(name)?,
+        };
+        let server = self.start(name, &wire)?;
+        self.servers.insert(name, (wire, server));
         Ok(())
     }
 

@@ -26,6 +26,11 @@ pub struct Wire {
 }
 
 impl Wire {
+    /// The clients' own address on it, which plays their relay.
+    pub fn relay(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 80 + self.index, 0, 3)
+    }
+
     /// The `n`-th client's address, of 4,094.
     pub fn client(&self, n: usize) -> Ipv4Addr {
         let n = u16::try_from(n % 4094 + 1).unwrap_or(1);
