@@ -54,6 +54,7 @@ const LABS: &[&str] = &[
     "isc-dhcp-relay",
     "kea-admin",
     "kea-dhcp4-server",
+    "systemd",
     "tftp-hpa",
     "libvirt-clients",
     "libvirt-daemon",
@@ -87,18 +88,13 @@ fn ensure_these(wanted: &[&str]) -> Result<()> {
             missing.join(" ")
         );
     }
-    println!("Debian packages that are missing: {} {}", missing_qemu.join(" "), missing.join(" "));
-    let _quiet = NoDaemons::set()?;
-    apt(&[], &["update", "-q"])?;
     if !missing_qemu.is_empty() {
+        println!("Debian packages that are missing: {}", missing_qemu.join(" "));
+        let _quiet = NoDaemons::set()?;
+        apt(&[], &["update", "-q"])?;
         install_qemu()?;
     }
-    if !missing.is_empty() {
-        let mut args = vec!["install", "-y", "-q", "--no-install-recommends"];
-        args.extend(&missing);
-        apt(&[], &args)?;
-    }
-    Ok(())
+    install(&missing)
 }
 
 /// A Debian package unpacked into the cache, not installed: its daemon is never enabled on this machine, and packages
@@ -145,7 +141,26 @@ pub fn install(names: &[&str]) -> Result<()> {
     apt(&[], &["update", "-q"])?;
     let mut args = vec!["install", "-y", "-q", "--no-install-recommends"];
     args.extend(&missing);
-    apt(&[], &args)
+    apt(&[], &args)?;
+    keep_off(&missing)
+}
+
+/// Daemons of packages that were installed here do not start with the machine either: whoever needs one starts its own.
+fn keep_off(installed: &[&str]) -> Result<()> {
+    let files = shell::read(Command::new("dpkg-query").arg("-L").args(installed))?;
+    let units = units(&files);
+    if !units.is_empty() && Path::new("/run/systemd/system").exists() {
+        shell::read(Command::new("systemctl").args(["disable", "--quiet"]).args(units))?;
+    }
+    Ok(())
+}
+
+/// Services and sockets among a package's files; no templates, and none of systemd's own.
+fn units(files: &str) -> Vec<&str> {
+    let unit = |line: &&str| line.ends_with(".service") || line.ends_with(".socket");
+    let of_packages = files.lines().filter(|line| line.contains("/systemd/system/")).filter(unit);
+    let names = of_packages.filter_map(|line| line.rsplit('/').next());
+    names.filter(|name| !name.contains('@') && !name.starts_with("systemd-")).collect()
 }
 
 fn missing<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
@@ -241,5 +256,17 @@ impl Drop for NoDaemons {
         if self.ours {
             let _ = fs::remove_file(POLICY);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packages_daemons_are_found_by_its_files() {
+        let files = "/usr/sbin/kea-dhcp4\n/lib/systemd/system/kea-dhcp4-server.service\n/lib/systemd/system/x@.service\n\
+            /usr/lib/systemd/system/virtlogd.socket\n/lib/systemd/system/systemd-networkd.service\n/etc/init.d/tgt\n";
+        assert_eq!(units(files), ["kea-dhcp4-server.service", "virtlogd.socket"]);
     }
 }
