@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub struct Ports {
     /// HTTP boot, on the management network.
     pub http: u16,
+    /// The same over TLS: what installed and installing hosts fetch.
+    pub https: u16,
     /// Enrolment, on the management network.
     pub enrol: u16,
     /// Agents, on the management network.
@@ -19,7 +21,7 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { http: 8080, enrol: 8444, agents: 7443, media: 8082 }
+        Self { http: 8080, https: 8445, enrol: 8444, agents: 7443, media: 8082 }
     }
 }
 

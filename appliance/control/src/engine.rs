@@ -248,8 +248,8 @@ impl Control {
         Surroundings {
             agent_server: at(ports.agents),
             enrol_server: at(ports.enrol),
-            manifest_url: format!("http://{ip}:{}/images/manifest.json", ports.http),
-            chunks_url: format!("http://{ip}:{}/images", ports.http),
+            manifest_url: format!("https://{ip}:{}/images/manifest.json", ports.https),
+            chunks_url: format!("https://{ip}:{}/images", ports.https),
             manifest_sha256: mirror.manifest,
             elected: cluster.and_then(|cluster| cluster.elected.clone()),
             volume_group: storage.as_ref().is_some_and(has_group),

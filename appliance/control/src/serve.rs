@@ -310,6 +310,7 @@ fn pxe_config(control: &Control, plan: &Plan, devices: &Devices) -> PxeConfig {
     let mut config =
         PxeConfig { interfaces: devices.iter().map(interface).collect(), relayed, ..PxeConfig::default() };
     config.ports.http = control.config.ports.http;
+    config.ports.https = control.config.ports.https;
     config.names = NameZone::planned(&plan.site);
     config.boot = BootFiles {
         files: files.map(|(name, path)| (name.to_owned(), path.clone())).into(),
@@ -334,6 +335,10 @@ async fn pxe(
             .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         config.tftp.insert(name, bytes.into());
     }
+    let boots = config.interfaces.iter().filter(|interface| interface.boots());
+    let addresses: Vec<IpAddr> = boots.map(|interface| IpAddr::V4(interface.address)).collect();
+    let key = control.ca.listener(&[], &addresses).map_err(std::io::Error::other)?;
+    config.tls = Some(dayzero_trust::boot_server_config(key).map_err(std::io::Error::other)?);
     let leases = Arc::new(StoredLeases(control.clone()));
     let server = PxeServer::bind(config, director, leases).await;
     let server = server.map_err(|error| {

@@ -28,7 +28,7 @@ pub async fn fill(volume: &Path, url: &str, expected: &Sha256) -> Result<Sha256,
             observed,
         )
     };
-    let client = crate::source::client()?;
+    let client = crate::source::client(None)?;
     let mut response = client.get(url).send().await.map_err(unreachable)?;
     if response.status() != reqwest::StatusCode::OK {
         let status = response.status().to_string();

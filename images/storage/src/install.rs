@@ -46,7 +46,7 @@ pub async fn install(
     let wanted = order.clone();
     let disk = blocking(move || permitted(&wanted)).await?;
     step("fetching the manifest");
-    let http = Http::new()?;
+    let http = Http::for_url(&order.manifest_url, &credentials.ca_pem)?;
     let bytes = http.get(&order.manifest_url, manifest::MAX).await?;
     let manifest = manifest::read(&bytes, &order.manifest_sha256, &order.manifest_url)?;
     let source = HttpChunks::new(http, &order.chunks_url);

@@ -1,15 +1,22 @@
-//! Where chunks come from: plain HTTP on the boot network. Nothing in it is secret, and each chunk is checked by its
-//! hash, so the transport need not be trusted; it need not be there all the time either: the appliance may be restarting.
+//! Where chunks come from: HTTPS of the appliance, whose certificate the host's CA signed. Nothing in it is secret, and
+//! each chunk is checked by its hash too; it need not be there all the time: the appliance may be restarting, and in a
+//! boot storm it says when to come back.
 
 use crate::error::StorageError;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::time::{Duration, Instant};
 
 /// How long a server may be away before a download fails.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Longest pause between two tries.
 const PAUSE: Duration = Duration::from_secs(3);
+/// Longest pause that a server may ask for.
+const LONGEST_WAIT: u64 = 60;
+/// How often it may ask: at its longest pauses, over an hour.
+const WAITS: u32 = 600;
 /// A server that sends nothing for so long is tried anew.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -33,18 +40,23 @@ pub struct HttpChunks {
     base: String,
 }
 
-/// A client for plain HTTP, without proxy and with bounded silences. It trusts no certificate: the discovery image has
-/// none, and the default client cannot even be made there.
+/// A client without proxy and with bounded silences. It trusts what `ca_pem` signed, if that is given, and no other
+/// certificate: the discovery image has none, and the default client cannot even be made there.
 ///
 /// # Errors
-/// If it cannot be made.
-pub(crate) fn client() -> Result<reqwest::Client, StorageError> {
+/// If it cannot be made; `ca_pem` is no certificate.
+pub(crate) fn client(ca_pem: Option<&str>) -> Result<reqwest::Client, StorageError> {
     let failed = |e: &dyn std::error::Error| StorageError::Fetch { url: "any".to_owned(), reason: chain(e) };
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(pem) = ca_pem {
+        let ca = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| failed(&e))?;
+        roots.add(ca).map_err(|e| failed(&e))?;
+    }
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| failed(&e))?
-        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_root_certificates(roots)
         .with_no_client_auth();
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
@@ -56,12 +68,21 @@ pub(crate) fn client() -> Result<reqwest::Client, StorageError> {
 }
 
 impl Http {
-    /// With the client of [`client`].
+    /// Plain HTTP, with the client of [`client`].
     ///
     /// # Errors
     /// If it cannot be made.
     pub fn new() -> Result<Self, StorageError> {
-        Ok(Self { client: client()?, patience: PATIENCE })
+        Ok(Self { client: client(None)?, patience: PATIENCE })
+    }
+
+    /// What fetches this URL: over TLS with the host's CA as the only root.
+    ///
+    /// # Errors
+    /// If it cannot be made; `ca_pem` is no certificate.
+    pub fn for_url(url: &str, ca_pem: &str) -> Result<Self, StorageError> {
+        let ca = url.starts_with("https:").then_some(ca_pem);
+        Ok(Self { client: client(ca)?, patience: PATIENCE })
     }
 
     /// With less patience, for tests.
@@ -77,14 +98,21 @@ impl Http {
     /// # Errors
     /// [`StorageError::Fetch`].
     pub async fn get(&self, url: &str, limit: usize) -> Result<Bytes, StorageError> {
-        let start = Instant::now();
-        let mut refusals = 0;
+        let mut start = Instant::now();
+        let (mut refusals, mut waits) = (0, 0);
         let mut pause = Duration::from_millis(100);
         loop {
             let failure = match self.once(url, limit).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(failure) => failure,
             };
+            if let Some(seconds) = failure.come_back.filter(|_| waits < WAITS) {
+                waits += 1;
+                tracing::info!(url, seconds, "the server is busy and said when to come back");
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                start = Instant::now();
+                continue;
+            }
             if failure.lasting {
                 refusals += 1;
             }
@@ -98,13 +126,17 @@ impl Http {
     }
 
     async fn once(&self, url: &str, limit: usize) -> Result<Bytes, Failure> {
-        let passing = |e: reqwest::Error| Failure { reason: chain(&e), lasting: false };
-        let lasting = |reason: String| Failure { reason, lasting: true };
+        let passing = |e: reqwest::Error| Failure { reason: chain(&e), lasting: false, come_back: None };
+        let lasting = |reason: String| Failure { reason, lasting: true, come_back: None };
         let mut response = self.client.get(url).send().await.map_err(passing)?;
         let status = response.status();
         if !status.is_success() {
             let reason = format!("the server answered {status}");
-            return Err(Failure { reason, lasting: status.is_client_error() });
+            let after = response.headers().get(reqwest::header::RETRY_AFTER);
+            let seconds = after.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+            let busy = status == reqwest::StatusCode::SERVICE_UNAVAILABLE;
+            let come_back = seconds.filter(|_| busy).map(|seconds| seconds.clamp(1, LONGEST_WAIT));
+            return Err(Failure { reason, lasting: status.is_client_error(), come_back });
         }
         let mut bytes = bytes::BytesMut::new();
         while let Some(part) = response.chunk().await.map_err(passing)? {
@@ -120,6 +152,8 @@ impl Http {
 struct Failure {
     reason: String,
     lasting: bool,
+    /// Seconds after which the server wants to be asked again (`Retry-After`).
+    come_back: Option<u64>,
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -180,6 +214,16 @@ mod tests {
         ]);
         let bytes = Http::new().unwrap().get(&url, 100).await.unwrap();
         assert_eq!(&bytes[..], b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_says_when_to_come_back_and_that_costs_no_patience() {
+        let busy = b"HTTP/1.1 503 Busy\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let url = server(vec![busy, busy, GOOD]);
+        let begin = Instant::now();
+        let bytes = Http::new().unwrap().impatient().get(&url, 100).await.unwrap();
+        assert_eq!(&bytes[..], b"hello");
+        assert!(begin.elapsed() >= Duration::from_secs(2), "it came back when it was told to, not before");
     }
 
     #[tokio::test]

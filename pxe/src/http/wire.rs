@@ -116,16 +116,24 @@ async fn send_all(stream: &TcpStream, mut bytes: &[u8], flags: i32) -> io::Resul
     Ok(())
 }
 
+/// One turn of `sendfile`: waits until the kernel has room, hands it what fits. A short count means that there is no
+/// room left, so that the next turn waits at once: a call that finds none costs the kernel as much as one that does.
 async fn send_file(stream: &TcpStream, file: &std::fs::File, first: u64, left: u64) -> io::Result<usize> {
     let bad = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let offset = usize::try_from(first).map_err(bad)?;
     let most = usize::try_from(left).unwrap_or(usize::MAX).min(PLAIN_PIECE);
-    let sending = stream.async_io(Interest::WRITABLE, || {
-        SockRef::from(stream).sendfile(file, offset, NonZeroUsize::new(most))
+    patiently(stream.writable()).await?;
+    let mut sent = None;
+    let done = stream.try_io(Interest::WRITABLE, || {
+        let took = SockRef::from(stream).sendfile(file, offset, NonZeroUsize::new(most))?;
+        sent = Some(took);
+        if took < most { Err(io::Error::from(io::ErrorKind::WouldBlock)) } else { Ok(()) }
     });
-    match patiently(sending).await? {
-        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter")),
-        sent => Ok(sent),
+    match (sent, done) {
+        (Some(0), _) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter")),
+        (Some(took), _) => Ok(took),
+        (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        (None, _) => Ok(0),
     }
 }
 

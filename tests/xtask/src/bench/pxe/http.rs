@@ -2,10 +2,11 @@
 
 use super::Bench;
 use super::http_client::{Ask, load};
-use super::net::as_client;
+use super::net::{as_client, client_command};
 use super::ours::LARGE;
 use crate::bench::row::{About, Ask as Wanted, RUNS, compare, median};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use std::process::Stdio;
 use std::time::Duration;
 
 const WARM: Duration = Duration::from_millis(300);
@@ -28,6 +29,63 @@ pub fn rows(bench: &mut Bench) {
         bench.attempt("http.file", file);
     }
     bench.attempt("http.range", range);
+}
+
+/// Measures what is asked for over TLS.
+pub fn tls_rows(bench: &mut Bench) {
+    bench.attempt("https.cpu", https);
+}
+
+/// Connections of the TLS row, each of one curl, and what each fetches.
+const TLS_CLIENTS: usize = 8;
+const TLS_BYTES: u64 = 256 << 20;
+
+/// TLS 1.3 by curl, which costs more than any server: only the server's CPU time counts.
+fn https(bench: &mut Bench) -> Result<()> {
+    let mut cpu = [Vec::new(), Vec::new()];
+    for _ in 0..RUNS {
+        for (i, name) in std::iter::once("ours").chain(PEERS).enumerate() {
+            let (wire, server) = (bench.wire(name)?, bench.server(name)?);
+            let before = server.cpu()?;
+            let mut clients = Vec::new();
+            for n in 0..TLS_CLIENTS {
+                let mut curl = client_command("curl");
+                let source = wire.client(n).to_string();
+                curl.args(["-sS", "-k", "--noproxy", "*", "--tlsv1.3", "--http1.1", "-f", "-o", "/dev/null"]);
+                curl.args([
+                    "--interface",
+                    &source,
+                    "-r",
+                    &format!("0-{}", TLS_BYTES - 1),
+                    "-w",
+                    "%{size_download}",
+                ]);
+                curl.arg(format!("https://{}:8445/{LARGE}", wire.server));
+                curl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                clients.push(curl.spawn().context("starting curl")?);
+            }
+            for client in clients {
+                let said = client.wait_with_output()?;
+                let got = String::from_utf8_lossy(&said.stdout).into_owned();
+                ensure!(
+                    said.status.success() && got == TLS_BYTES.to_string(),
+                    "{name}: curl got {got} bytes: {}",
+                    String::from_utf8_lossy(&said.stderr)
+                );
+            }
+            cpu[i].push((server.cpu()? - before) / ((TLS_CLIENTS as u64 * TLS_BYTES) as f64 / 1e9));
+        }
+    }
+    let what = "TLS 1.3, AES-128-GCM, 8 connections of curl, handshakes included: server CPU".to_owned();
+    let peer = [(PEERS[0].to_owned(), cpu[1].clone())];
+    bench.push(compare(
+        About { id: "https.cpu", what, unit: "s/GB" },
+        &cpu[0],
+        &peer,
+        Wanted::AtMost(1.0),
+        true,
+    )?);
+    Ok(())
 }
 
 fn case(bench: &Bench, connections: usize, range: Option<(u64, u64)>) -> Result<Case> {

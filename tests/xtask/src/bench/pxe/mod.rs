@@ -68,6 +68,10 @@ pub fn rows(only: &str) -> Result<Results> {
         bench.ensure(&["ours", "nginx"])?;
         http::rows(&mut bench);
     }
+    if bench.wants_any("https.") {
+        bench.ensure(&["ours", "nginx"])?;
+        http::tls_rows(&mut bench);
+    }
     ensure!(
         !bench.results.rows.is_empty() || !bench.results.failed.is_empty(),
         "no row's id begins with '{only}'"

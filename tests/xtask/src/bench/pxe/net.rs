@@ -145,7 +145,6 @@ pub fn as_client<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> 
 }
 
 /// A command that runs in the clients' namespace.
-#[expect(dead_code)]
 pub fn client_command(program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", CLIENTS, program]);

@@ -3,10 +3,11 @@
 use super::net::Wire;
 use super::ours::Files;
 use super::process::{Groups, Server};
-use crate::packages;
+use crate::{packages, shell};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// H. Peter Anvin's server: forks for each transfer; no windowsize.
 pub fn tftpd_hpa(groups: &Groups, wire: &Wire, files: &Files, work: &Path) -> Result<Server> {
@@ -63,6 +64,25 @@ pub fn nginx(groups: &Groups, wire: &Wire, files: &Files, work: &Path) -> Result
     let program = packages::unpacked("nginx")?.join("usr/sbin/nginx");
     let dir = work.join("nginx");
     fs::create_dir_all(&dir)?;
+    // The certificate of a listener as ours has it: ECDSA on P-256. Ciphers as ours prefers them.
+    let request = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=bench",
+        "-keyout",
+        "key.pem",
+        "-out",
+        "cert.pem",
+    ];
+    shell::read(Command::new("openssl").current_dir(&dir).args(request))?;
     let config = format!(
         "daemon off; user root; worker_processes auto; pid {dir}/pid; error_log stderr error;\n\
          events {{ worker_connections 4096; }}\n\
@@ -70,7 +90,9 @@ pub fn nginx(groups: &Groups, wire: &Wire, files: &Files, work: &Path) -> Result
          default_type application/octet-stream;\n\
          client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;\n\
          uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
-         server {{ listen {address}:8080; root {root}; }} }}\n",
+         ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem; ssl_protocols TLSv1.3;\n\
+         ssl_prefer_server_ciphers on; ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;\n\
+         server {{ listen {address}:8080; listen {address}:8445 ssl; root {root}; }} }}\n",
         dir = path(&dir),
         address = wire.server,
         root = path(&files.root),
