@@ -96,7 +96,10 @@ fn of_vault(name: &str, value: &str) -> Result<Vec<Secret>> {
     if value.starts_with("-----BEGIN") {
         return Ok(vec![Secret::from_pem(kind, of, value)?]);
     }
-    if let Ok(record @ Value::Object(_)) = serde_json::from_str(value) {
+    if let Ok(record @ Value::Object(_)) = serde_json::from_str::<Value>(value) {
+        if let Some(key) = record["key"].as_str().filter(|key| key.starts_with("-----BEGIN")) {
+            return Ok(vec![Secret::from_pem(kind, of, key)?]);
+        }
         let mut passwords = Vec::new();
         values_of(&record, "password", &mut passwords);
         if passwords.is_empty() {
