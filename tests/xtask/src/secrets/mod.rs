@@ -25,6 +25,9 @@ use anyhow::{Context, Result, ensure};
 use record::Recorder;
 use scan::{Find, Scanner};
 use std::collections::BTreeSet;
+use std::fs::{File, Metadata};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use watch::Watch;
@@ -176,6 +179,16 @@ impl Hunt {
     }
 }
 
+/// Whether a file is where our own output goes to: that was judged as such.
+fn is_own_output(file: &Metadata) -> bool {
+    let same = |stream: OwnedFd| {
+        File::from(stream).metadata().is_ok_and(|own| (own.dev(), own.ino()) == (file.dev(), file.ino()))
+    };
+    let streams =
+        [std::io::stdout().as_fd().try_clone_to_owned(), std::io::stderr().as_fd().try_clone_to_owned()];
+    streams.into_iter().flatten().any(same)
+}
+
 impl Tally {
     /// What was built, before the run or for it.
     fn images(&mut self, scanner: &Scanner, images: &Images) -> Result<()> {
@@ -206,7 +219,7 @@ impl Tally {
         }
         for (_, path) in places::files(dir)? {
             let Ok(about) = path.metadata() else { continue };
-            if about.modified().is_ok_and(|at| at < began) || about.len() > LARGEST {
+            if about.modified().is_ok_and(|at| at < began) || about.len() > LARGEST || is_own_output(&about) {
                 continue;
             }
             self.file(scanner, &path.display().to_string(), &path)?;
