@@ -252,6 +252,10 @@ pub(crate) struct Rehearse {
     /// Keep disks, LUN and BMC accounts of the last run.
     #[arg(long)]
     pub keep: bool,
+    /// Disk of the appliance: the control plane is a machine of the rack, switched off at first, that starts from it and
+    /// writes to it. `lab power appliance on` switches it on.
+    #[arg(long, value_name = "FILE")]
+    pub appliance: Option<PathBuf>,
     /// Memory of each host, MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1536)]
     pub memory: u64,

@@ -6,11 +6,11 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::{plan, text};
 use dayzero_api::Health;
-use dayzero_model::site::Site;
+use dayzero_control::{Standing, standings};
+use dayzero_model::site::{Network, Site};
 use dayzero_pxe::doctor::{Examination, Finding, Severity, examine};
 use dayzero_pxe::{BootFiles, PxeConfig, ServedInterface, ServedNetwork};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A finding, for `-o json`.
@@ -86,34 +86,21 @@ fn pxe(interfaces: Vec<ServedInterface>, files: &Files) -> PxeConfig {
 
 /// The plan's networks on this machine's interfaces, by the appliance's address; and those that are nowhere.
 fn interfaces(site: &Site) -> (Vec<ServedInterface>, Vec<Shown>) {
-    let mut local = BTreeMap::new();
-    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
-        let address = interface.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|a| a.ip());
-        if let Some(address) = address {
-            local.insert(address, interface.interface_name);
-        }
-    }
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for network in &site.networks {
-        let Some(address) = network.appliance else { continue };
-        let Some(device) = local.get(&address) else {
-            missing.push(Shown {
-                check: "address",
-                severity: "fault",
-                interface: None,
-                found: format!(
-                    "no interface has {address}, the appliance's address on network {}",
-                    network.name
-                ),
-                action: format!("set {address}/{} on the interface that is on it", network.cidr.prefix_len()),
-            });
-            continue;
-        };
-        found.push(ServedInterface {
-            device: device.clone(),
-            address,
-            network: ServedNetwork::planned(network, &site.domain),
-        });
-    }
-    (found, missing)
+    let (found, missing) = standings(site);
+    let served = |Standing { network, device, address }| ServedInterface {
+        device,
+        address,
+        network: ServedNetwork::planned(&network, &site.domain),
+    };
+    let nowhere = |network: &Network| {
+        let address = network.appliance?;
+        Some(Shown {
+            check: "address",
+            severity: "fault",
+            interface: None,
+            found: format!("no interface has {address}, the appliance's address on network {}", network.name),
+            action: format!("set {address}/{} on the interface that is on it", network.cidr.prefix_len()),
+        })
+    };
+    (found.into_iter().map(served).collect(), missing.into_iter().filter_map(nowhere).collect())
 }

@@ -13,7 +13,9 @@ use std::path::Path;
 
 /// Runs the rack of a plan until it is told to end, or only clears a former one.
 pub(crate) async fn rehearse(out: Output, options: Rehearse) -> Result<(), Failure> {
-    let dir = options.dir;
+    // QEMU, the BMCs and others are told of it, and each runs in a directory of its own.
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Failure::User(chain(&e)));
+    let dir = absolute(&options.dir)?;
     let Some(file) = options.plan.filter(|_| !options.clean) else {
         return clean(out, &dir);
     };
@@ -27,11 +29,13 @@ pub(crate) async fn rehearse(out: Output, options: Rehearse) -> Result<(), Failu
             factory.insert(name.clone(), account);
         }
     }
-    let templates = options.templates.unwrap_or_else(|| dir.join("store"));
+    let templates = options.templates.map_or_else(|| Ok(dir.join("store")), |path| absolute(&path))?;
+    let appliance = options.appliance.map(|path| absolute(&path)).transpose()?;
     let lab = LabOptions {
         memory_mib: options.memory,
         factory,
         keep: options.keep,
+        appliance,
         ..LabOptions::new(&dir, templates)
     };
     run_lab(&site, lab).await.map_err(|e| Failure::system(&e))

@@ -3,6 +3,7 @@
 //! Invariants: a driver asks for an [`Effect`], never for a vendor's name; every row says where it is known from.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// The rows that come with Dayzero.
@@ -63,6 +64,8 @@ pub struct Row {
 struct RawFile {
     schema: u32,
     #[serde(default)]
+    manufacturers: BTreeMap<String, String>,
+    #[serde(default)]
     quirk: Vec<RawRow>,
 }
 
@@ -97,15 +100,31 @@ pub enum QuirksError {
     },
 }
 
+/// A file of quirks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuirksFile {
+    /// Names of manufacturers by their IANA private enterprise number.
+    pub manufacturers: BTreeMap<u32, String>,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
 /// Reads a file of quirks.
 ///
 /// # Errors
 /// [`QuirksError`].
-pub fn parse(text: &str) -> Result<Vec<Row>, QuirksError> {
+pub fn parse(text: &str) -> Result<QuirksFile, QuirksError> {
     let file: RawFile = toml::from_str(text).map_err(|error| QuirksError::Shape(error.to_string()))?;
     if file.schema != 1 {
         return Err(QuirksError::Shape(format!("schema {} is not known: write 1", file.schema)));
     }
+    let numbered = file.manufacturers.into_iter().map(|(number, name)| match number.parse() {
+        Ok(parsed) if !name.is_empty() => Ok((parsed, name)),
+        _ => Err(QuirksError::Shape(format!(
+            "manufacturers: {number} = \"{name}\": write IANA's enterprise number, and a name"
+        ))),
+    });
+    let manufacturers = numbered.collect::<Result<_, _>>()?;
     let rows = file.quirk.into_iter().enumerate().map(|(i, raw)| {
         let wrong = |problem: String| QuirksError::Row {
             row: i + 1,
@@ -119,7 +138,7 @@ pub fn parse(text: &str) -> Result<Vec<Row>, QuirksError> {
         let RawRow { manufacturer, model, firmware, source, .. } = raw;
         Ok(Row { manufacturer, model, firmware, effect, source })
     });
-    rows.collect()
+    Ok(QuirksFile { manufacturers, rows: rows.collect::<Result<_, _>>()? })
 }
 
 fn effect(word: &str, value: Option<u32>) -> Result<Effect, String> {
@@ -147,11 +166,16 @@ fn effect(word: &str, value: Option<u32>) -> Result<Effect, String> {
     }
 }
 
-static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| parse(BUILT_IN).unwrap_or_default());
+static FILE: LazyLock<QuirksFile> = LazyLock::new(|| parse(BUILT_IN).unwrap_or_default());
 
 /// The rows that come with Dayzero.
 pub fn built_in() -> &'static [Row] {
-    &ROWS
+    &FILE.rows
+}
+
+/// The name that rows begin with of the manufacturer with that IANA private enterprise number, where one is known.
+pub fn manufacturer(number: u32) -> Option<&'static str> {
+    FILE.manufacturers.get(&number).map(String::as_str)
 }
 
 /// The quirks of one BMC.

@@ -59,7 +59,9 @@ fn profile() -> Profile {
 #[test]
 fn built_in_profiles_and_quirks_parse() {
     assert_eq!(built_in().unwrap().len(), BUILT_IN.len());
-    let rows = quirks::parse(include_str!("../bmc-quirks.toml")).unwrap();
+    let file = quirks::parse(include_str!("../bmc-quirks.toml")).unwrap();
+    assert_eq!(file.manufacturers.get(&674).map(String::as_str), quirks::manufacturer(674));
+    let rows = file.rows;
     assert_eq!(rows.len(), quirks::built_in().len());
     assert!(rows.len() > 10);
 }

@@ -39,7 +39,8 @@ impl IpmiBmc {
         let mc = ipmi.mc_info().await?;
         let firmware = mc.firmware.clone();
         let manufacturer = mc.manufacturer.unwrap_or_default();
-        let quirks = quirks::of(&manufacturer, "", firmware.as_deref().unwrap_or_default());
+        let quirks =
+            quirks::numbered(mc.manufacturer_id, &manufacturer, firmware.as_deref().unwrap_or_default());
         Ok(Self { ipmi, quirks, firmware, lane: lane.clone() })
     }
 

@@ -3,26 +3,14 @@
 
 pub use dayzero_profiles::{Effect, Quirks};
 
-use dayzero_profiles::quirks::{Row, built_in};
-use std::sync::LazyLock;
-
-/// The rows, and what the drivers' own tests have found since.
-static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
-    let found = Row {
-        manufacturer: "MontaVista".into(),
-        model: String::new(),
-        firmware: String::new(),
-        effect: Effect::MaxPassword(16),
-        source: "OpenIPMI ipmi_sim 2.0.33, observed: a longer password is stored, and never matches".into(),
-    };
-    let known =
-        built_in().iter().any(|row| row.manufacturer == found.manufacturer && row.effect == found.effect);
-    built_in().iter().cloned().chain((!known).then_some(found)).collect()
-});
-
 /// The quirks of the BMC that calls itself so.
 pub fn of(manufacturer: &str, model: &str, firmware: &str) -> Quirks {
-    Quirks::among(&ROWS, manufacturer, model, firmware)
+    Quirks::of(manufacturer, model, firmware)
+}
+
+/// The quirks of the BMC whose device id tells this IANA number; `name` stands in for a number that is not known.
+pub fn numbered(number: Option<u32>, name: &str, firmware: &str) -> Quirks {
+    Quirks::of(number.and_then(dayzero_profiles::quirks::manufacturer).unwrap_or(name), "", firmware)
 }
 
 #[cfg(test)]
@@ -39,5 +27,10 @@ mod tests {
         assert!(dell.has(Effect::SkuIsSerial));
         assert_eq!(dell.first_account_slot(), 3);
         assert_eq!(of("", "", "").rows(), []);
+        // What ipmitool says of a number whose name it cannot look up.
+        assert_eq!(numbered(Some(4753), "Unknown (0x1291)", "9.08"), simulator);
+        assert!(numbered(Some(10876), "Super Micro Computer Inc.", "").rows().len() > 1);
+        assert!(numbered(None, "Dell Inc.", "").has(Effect::SkuIsSerial));
+        assert_eq!(numbered(Some(1), "NxNetworks", "").rows(), []);
     }
 }

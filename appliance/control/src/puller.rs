@@ -1,6 +1,7 @@
 //! Who pulls paths: the virtual rack's daemon, or a person.
 
 use crate::control::Control;
+use crate::port::Port;
 use crate::view::Todo;
 use crate::world::{Path, PathPuller};
 use dayzero_model::proof::Break;
@@ -18,27 +19,44 @@ const LAB: Duration = Duration::from_secs(10);
 const PERSON: Duration = Duration::from_secs(600);
 const MAX_LINE: u64 = 1 << 20;
 
-/// The virtual rack: one JSON line a request on its daemon's socket.
+/// The virtual rack: one JSON line a request on its daemon's socket, or on the serial port of a machine of that rack
+/// that leads there.
 pub(crate) struct LabPuller {
-    socket: PathBuf,
+    place: PathBuf,
+    /// A port stays open: only one process may have it.
+    port: tokio::sync::Mutex<Option<Port>>,
 }
 
 impl LabPuller {
-    /// By the daemon's socket.
-    pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+    /// By the daemon's socket, or by the port's character device.
+    pub(crate) fn new(place: PathBuf) -> Self {
+        Self { place, port: tokio::sync::Mutex::default() }
+    }
+
+    async fn talk(&self, request: &str) -> std::io::Result<String> {
+        use std::os::unix::fs::FileTypeExt;
+        if !std::fs::metadata(&self.place)?.file_type().is_char_device() {
+            let mut stream = UnixStream::connect(&self.place).await?;
+            stream.write_all(format!("{request}\n").as_bytes()).await?;
+            let mut line = String::new();
+            BufReader::new(stream.take(MAX_LINE)).read_line(&mut line).await?;
+            return Ok(line);
+        }
+        let mut held = self.port.lock().await;
+        // After a failure, or if this is given up, the port is closed, and whatever comes late is skipped at the next
+        // opening.
+        let mut port = match held.take() {
+            Some(port) => port,
+            None => Port::open(&self.place).await?,
+        };
+        let line = port.ask(request).await?;
+        *held = Some(port);
+        Ok(line)
     }
 
     async fn ask(&self, verb: &str, path: &Path) -> Result<(), String> {
         let request = serde_json::json!({ verb: { "host": path.host, "nic": path.nic } });
-        let talk = async {
-            let mut stream = UnixStream::connect(&self.socket).await?;
-            stream.write_all(format!("{request}\n").as_bytes()).await?;
-            let mut line = String::new();
-            BufReader::new(stream.take(MAX_LINE)).read_line(&mut line).await?;
-            Ok::<_, std::io::Error>(line)
-        };
-        let answer = tokio::time::timeout(LAB, talk).await;
+        let answer = tokio::time::timeout(LAB, self.talk(&request.to_string())).await;
         let line =
             answer.map_err(|_| "the lab did not answer".to_owned())?.map_err(|e| format!("the lab: {e}"))?;
         match serde_json::from_str::<serde_json::Value>(&line) {

@@ -9,6 +9,7 @@ use crate::config::{ControlConfig, Puller};
 use crate::control::{Control, OpenError, Plan};
 use crate::pinger::IcmpPings;
 use crate::puller::{LabPuller, PersonPuller};
+use crate::standing::{Standing, standings};
 use crate::view::Todo;
 use crate::world::{Agents, PathPuller, Profiles, RealBmcs, World, system_clock};
 use crate::{enrol, media};
@@ -16,8 +17,7 @@ use dayzero_model::ids::Name;
 use dayzero_model::inventory::Inventory;
 use dayzero_model::site::{Network, NetworkRole, Placed};
 use dayzero_pxe::{BootFiles, NameZone, PxeConfig, PxeServer, ServedInterface, ServedNetwork};
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -158,14 +158,14 @@ impl Served {
     async fn listen(&self, plan: Option<Plan>, cancel: CancellationToken) {
         let Some(plan) = plan else { return cancel.cancelled().await };
         let control = &self.control;
-        let (devices, missing) = devices(&plan);
+        let (standings, missing) = standings(&plan.site);
         for network in &plan.site.networks {
-            let gone = missing.iter().find(|name| **name == network.name);
+            let gone = missing.iter().find(|missing| missing.name == network.name);
             control.ail(&format!("network/{}", network.name), gone.map(|_| no_address(control, network)));
         }
         let mut tasks = JoinSet::new();
         let ports = control.config.ports;
-        for (network, _, address) in &devices {
+        for Standing { network, address, .. } in &standings {
             let address = *address;
             let at = move |port| SocketAddr::new(IpAddr::V4(address), port);
             match network.role {
@@ -203,7 +203,7 @@ impl Served {
         }
         let director = Director::start(control);
         let (ours, end) = (control.clone(), cancel.clone());
-        let config = pxe_config(control, &plan, &devices);
+        let config = pxe_config(control, &plan, &standings);
         let again = move || pxe(ours.clone(), director.clone(), config.clone(), end.clone());
         tasks.spawn(keep(control.clone(), "network boot services".to_owned(), cancel.clone(), again));
         while tasks.join_next().await.is_some() {}
@@ -271,44 +271,19 @@ fn no_address(control: &Control, network: &Network) -> Todo {
     }
 }
 
-type Devices = Vec<(Network, String, Ipv4Addr)>;
-
-/// The plan's networks with our device and address on each, and the names of those where we have none.
-fn devices(plan: &Plan) -> (Devices, Vec<Name>) {
-    let mut local = BTreeMap::new();
-    if let Ok(interfaces) = nix::ifaddrs::getifaddrs() {
-        for interface in interfaces {
-            let address =
-                interface.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|a| a.ip());
-            if let Some(address) = address {
-                local.insert(address, interface.interface_name);
-            }
-        }
-    }
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for network in &plan.site.networks {
-        let Some(address) = network.appliance else { continue };
-        match local.get(&address) {
-            Some(device) => found.push((network.clone(), device.clone(), address)),
-            None => missing.push(network.name.clone()),
-        }
-    }
-    (found, missing)
-}
-
-fn pxe_config(control: &Control, plan: &Plan, devices: &Devices) -> PxeConfig {
+fn pxe_config(control: &Control, plan: &Plan, standings: &[Standing]) -> PxeConfig {
     let images = &control.config.images;
     let served = |network: &Network| ServedNetwork::planned(network, &plan.site.domain);
-    let interface = |(network, device, address): &(Network, String, Ipv4Addr)| ServedInterface {
-        device: device.clone(),
-        address: *address,
-        network: served(network),
+    let interface = |standing: &Standing| ServedInterface {
+        device: standing.device.clone(),
+        address: standing.address,
+        network: served(&standing.network),
     };
     let behind = |network: &&Network| network.appliance.is_none() && !network.relays.is_empty();
     let relayed = plan.site.networks.iter().filter(behind).map(served).collect();
     let files = [(KERNEL, &images.kernel), (INITRD, &images.initrd)];
     let mut config =
-        PxeConfig { interfaces: devices.iter().map(interface).collect(), relayed, ..PxeConfig::default() };
+        PxeConfig { interfaces: standings.iter().map(interface).collect(), relayed, ..PxeConfig::default() };
     config.ports.http = control.config.ports.http;
     config.ports.https = control.config.ports.https;
     config.names = NameZone::planned(&plan.site);

@@ -1,6 +1,7 @@
 //! What control acts upon, behind traits, so that a host's whole life can be lived in a test: BMCs, agents, profiles,
 //! cables, pings, time.
 
+use crate::standing::on_link;
 use crate::view::Progress;
 use async_trait::async_trait;
 use dayzero_bmc::{Bmc, BmcError, Credential, Target};
@@ -10,7 +11,7 @@ use dayzero_model::proof::{Break, WriterProgress};
 use dayzero_model::site::{Placed, SwitchPort};
 use dayzero_model::units::Timestamp;
 use dayzero_model::wire::{AgentError, Order, Report};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -25,19 +26,6 @@ pub trait Bmcs: Send + Sync {
 /// The real ones, and only those on a network that this machine is on: a BMC's login never leaves by a default route, where
 /// somebody else may answer at the planned address.
 pub struct RealBmcs;
-
-/// Is `target` on a network of which this machine has an address?
-fn on_link(target: IpAddr) -> bool {
-    let IpAddr::V4(target) = target else { return false };
-    let v4 =
-        |address: Option<nix::sys::socket::SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip().to_bits());
-    nix::ifaddrs::getifaddrs().is_ok_and(|mut interfaces| {
-        interfaces.any(|interface| match (v4(interface.address), v4(interface.netmask)) {
-            (Some(own), Some(mask)) => mask != 0 && own & mask == target.to_bits() & mask,
-            _ => false,
-        })
-    })
-}
 
 #[async_trait]
 impl Bmcs for RealBmcs {

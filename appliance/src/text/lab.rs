@@ -46,6 +46,11 @@ pub(crate) fn status(lab: &LabStatus) -> String {
         lab.switches.iter().filter(|switch| !switch.alive).map(|s| s.name.as_str()).collect();
     let switches = if dead.is_empty() { "all work".to_owned() } else { format!("dead: {}", dead.join(", ")) };
     text.push_str(&format!("\nSwitches: {switches}\n"));
+    if let Some(appliance) = &lab.appliance {
+        let nics: Vec<String> =
+            appliance.nics.iter().map(|nic| format!("{} {}", nic.mac, nic.address)).collect();
+        text.push_str(&format!("Appliance: {}; {}\n", text_of(&appliance.power), nics.join(", ")));
+    }
     for extra in &lab.extras {
         text.push_str(&format!(
             "Not in the plan: {} {} ({})\n",

@@ -77,6 +77,14 @@ fn mount_all() {
             console::print(&format!("dayzero-agent: mount {target}: {error}"));
         }
     }
+    // The links that every program takes for granted; devtmpfs has none (hier(7)).
+    for (link, target) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")]
+        .map(|(link, end)| (link, format!("/proc/self/fd{end}")))
+    {
+        if let Err(error) = std::os::unix::fs::symlink(target, Path::new("/dev").join(link)) {
+            console::print(&format!("dayzero-agent: link /dev/{link}: {error}"));
+        }
+    }
 }
 
 fn load_modules() {

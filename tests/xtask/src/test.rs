@@ -25,7 +25,8 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Formatting, lints, unit and integration tests, the labs if asked for, then the demo once. Prints where the time went.
+/// Formatting, lints, unit and integration tests, the labs if asked for, a start of the appliance's
+/// image, then the demo once. Prints where the time went.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let mut phases = Phases::default();
     let done = match &args.lab {
@@ -52,7 +53,8 @@ fn everything(phases: &mut Phases, all: bool) -> Result<ExitCode> {
         ensure!(played == ExitCode::SUCCESS, "a fault was not as it should be");
     }
     phases.run("images", build::images)?;
-    phases.run("appliance image", || image::start::check(&build::appliance()?))?;
+    let appliance = phases.run("appliance image", build::appliance)?;
+    phases.run("appliance starts", || image::start::check(&appliance))?;
     phases.run("demo", || demo::run(&DemoArgs { once: true, compare: true, ..DemoArgs::default() }))
 }
 

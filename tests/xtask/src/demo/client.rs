@@ -8,6 +8,7 @@ use dayzero_model::facts::HostFacts;
 use dayzero_model::proof::ProofReport;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// `dayzero status`, as far as the demo looks at it.
@@ -68,14 +69,25 @@ pub struct Why {
     pub events: Vec<Event>,
 }
 
-/// The CLI, against the demo's control plane.
+/// The session file, where the control plane is a machine: whoever has logged in to it.
+pub fn session() -> PathBuf {
+    paths::demo().join("session.json")
+}
+
+/// The CLI, against the demo's control plane: by its socket, or, once somebody has logged in to the appliance's machine,
+/// over HTTPS.
 pub struct Client;
 
 impl Client {
     /// A call; the answer as text, whatever the exit code.
     pub fn call(&self, args: &[&str]) -> Result<shell::Said> {
         let mut command = Command::new(paths::binary("dayzero"));
-        command.env("DAYZERO_SOCKET", paths::demo().join("data/dayzero.sock")).args(args);
+        // The session file names the appliance; nothing else may.
+        command.env("DAYZERO_SESSION", session()).env_remove("DAYZERO_SERVER").env_remove("DAYZERO_SOCKET");
+        if !session().exists() {
+            command.env("DAYZERO_SOCKET", paths::demo().join("data/dayzero.sock"));
+        }
+        command.args(args);
         shell::ask(&mut command)
     }
 

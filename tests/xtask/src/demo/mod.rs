@@ -4,10 +4,11 @@
 //! would, watches, does what an attacker or an accident would do, and judges what it saw. Everything that it starts is
 //! written down first, so that the next run can clear what a killed one left.
 
+pub mod appliance;
 mod browser;
 mod checks;
 pub(crate) mod client;
-mod interrupt;
+pub(crate) mod interrupt;
 pub(crate) mod leftovers;
 mod observed;
 pub(crate) mod progress;
@@ -35,6 +36,9 @@ pub struct DemoArgs {
     /// Tear the rack down at the end and exit 0 only if every check held
     #[arg(long)]
     pub once: bool,
+    /// The control plane is the appliance's image in a machine of its own
+    #[arg(long, conflicts_with = "stop")]
+    pub appliance: bool,
     /// Stop a rack that an earlier demo left running
     #[arg(long)]
     pub stop: bool,
@@ -64,10 +68,11 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let before = leftovers::Snapshot::take()?;
     let began = Instant::now();
     let images = build::images()?;
+    let appliance = if args.appliance { Some(build::appliance()?) } else { None };
     let build_s = began.elapsed().as_secs_f64();
 
     let mut hunt = Hunt::begin()?;
-    let mut rack = rack::Rack::raise(&images)?;
+    let mut rack = rack::Rack::raise_with(&images, appliance.as_ref())?;
     let mut run = scenario::play(&mut rack, &images)?;
     run.build_s = build_s;
     if !args.once {

@@ -1,10 +1,12 @@
 //! The demo's processes: the lab daemon and the control plane, each written down before it is used.
 
+use super::appliance::{self, Machine, write_private};
 use super::client::Client;
 use super::leftovers::{self, Ending};
 use crate::build::Images;
 use crate::{paths, shell};
 use anyhow::{Context, Result, bail};
+use dayzero_images::Appliance;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -32,45 +34,92 @@ pub struct Rack {
     pub zero_ms: u64,
     pub ready: Ready,
     lab: Child,
-    serve: Child,
-    config: PathBuf,
+    control: Control,
     peak_rss_mib: u64,
 }
 
+/// The control plane.
+enum Control {
+    /// A process in a namespace of the rack.
+    Process { serve: Child, config: PathBuf },
+    /// A machine of the rack.
+    Machine(Machine),
+}
+
 impl Rack {
-    /// Raises the rack and starts the control plane in it.
+    /// Raises the rack and starts the control plane in it, as a process.
     pub fn raise(images: &Images) -> Result<Self> {
+        Self::raise_with(images, None)
+    }
+
+    /// Raises the rack; with an appliance, the control plane is a machine that starts from a copy of that image.
+    pub fn raise_with(images: &Images, appliance: Option<&Appliance>) -> Result<Self> {
         let dir = paths::demo();
         for part in ["rack", "data", "store", "images"] {
             fs::create_dir_all(dir.join(part))?;
         }
         let plan = copy_plan(&dir)?;
         copy_template(images, &dir.join("store"))?;
+        if let Some(image) = appliance {
+            appliance::copy(image)?;
+        }
         let config = write_config(images, &dir)?;
         let zero = Instant::now();
         let zero_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as u64;
-        let lab = start_lab(&plan, &dir)?;
-        let (serve, ready) = start_serve(&config)?;
-        Ok(Self { plan, zero, zero_ms, ready, lab, serve, config, peak_rss_mib: 0 })
+        let mut lab = start_lab(&plan, &dir, appliance.is_some())?;
+        let started = match appliance {
+            None => start_serve(&config).map(|(serve, ready)| (Control::Process { serve, config }, ready)),
+            Some(_) => Machine::start().map(|(machine, ready)| (Control::Machine(machine), ready)),
+        };
+        match started {
+            Ok((control, ready)) => Ok(Self { plan, zero, zero_ms, ready, lab, control, peak_rss_mib: 0 }),
+            Err(error) => {
+                let _ = end(&mut lab, Duration::from_secs(30));
+                Err(error)
+            }
+        }
     }
 
-    /// SIGKILL to the control plane, and a new one. How long until it answered.
+    /// SIGKILL to the control plane, and a new one; where it is a machine, a power cut. How long until it answered.
     pub fn kill_and_restart_control(&mut self) -> Result<Duration> {
-        self.note_rss();
-        self.serve.kill()?;
-        self.serve.wait()?;
-        let (serve, ready) = start_serve(&self.config)?;
-        self.serve = serve;
-        Ok(ready.after)
+        self.note_peak(true);
+        match &mut self.control {
+            Control::Process { serve, config } => {
+                serve.kill()?;
+                serve.wait()?;
+                let (again, ready) = start_serve(config)?;
+                *serve = again;
+                Ok(ready.after)
+            }
+            Control::Machine(machine) => machine.cut_power(),
+        }
+    }
+
+    /// Before the command line is used: where the control plane is a machine, it logs in there.
+    pub fn log_in(&self, password: Option<&str>) -> Result<()> {
+        match &self.control {
+            Control::Process { .. } => Ok(()),
+            Control::Machine(machine) => machine.log_in(password),
+        }
     }
 
     /// Peak resident memory of the control plane so far (VmHWM), MiB.
     pub fn note_rss(&mut self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.serve.id())).unwrap_or_default();
-        let kib = text.lines().find_map(|line| {
-            line.strip_prefix("VmHWM:")?.split_ascii_whitespace().next()?.parse::<u64>().ok()
-        });
-        self.peak_rss_mib = self.peak_rss_mib.max(kib.unwrap_or(0).div_ceil(1024));
+        self.note_peak(false)
+    }
+
+    fn note_peak(&mut self, now: bool) -> u64 {
+        let peak = match &mut self.control {
+            Control::Process { serve, .. } => {
+                let text = fs::read_to_string(format!("/proc/{}/status", serve.id())).unwrap_or_default();
+                let kib = text.lines().find_map(|line| {
+                    line.strip_prefix("VmHWM:")?.split_ascii_whitespace().next()?.parse::<u64>().ok()
+                });
+                kib.map(|kib| kib.div_ceil(1024))
+            }
+            Control::Machine(machine) => machine.peak_memory(now),
+        };
+        self.peak_rss_mib = self.peak_rss_mib.max(peak.unwrap_or(0));
         self.peak_rss_mib
     }
 
@@ -79,7 +128,9 @@ impl Rack {
         if let Some(status) = self.lab.try_wait()? {
             bail!("the lab daemon ended ({status}); its log: {}", tail(&paths::demo().join("lab.log")));
         }
-        if let Some(status) = self.serve.try_wait()? {
+        if let Control::Process { serve, .. } = &mut self.control
+            && let Some(status) = serve.try_wait()?
+        {
             bail!("the control plane ended ({status}); its log: {}", tail(&paths::demo().join("serve.log")));
         }
         Ok(())
@@ -87,14 +138,17 @@ impl Rack {
 
     /// Ends the control plane alone, in order: others can then open what it keeps.
     pub fn stop_control(&mut self) -> Result<()> {
-        self.note_rss();
-        end(&mut self.serve, Duration::from_secs(20))
+        self.note_peak(true);
+        match &mut self.control {
+            Control::Process { serve, .. } => end(serve, Duration::from_secs(20)),
+            Control::Machine(machine) => machine.stop(),
+        }
     }
 
     /// Ends both, the control plane first. Its peak memory, MiB.
     pub fn tear_down(&mut self) -> Result<u64> {
-        let rss = self.note_rss();
-        end(&mut self.serve, Duration::from_secs(20))?;
+        self.stop_control()?;
+        let rss = self.peak_rss_mib;
         end(&mut self.lab, Duration::from_secs(30))?;
         for cleared in leftovers::clear()? {
             println!("cleared: {cleared}");
@@ -105,7 +159,11 @@ impl Rack {
     /// What a person can do while the rack is left running.
     pub fn things_to_try(&self) {
         println!("The rack keeps running. Web console: {}", self.ready.console);
-        println!("Things to try (DAYZERO_SOCKET={}):", paths::demo().join("data/dayzero.sock").display());
+        let (variable, place) = match self.control {
+            Control::Process { .. } => ("DAYZERO_SOCKET", paths::demo().join("data/dayzero.sock")),
+            Control::Machine(_) => ("DAYZERO_SESSION", super::client::session()),
+        };
+        println!("Things to try ({variable}={}):", place.display());
         let binary = paths::binary("dayzero");
         let (binary, lab) = (binary.display(), paths::demo().join("rack"));
         for line in ["lab pull-cable host1 0", "lab swap-cables host2 0 1", "lab wrong-password host1"] {
@@ -119,7 +177,9 @@ impl Rack {
 impl Drop for Rack {
     fn drop(&mut self) {
         // After an error on the way: nothing outlives the demo but its logs.
-        let _ = end(&mut self.serve, Duration::from_secs(5));
+        if let Control::Process { serve, .. } = &mut self.control {
+            let _ = end(serve, Duration::from_secs(5));
+        }
         let _ = end(&mut self.lab, Duration::from_secs(30));
         if let Err(error) = leftovers::end_all() {
             eprintln!("xtask: {error:#}; the next run, or `cargo xtask demo --stop`, tries again");
@@ -203,11 +263,14 @@ socket = "{lab}"
     Ok(file)
 }
 
-fn start_lab(plan: &Path, dir: &Path) -> Result<Child> {
+fn start_lab(plan: &Path, dir: &Path, appliance: bool) -> Result<Child> {
     let log = File::create(dir.join("lab.log"))?;
     let mut command = Command::new(paths::binary("dayzero"));
     command.arg("rehearse").arg("--plan").arg(plan).arg("--dir").arg(dir.join("rack"));
     command.arg("--templates").arg(dir.join("store"));
+    if appliance {
+        command.arg("--appliance").arg(appliance::disk());
+    }
     let mut child = spawn(command.stdout(log.try_clone()?).stderr(log))?;
     let until = Instant::now() + Duration::from_secs(60);
     while Client.lab(&["status"]).is_err() {
@@ -296,12 +359,4 @@ pub fn try_factory(protocol: &str, address: &str, user: &str, password: &str) ->
             Ok((said.code != Some(0) && !word.contains("Chassis Power is"), format!("ipmitool: {line}")))
         }
     }
-}
-
-fn write_private(file: &Path, text: &str) -> Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
-    out.write_all(text.as_bytes())?;
-    Ok(())
 }

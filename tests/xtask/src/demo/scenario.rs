@@ -38,8 +38,10 @@ pub fn play(rack: &mut Rack, images: &Images) -> Result<Run> {
         rack.ready.console,
         rack.ready.claim.as_deref().unwrap_or("used already")
     );
+    let password = play.claim(rack);
+    rack.log_in(password.as_deref())?;
     play.plan(rack)?;
-    play.console_login(rack);
+    play.open_page(rack);
     play.hosts_join(rack)?;
     play.factory_credentials()?;
     play.virtual_machine(rack, images)?;
@@ -86,16 +88,33 @@ impl Play {
         Ok(())
     }
 
-    /// The browser logs in early and stays on its page; a browser that fails costs the check, not the run.
-    fn console_login(&mut self, rack: &Rack) {
-        match login(rack) {
-            Ok((browser, web, secrets)) => {
+    /// The browser claims the console, with a password that it makes up; one that fails costs the check, not the run.
+    fn claim(&mut self, rack: &Rack) -> Option<String> {
+        match claim(rack) {
+            Ok((browser, password, secrets)) => {
                 self.seen.secrets.extend(secrets);
-                self.progress.say(&format!("logged in to the web console: \"{}\"", web.title));
                 self.browser = Some(browser);
+                Some(password)
+            }
+            Err(error) => {
+                self.progress.say(&format!("web console: {error:#}"));
+                None
+            }
+        }
+    }
+
+    /// The browser opens the first page early and stays on it.
+    fn open_page(&mut self, rack: &Rack) {
+        let Some(browser) = &self.browser else { return };
+        match open_page(browser, rack) {
+            Ok(web) => {
+                self.progress.say(&format!("logged in to the web console: \"{}\"", web.title));
                 self.seen.web = Some(web);
             }
-            Err(error) => self.progress.say(&format!("web console: {error:#}")),
+            Err(error) => {
+                self.progress.say(&format!("web console: {error:#}"));
+                self.browser = None;
+            }
         }
     }
 
@@ -417,8 +436,9 @@ fn counts(status: &Status) -> Vec<(String, usize)> {
 
 const PHASE: &str = r#"[data-host="host1"] [data-field="phase"]"#;
 
-/// Claims the console with the one-time code, over a certificate whose fingerprint is the printed one.
-fn login(rack: &Rack) -> Result<(Browser, Web, Vec<Secret>)> {
+/// Claims the console with the one-time code, over a certificate whose fingerprint is the printed one. The browser, the
+/// password, and what of it is secret.
+fn claim(rack: &Rack) -> Result<(Browser, String, Vec<Secret>)> {
     let claim = rack.ready.claim.as_deref().context("no claim code was printed")?;
     let address = rack.ready.console.trim_start_matches("https://").trim_end_matches('/').to_owned();
     let shown = shell::fingerprint(&address)?;
@@ -435,17 +455,26 @@ fn login(rack: &Rack) -> Result<(Browser, Web, Vec<Secret>)> {
     browser.fill("#new-password-again", &password)?;
     browser.click("#login-submit")?;
     let until = Instant::now() + Duration::from_secs(20);
-    while !browser.has(PHASE) {
-        ensure!(Instant::now() < until, "no page with host1's phase 20 s after the login");
+    while browser.has("#login-submit") {
+        ensure!(Instant::now() < until, "the login's page is still there 20 s after the claim");
         std::thread::sleep(Duration::from_millis(200));
     }
-    browser.script("window.dayzeroMark = 7; return true")?;
-    let web =
-        Web { title: browser.title()?, first: browser.text(PHASE)?, later: String::new(), same_page: false };
-    let mut known = vec![Secret::new(Kind::ConsolePassword, "admin", password)?];
+    let mut known = vec![Secret::new(Kind::ConsolePassword, "admin", password.as_str())?];
     for cookie in browser.cookies()?.into_iter().filter(|cookie| cookie.len() >= 16) {
         let session = Secret::from_hex(Kind::ConsoleSession, "admin", &cookie);
         known.push(session.or_else(|_| Secret::new(Kind::ConsoleSession, "admin", cookie))?);
     }
-    Ok((browser, web, known))
+    Ok((browser, password, known))
+}
+
+/// The first page, with a mark that a reload would wipe.
+fn open_page(browser: &Browser, rack: &Rack) -> Result<Web> {
+    browser.open(&rack.ready.console)?;
+    let until = Instant::now() + Duration::from_secs(20);
+    while !browser.has(PHASE) {
+        ensure!(Instant::now() < until, "no page with host1's phase 20 s after the plan was applied");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    browser.script("window.dayzeroMark = 7; return true")?;
+    Ok(Web { title: browser.title()?, first: browser.text(PHASE)?, later: String::new(), same_page: false })
 }

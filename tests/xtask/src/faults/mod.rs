@@ -15,6 +15,7 @@ mod swapped_cable;
 mod wrong_password;
 mod wrong_serial;
 
+use crate::demo::interrupt::Interrupts;
 use crate::demo::leftovers;
 use crate::demo::rack::Rack;
 use crate::secrets::{self, Hunt};
@@ -63,11 +64,13 @@ const ALL: [&Fault; 5] = [
 /// Plays the faults; exit code 0 only if each stopped its host, and none but its host, and was mended.
 pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
     let faults = chosen(args.only.as_deref())?;
+    let _taken_down_at_a_signal = Interrupts::watch()?;
     preflight::run()?;
     let cleared = leftovers::clear()?;
     if !cleared.is_empty() {
         println!("cleared what an earlier run left: {}", cleared.join(", "));
     }
+    leftovers::claim()?;
     let before = leftovers::Snapshot::take()?;
     let images = bench::own_image(build::images()?)?;
     let mut hunt = Hunt::begin()?;

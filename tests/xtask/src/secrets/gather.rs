@@ -38,6 +38,15 @@ pub fn master_key() -> Result<Secret> {
     Secret::from_hex(Kind::MasterKey, "", &text)
 }
 
+/// The command line's session at an appliance that is a machine; none where it has none.
+pub fn session() -> Result<Option<Secret>> {
+    let Ok(text) = fs::read_to_string(crate::demo::client::session()) else { return Ok(None) };
+    let mut found = Vec::new();
+    values_of(&serde_json::from_str(&text).context("the session file is no JSON")?, "session", &mut found);
+    let session = found.first().context("the session file has no session")?;
+    Secret::from_hex(Kind::ConsoleSession, "dayzero", session).map(Some)
+}
+
 /// What the BMCs were entrusted with, as the rack tells it on its own socket.
 pub fn rack() -> Result<Vec<Secret>> {
     let mut stream = UnixStream::connect(paths::demo().join("rack/lab.sock")).context("the rack's socket")?;

@@ -16,6 +16,7 @@ mod watch;
 
 pub use forms::{Kind, Secret};
 pub use gather::claim;
+pub use record::give_back;
 
 use crate::build::Images;
 use crate::demo::client::Client;
@@ -111,6 +112,7 @@ impl Hunt {
         // The factory password first: what a BMC or the vault has of the same content is the same secret.
         let mut secrets = vec![gather::factory()?, gather::master_key()?];
         secrets.extend(known);
+        secrets.extend(gather::session()?);
         if let Some(code) = &rack.ready.claim {
             secrets.extend(claim(code)?);
         }

@@ -20,7 +20,25 @@ const BMC: &[Kind] =
     &[Kind::FactoryPassword, Kind::BmcPassword, Kind::BmcSession, Kind::MediaUrl, Kind::VouchNonce];
 
 /// Everything else is a leak.
-const BELONGS: [Belongs; 9] = [
+const BELONGS: [Belongs; 12] = [
+    Belongs {
+        place: "session.json",
+        kinds: &[Kind::ConsoleSession],
+        own: false,
+        why: "the session file of the person's command line, 0600",
+    },
+    Belongs {
+        place: "rack/m/appliance/console.log",
+        kinds: &[Kind::ClaimCode],
+        own: false,
+        why: "the appliance's screen, where a person reads the claim code",
+    },
+    Belongs {
+        place: "appliance.raw",
+        kinds: &[Kind::MasterKey],
+        own: false,
+        why: "the appliance's EFI partition holds the key file; its data partition is looked at file by file, in `data`",
+    },
     Belongs {
         place: "master.key",
         kinds: &[Kind::MasterKey],

@@ -2,23 +2,41 @@
 //! pseudo-terminal where a terminal is expected, so that live progress stays as it is.
 
 use anyhow::{Context, Result};
+use nix::libc;
 use nix::pty::openpty;
 use nix::sys::signal::SigSet;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{dup, dup2_stderr, dup2_stdout, pipe};
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Where both go to without us, while a recorder has them; -1 = there is none.
+static BEFORE: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
+
+/// Gives both back at once, whoever records: for one who is about to end this process. What is on its way is carried on.
+pub fn give_back() {
+    let _ = std::io::stdout().lock().flush();
+    for (number, before) in BEFORE.iter().enumerate() {
+        let before = before.swap(-1, Ordering::SeqCst);
+        if before >= 0 {
+            // SAFETY: both numbers are open descriptors: the recorder closes its own only after it took them back here.
+            let _still_recorded = unsafe { libc::dup2(before, number as libc::c_int + 1) };
+        }
+    }
+}
 
 /// Bytes that are kept.
 const MOST: usize = 64 << 20;
 
 /// Records until [`Recorder::end`], or until it is dropped.
 pub struct Recorder {
-    before: [OwnedFd; 2],
+    /// Open until both were given back.
+    _before: [OwnedFd; 2],
     kept: Arc<Mutex<Vec<u8>>>,
     copying: Vec<JoinHandle<()>>,
     ended: bool,
@@ -34,9 +52,12 @@ impl Recorder {
         let before = [dup(&out).context("standard output")?, dup(&err).context("standard error")?];
         let (out_end, out_copy) = through(out.is_terminal(), &before[0], &kept)?;
         let (err_end, err_copy) = through(err.is_terminal(), &before[1], &kept)?;
+        for (kept, before) in BEFORE.iter().zip(&before) {
+            kept.store(before.as_raw_fd(), Ordering::SeqCst);
+        }
         dup2_stdout(out_end.as_fd()).context("standard output")?;
         dup2_stderr(err_end.as_fd()).context("standard error")?;
-        Ok(Self { before, kept, copying: vec![out_copy, err_copy], ended: false })
+        Ok(Self { _before: before, kept, copying: vec![out_copy, err_copy], ended: false })
     }
 
     /// Gives both back; all that was printed meanwhile.
@@ -49,9 +70,7 @@ impl Recorder {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let _ = std::io::stdout().lock().flush();
-        let _ = dup2_stdout(self.before[0].as_fd());
-        let _ = dup2_stderr(self.before[1].as_fd());
+        give_back();
         // The last of the writing ends is closed with these; a child that still has one must not hold us up.
         let until = Instant::now() + Duration::from_secs(5);
         for copy in self.copying.drain(..) {
