@@ -2,6 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dayzero_tftp_server::{Caps, Incoming, Send, Transfer, negotiate, parse_incoming, parse_request};
 
 use crate::config::{Ipv4Prefix, NameZone};
 use crate::dhcp::wire::Request;
@@ -39,4 +43,39 @@ pub fn dns(datagram: &[u8]) {
         // An answer that is much larger than its question would serve an attacker.
         assert!(answer.len() <= datagram.len() + 300, "{} bytes for {}", answer.len(), datagram.len());
     }
+}
+
+/// A TFTP request; what follows it, four bytes each, arrives at its transfer.
+pub fn tftp(datagram: &[u8]) {
+    let _ = parse_incoming(datagram);
+    let whole = parse_request(datagram).ok().flatten().map(|request| (request, datagram.len()));
+    let prefixes = (2..datagram.len().min(512)).rev();
+    let read = whole.or_else(|| {
+        let mut found = prefixes.filter(|end| datagram[end - 1] == 0);
+        found.find_map(|end| parse_request(&datagram[..end]).ok().flatten().map(|request| (request, end)))
+    });
+    let Some((request, end)) = read else { return };
+    assert!(request.options.len() <= 16 && request.name.len() <= 512);
+    let file = Bytes::from_static(&[7; 4000]);
+    let Ok(terms) = negotiate(&request, file.len() as u64, &Caps::default()) else { return };
+    assert!((8..=65464).contains(&terms.block) && terms.window >= 1);
+    let (window, start) = (u64::from(terms.window), Instant::now());
+    let (mut transfer, _) = Transfer::start(file, terms, Duration::from_secs(20), start);
+    for (n, packet) in datagram[end..].chunks(4).enumerate() {
+        let (before, incoming) = (transfer.acked(), parse_incoming(packet));
+        let repeated = incoming == Incoming::Ack((before & 0xffff) as u16) && before > 0;
+        let step = transfer.handle(incoming, start + Duration::from_millis(n as u64));
+        if let Some(Send::Blocks { first, last }) = step.send {
+            assert!(!repeated, "a repeated acknowledgement sends nothing");
+            assert!(first <= last && last - first < window, "{first} to {last}, window {window}");
+        }
+        if step.outcome.is_some() {
+            return;
+        }
+    }
+}
+
+/// What a client sends on an HTTP connection.
+pub fn http(bytes: &[u8]) {
+    crate::http::fuzz(bytes);
 }

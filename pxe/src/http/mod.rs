@@ -386,3 +386,14 @@ impl Shared {
 fn shown(path: &str) -> String {
     path.chars().take(200).map(|c| if c.is_ascii_graphic() { c } else { '.' }).collect()
 }
+
+/// Reads requests one after another, as a connection does, and answers each from a file of ten bytes.
+pub(crate) fn fuzz(mut bytes: &[u8]) {
+    let content = Content::memory(bytes::Bytes::from_static(b"0123456789"));
+    while let Ok(Some((asked, length))) = head::parse(bytes) {
+        assert!(length > 0 && length <= bytes.len() && asked.path.starts_with('/'));
+        let answer = content.clone().answer(&asked);
+        assert!(answer.first + answer.length <= content.size, "{answer:?}");
+        bytes = &bytes[length..];
+    }
+}

@@ -127,9 +127,11 @@ impl Transfer {
         }
     }
 
-    /// The client's port is closed.
+    /// The client's port is closed. After our last block that is how a client ends whose last acknowledgement was lost:
+    /// one that gives up sends an error, one that was reset does not answer at all.
     pub fn refused(&mut self) -> Step {
-        Step { send: None, outcome: Some(Outcome::PortClosed) }
+        let whole = self.phase == Phase::Sending && self.sent == self.blocks;
+        Step { send: None, outcome: Some(if whole { Outcome::Completed } else { Outcome::PortClosed }) }
     }
 
     /// Time passed; call at `deadline`.

@@ -86,6 +86,17 @@ fn the_interval_is_measured_backs_off_and_ends() {
 }
 
 #[test]
+fn a_port_closed_after_the_last_block_is_an_end_and_before_it_a_failure() {
+    let now = Instant::now();
+    let (mut t, _) = Transfer::start(file(512 * 6), terms(512, 4, true), GIVE_UP, now);
+    assert_eq!(t.refused().outcome, Some(Outcome::PortClosed), "the OACK went nowhere");
+    t.handle(Incoming::Ack(0), now);
+    assert_eq!(t.refused().outcome, Some(Outcome::PortClosed), "blocks 5 to 7 were not sent");
+    t.handle(Incoming::Ack(4), now);
+    assert_eq!(t.refused().outcome, Some(Outcome::Completed));
+}
+
+#[test]
 fn block_numbers_wrap() {
     let now = Instant::now();
     let (mut t, step) = Transfer::start(file(8 * 70_000), terms(8, 1, false), GIVE_UP, now);

@@ -13,6 +13,7 @@ mod net;
 mod ours;
 mod peers;
 mod process;
+mod soak;
 mod tftp;
 mod tftp_client;
 
@@ -44,7 +45,7 @@ struct Bench {
 /// Measures the rows whose id begins with `only`.
 pub fn rows(only: &str) -> Result<Results> {
     ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root: run this as root");
-    build::binaries()?;
+    build::released()?;
     let work = PathBuf::from(WORK);
     std::fs::create_dir_all(&work)?;
     let mut bench = Bench {
@@ -71,6 +72,10 @@ pub fn rows(only: &str) -> Result<Results> {
     if bench.wants_any("https.") {
         bench.ensure(&["ours", "nginx"])?;
         http::tls_rows(&mut bench);
+    }
+    if bench.wants_any("pxe.") {
+        bench.ensure(&["ours"])?;
+        soak::rows(&mut bench);
     }
     ensure!(
         !bench.results.rows.is_empty() || !bench.results.failed.is_empty(),

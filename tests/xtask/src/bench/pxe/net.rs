@@ -82,7 +82,7 @@ impl Net {
     pub fn new() -> Result<Self> {
         clear();
         ip(&["netns", "add", CLIENTS])?;
-        inside(CLIENTS, &["link", "set", "lo", "up"])?;
+        ip_inside(CLIENTS, &["link", "set", "lo", "up"])?;
         Ok(Self { wires: 0 })
     }
 
@@ -93,17 +93,17 @@ impl Net {
         let namespace = format!("{PREFIX}{name}");
         let (ours, net) = (format!("c{index}"), format!("10.{}", 80 + index));
         ip(&["netns", "add", &namespace])?;
-        inside(&namespace, &["link", "set", "lo", "up"])?;
+        ip_inside(&namespace, &["link", "set", "lo", "up"])?;
         ip(&[
             "link", "add", &ours, "netns", CLIENTS, "type", "veth", "peer", "name", "mgmt0", "netns",
             &namespace,
         ])?;
-        inside(CLIENTS, &["addr", "add", &format!("{net}.0.3/16"), "dev", &ours])?;
-        inside(CLIENTS, &["link", "set", &ours, "up"])?;
-        inside(CLIENTS, &["route", "add", "local", &format!("{net}.16.0/20"), "dev", "lo"])?;
-        inside(&namespace, &["addr", "add", &format!("{net}.0.2/16"), "dev", "mgmt0"])?;
-        inside(&namespace, &["link", "set", "mgmt0", "up"])?;
-        inside(&namespace, &["route", "add", &format!("{net}.16.0/20"), "via", &format!("{net}.0.3")])?;
+        ip_inside(CLIENTS, &["addr", "add", &format!("{net}.0.3/16"), "dev", &ours])?;
+        ip_inside(CLIENTS, &["link", "set", &ours, "up"])?;
+        ip_inside(CLIENTS, &["route", "add", "local", &format!("{net}.16.0/20"), "dev", "lo"])?;
+        ip_inside(&namespace, &["addr", "add", &format!("{net}.0.2/16"), "dev", "mgmt0"])?;
+        ip_inside(&namespace, &["link", "set", "mgmt0", "up"])?;
+        ip_inside(&namespace, &["route", "add", &format!("{net}.16.0/20"), "via", &format!("{net}.0.3")])?;
         Ok(Wire { namespace, server: Ipv4Addr::new(10, 80 + index, 0, 2), index })
     }
 }
@@ -127,17 +127,22 @@ fn ip(args: &[&str]) -> Result<()> {
     shell::read(Command::new("ip").args(args)).map(drop)
 }
 
-fn inside(namespace: &str, args: &[&str]) -> Result<()> {
+fn ip_inside(namespace: &str, args: &[&str]) -> Result<()> {
     shell::read(Command::new("ip").args(["-n", namespace]).args(args)).map(drop)
 }
 
 /// Runs `work` on a thread in the clients' namespace: its sockets are made there.
 pub fn as_client<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    inside(CLIENTS, work)
+}
+
+/// Runs `work` on a thread in a namespace.
+pub fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let path = format!("/run/netns/{CLIENTS}");
+            let path = format!("/run/netns/{namespace}");
             let file = File::open(&path).with_context(|| path.clone())?;
-            setns(file, CloneFlags::CLONE_NEWNET).context("entering the clients' namespace")?;
+            setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {namespace}"))?;
             work()
         });
         thread.join().map_err(|_| anyhow!("the load generator panicked"))?

@@ -77,9 +77,10 @@ pub fn start(groups: &Groups, wire: &Wire, files: &Files, work: &Path) -> Result
     fs::write(&config, text)?;
     let args = ["serve".to_owned(), "--config".to_owned(), shown(config)];
     let log = dir.join("serve.log");
-    let mut server = Server::start(groups, "ours", &wire.namespace, &paths::binary("dayzero"), &args, &log)?;
+    let mut server =
+        Server::start(groups, "ours", &wire.namespace, &paths::released("dayzero"), &args, &log)?;
     server.wait_until("`ready`", |server| server.said().lines().any(|line| line == "ready"))?;
-    let mut apply = Command::new(paths::binary("dayzero"));
+    let mut apply = Command::new(paths::released("dayzero"));
     apply.args(["apply", "--yes"]).arg(dir.join("site.yaml"));
     apply.env("DAYZERO_SOCKET", dir.join("data/dayzero.sock"));
     let said = shell::ask(&mut apply)?;

@@ -109,6 +109,19 @@ impl Server {
         Ok(usec.context("no usage_usec in cpu.stat")? as f64 / 1e6)
     }
 
+    /// Memory of its processes that is resident now, MiB.
+    pub fn rss_mib(&self) -> Result<f64> {
+        let pids = fs::read_to_string(self.group.join("cgroup.procs"))?;
+        let mut kib = 0;
+        for pid in pids.lines() {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            kib += line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
+        }
+        ensure!(kib > 0, "{} does not run", self.name);
+        Ok(kib as f64 / 1024.0)
+    }
+
     /// What it said so far.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
