@@ -9,6 +9,7 @@ mod failure;
 mod host;
 mod lab;
 mod login;
+mod memory;
 mod output;
 mod plan;
 mod remote;

@@ -8,6 +8,7 @@
 
 use crate::config::{self, ServeConfig};
 use crate::failure::Failure;
+use crate::memory;
 use crate::output::Output;
 use dayzero_api::operators::Operators;
 use dayzero_api::{Api, unix};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs the control plane.
 pub(crate) async fn serve(out: Output, file: &Path) -> Result<(), Failure> {
+    memory::keep_small();
     let config = config::load(file)?;
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     on_signals(stop.clone())?;

@@ -105,7 +105,7 @@ impl BootDirector for Director {
     }
 
     fn is_reserved(&self, address: Ipv4Addr) -> bool {
-        self.control.mirror().vms.values().any(|vm| vm.address == Some(address))
+        self.control.mirror().vms.has_address(address)
     }
 
     fn event(&self, event: PxeEvent) {
@@ -153,7 +153,7 @@ impl Control {
         let mirror = self.mirror();
         let Some(plan) = &mirror.plan else { return Client::Unknown };
         let facts = |host: &HostName| mirror.hosts.get(host).map(|record| &*record.facts);
-        plan.clients.find(facts, mirror.vms.values(), asked)
+        plan.clients.find(facts, |mac| mirror.vms.by_mac(mac), asked)
     }
 
     pub(crate) async fn note_event(self: &Arc<Self>, event: PxeEvent) -> Result<(), StoreError> {
@@ -243,7 +243,7 @@ impl Control {
                 match change {
                     LeaseChange::Put(lease) => {
                         tx.put(&LEASES, &Pair(lease.network.clone(), lease.address), lease)?;
-                        let vm = control.mirror().vms.values().find(|vm| vm.mac == lease.mac).cloned();
+                        let vm = control.mirror().vms.by_mac(lease.mac).cloned();
                         if let Some(mut vm) = vm.filter(|vm| vm.address != Some(lease.address)) {
                             vm.address = Some(lease.address);
                             tx.put(&VMS, &vm.name, &vm)?;
@@ -256,7 +256,8 @@ impl Control {
                 }
             }
             control.commit(tx).await?;
-            control.mirror_mut().vms.extend(vms.into_iter().map(|vm| (vm.name.clone(), vm)));
+            let mut mirror = control.mirror_mut();
+            vms.into_iter().for_each(|vm| mirror.vms.put(vm));
             Ok(())
         });
         stored.await.unwrap_or(Err(StoreError::Closed))

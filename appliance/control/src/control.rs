@@ -5,6 +5,7 @@
 //! derived again from the facts.
 
 use crate::config::ControlConfig;
+use crate::known_vms::KnownVms;
 use crate::media::MediaShelf;
 use crate::records::{self, ClusterRecord};
 use crate::view::Pending;
@@ -17,7 +18,6 @@ use dayzero_model::facts::HostFacts;
 use dayzero_model::ids::{HostName, MacAddr, Name, Sha256};
 use dayzero_model::site::Site;
 use dayzero_model::units::Timestamp;
-use dayzero_model::vm::Vm;
 use dayzero_store::Store;
 use dayzero_timeline::Timeline;
 use dayzero_trust::{BmcPins, Enrolment, SiteCa, TrustError, Vault};
@@ -73,7 +73,7 @@ pub(crate) struct Mirror {
     pub(crate) plan: Option<Plan>,
     pub(crate) hosts: BTreeMap<HostName, HostRecord>,
     pub(crate) clusters: BTreeMap<Name, ClusterRecord>,
-    pub(crate) vms: BTreeMap<Name, Vm>,
+    pub(crate) vms: KnownVms,
     pub(crate) pending: BTreeMap<MacAddr, Pending>,
     /// SHA-256 of the host image's manifest.
     pub(crate) manifest: Option<Sha256>,
@@ -138,7 +138,7 @@ impl Control {
         let timeline = Timeline::open(&store)?;
         let mut mirror = Mirror {
             clusters: records::all(&store, &records::CLUSTERS)?,
-            vms: records::all(&store, &records::VMS)?,
+            vms: records::all(&store, &records::VMS)?.into_values().collect(),
             pending: records::all(&store, &records::PENDING)?,
             ..Mirror::default()
         };

@@ -17,6 +17,7 @@ mod control;
 mod engine;
 mod enrol;
 mod fetch;
+mod known_vms;
 mod listen;
 mod media;
 mod observe;

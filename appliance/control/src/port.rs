@@ -77,8 +77,9 @@ mod tests {
     use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
     use std::io::{BufRead, BufReader};
 
-    /// A lab behind a pseudo-terminal: it repeats what it does not know.
-    fn lab(master: File) -> Vec<String> {
+    /// A lab behind a pseudo-terminal: it repeats what it does not know. What it was asked, and its end, which must stay
+    /// open until the last answer is read.
+    fn lab(master: File) -> (Vec<String>, File) {
         let mut out = master.try_clone().unwrap();
         let mut asked = Vec::new();
         // An answer that somebody before did not wait for.
@@ -94,7 +95,7 @@ mod tests {
                 other => out.write_all(format!("no request: {other}\n").as_bytes()).unwrap(),
             }
         }
-        asked
+        (asked, out)
     }
 
     #[tokio::test]
@@ -110,7 +111,7 @@ mod tests {
         drop(port);
         let mut port = Port::open(&path).await.unwrap();
         assert_eq!(port.ask("end").await.unwrap(), "ended");
-        let asked = lab.join().unwrap();
+        let (asked, _open) = lab.join().unwrap();
         assert_eq!(asked.iter().filter(|line| line.starts_with("\"step-")).count(), 2);
     }
 }

@@ -175,7 +175,7 @@ impl Control {
         let mut tx = self.store.tx();
         tx.put(&VMS, &vm.name, &vm)?;
         self.commit(tx).await?;
-        self.mirror_mut().vms.insert(vm.name.clone(), vm.clone());
+        self.mirror_mut().vms.put(vm.clone());
         Ok(vm)
     }
 
@@ -216,7 +216,7 @@ impl Control {
                 .site
                 .hosts()
                 .any(|p| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac));
-            if !planned && !self.mirror().vms.values().any(|vm| vm.mac == mac) {
+            if !planned && self.mirror().vms.by_mac(mac).is_none() {
                 return mac;
             }
         }
@@ -247,7 +247,7 @@ impl Control {
             let mut tx = control.store.tx();
             tx.put(&VMS, &name, &after)?;
             control.commit(tx).await?;
-            control.mirror_mut().vms.insert(name, after);
+            control.mirror_mut().vms.put(after);
             Ok(())
         });
         changed.await.unwrap_or(Err(StoreError::Closed))

@@ -93,12 +93,12 @@ impl Clients {
         list.iter().find(itself).or_else(|| list.iter().find(port))
     }
 
-    /// Who a client is. `facts` gives a host's facts, `vms` all VMs. A host's or BMC's MAC counts before any
+    /// Who a client is. `facts` gives a host's facts, `vm` the VM with a MAC. A host's or BMC's MAC counts before any
     /// reservation.
     pub fn find<'f, 'v>(
         &self,
         facts: impl Fn(&HostName) -> Option<&'f HostFacts>,
-        vms: impl IntoIterator<Item = &'v Vm>,
+        vm: impl FnOnce(MacAddr) -> Option<&'v Vm>,
         asked: &Asked<'_>,
     ) -> Client {
         match self.by_mac.get(&asked.mac) {
@@ -114,7 +114,7 @@ impl Clients {
         if let Some(one) = self.reservation(asked) {
             return Client::Fixed { name: one.name.clone(), address: one.address };
         }
-        match vms.into_iter().find(|vm| vm.mac == asked.mac) {
+        match vm(asked.mac) {
             Some(vm) => Client::Vm { name: vm.name.clone(), address: vm.address },
             None => Client::Unknown,
         }
@@ -160,7 +160,7 @@ mod tests {
         let mut facts = HostFacts::default();
         let (clients, mgmt) = (Clients::of(&site), "mgmt".parse().unwrap());
         let of = |mac: &str, facts: &HostFacts| {
-            clients.find(|_| Some(facts), &[], &Asked::mac(mac.parse().unwrap(), &mgmt))
+            clients.find(|_| Some(facts), |_| None, &Asked::mac(mac.parse().unwrap(), &mgmt))
         };
         assert!(matches!(of("52:54:00:77:09:01", &facts), Client::Bmc { .. }));
         assert!(matches!(of("52:54:00:77:01:02", &facts), Client::Host { window: None, .. }));
@@ -212,7 +212,7 @@ mod tests {
             (Asked { client_id: Some(&[1, 2]), circuit: Some((b"e18", None)), ..asked(2) }, Some("by-id")),
         ];
         for (asked, want) in rows {
-            let name = match clients.find(|_| None, &[], &asked) {
+            let name = match clients.find(|_| None, |_| None, &asked) {
                 Client::Fixed { name, .. } => Some(name.to_string()),
                 Client::Unknown => None,
                 other => panic!("{other:?}"),
@@ -222,7 +222,7 @@ mod tests {
         // A planned BMC stays what it is, wherever it stands.
         let asked =
             Asked { circuit: Some((b"e18", None)), ..Asked::mac("52:54:00:77:09:01".parse().unwrap(), &bmc) };
-        assert!(matches!(clients.find(|_| None, &[], &asked), Client::Bmc { .. }));
+        assert!(matches!(clients.find(|_| None, |_| None, &asked), Client::Bmc { .. }));
     }
 
     #[test]

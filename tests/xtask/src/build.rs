@@ -44,6 +44,15 @@ pub fn binaries() -> Result<()> {
     })
 }
 
+/// `dayzero` as it is released, for what is measured beside released peers.
+pub fn released() -> Result<()> {
+    step("building dayzero as released", || {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(paths::root()).args(["build", "--quiet", "--release", "--bin", "dayzero"]);
+        shell::run(&mut cargo)
+    })
+}
+
 /// What the images are made of.
 struct Made {
     kernel: dayzero_images::Kernel,

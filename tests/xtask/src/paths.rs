@@ -32,3 +32,8 @@ pub fn target() -> PathBuf {
 pub fn binary(name: &str) -> PathBuf {
     target().join("x86_64-unknown-linux-gnu/debug").join(name)
 }
+
+/// A binary built as it is released.
+pub fn released(name: &str) -> PathBuf {
+    target().join("x86_64-unknown-linux-gnu/release").join(name)
+}
