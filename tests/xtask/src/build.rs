@@ -4,7 +4,6 @@ use crate::{paths, shell, workspace};
 use anyhow::{Context, Result};
 use dayzero_images::{Appliance, Cache, Flavour, Packing, Parts};
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,16 +29,7 @@ pub fn binaries() -> Result<()> {
         return Ok(());
     }
     step("building dayzero and its agent", || {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(paths::root()).args([
-            "build",
-            "--quiet",
-            "--bins",
-            "-p",
-            "dayzero",
-            "-p",
-            "dayzero-agent",
-        ]);
+        let mut cargo = shell::cargo(&["build", "--quiet", "--bins", "-p", "dayzero", "-p", "dayzero-agent"]);
         shell::run(&mut cargo)
     })
 }
@@ -47,8 +37,7 @@ pub fn binaries() -> Result<()> {
 /// `dayzero` as it is released, for what is measured beside released peers.
 pub fn released() -> Result<()> {
     step("building dayzero as released", || {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(paths::root()).args(["build", "--quiet", "--release", "--bin", "dayzero"]);
+        let mut cargo = shell::cargo(&["build", "--quiet", "--release", "--bin", "dayzero"]);
         shell::run(&mut cargo)
     })
 }

@@ -14,6 +14,25 @@ pub struct Said {
     pub stderr: String,
 }
 
+/// Cargo in the checkout, with the same variables however this program was started: `cargo run` tells it of its own package
+/// in some that build scripts watch, and one such script (ring's) has nearly everything built anew when they come or go.
+pub fn cargo(args: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(crate::paths::root()).args(args);
+    for (name, _) in std::env::vars_os() {
+        let of_package =
+            name.to_str().is_some_and(|name| OF_PACKAGE.iter().any(|start| name.starts_with(start)));
+        if of_package {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// What the names of variables about a package begin with.
+const OF_PACKAGE: [&str; 5] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+
 /// Runs to the end and collects both outputs.
 pub fn ask(command: &mut Command) -> Result<Said> {
     let shown = format!("{command:?}");

@@ -4,10 +4,10 @@ use crate::demo::{self, DemoArgs};
 use crate::faults::{self, FaultsArgs};
 use crate::phases::Phases;
 use crate::workspace::{self, TestProgram};
-use crate::{build, image, labs, packages, paths, preflight, shell};
+use crate::{build, image, labs, packages, preflight, shell};
 use anyhow::{Result, ensure};
 use clap::Args;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct TestArgs {
@@ -17,12 +17,6 @@ pub struct TestArgs {
     /// Only the labs whose name contains this
     #[arg(long, value_name = "TEXT", conflicts_with = "all")]
     lab: Option<String>,
-}
-
-fn cargo(args: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(paths::root()).args(args);
-    command
 }
 
 /// Formatting, lints, unit and integration tests, the labs if asked for, a start of the appliance's
@@ -42,11 +36,11 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
 
 fn everything(phases: &mut Phases, all: bool) -> Result<ExitCode> {
     phases.run("packages", preflight::run)?;
-    phases.run("format", || shell::run(&mut cargo(&["fmt", "--all", "--check"])))?;
+    phases.run("format", || shell::run(&mut shell::cargo(&["fmt", "--all", "--check"])))?;
     let lints = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    phases.run("lints", || shell::run(&mut cargo(&lints)))?;
+    phases.run("lints", || shell::run(&mut shell::cargo(&lints)))?;
     let programs = phases.run("build tests and programs", workspace::build)?;
-    phases.run("tests", || shell::run(&mut cargo(&["test", "--workspace", "--quiet"])))?;
+    phases.run("tests", || shell::run(&mut shell::cargo(&["test", "--workspace", "--quiet"])))?;
     if all {
         run_labs(phases, &programs, "")?;
         let played = phases.run("faults", || faults::run(&FaultsArgs::default()))?;

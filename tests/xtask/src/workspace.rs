@@ -1,11 +1,10 @@
 //! The workspace's tests and programs, built in one call: Cargo then resolves the features of each crate once, where a build of
 //! the programs alone would resolve some of them otherwise and build nearly everything a second time.
 
-use crate::{paths, shell};
+use crate::shell;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static BUILT: AtomicBool = AtomicBool::new(false);
@@ -28,9 +27,8 @@ pub struct TestProgram {
 
 /// Builds everything and lists the test programs.
 pub fn build() -> Result<Vec<TestProgram>> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(paths::root()).args(["build", "--workspace", "--all-targets", "--quiet"]);
-    let said = shell::read(cargo.arg("--message-format=json-render-diagnostics"))?;
+    let format = "--message-format=json-render-diagnostics";
+    let said = shell::read(&mut shell::cargo(&["build", "--workspace", "--all-targets", "--quiet", format]))?;
     BUILT.store(true, Ordering::Relaxed);
     let mut found = Vec::new();
     for line in said.lines() {

@@ -10,16 +10,8 @@ use std::process::Command;
 /// Durable puts a second, beside SQLite in WAL mode with synchronous=FULL: rounds interleaved by the measuring program,
 /// which is run once a round so that each value is known.
 pub fn rows() -> Result<Vec<Row>> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(paths::root()).args([
-        "build",
-        "--quiet",
-        "--release",
-        "-p",
-        "dayzero-store",
-        "--example",
-        "puts",
-    ]);
+    let mut cargo =
+        shell::cargo(&["build", "--quiet", "--release", "-p", "dayzero-store", "--example", "puts"]);
     shell::run(&mut cargo)?;
     let puts = paths::target().join("x86_64-unknown-linux-gnu/release/examples/puts");
     let dir = paths::cache().join("bench-store");
