@@ -5,8 +5,10 @@ use super::observed::{Observed, Seen};
 use dayzero_model::condition::{Condition, State};
 use dayzero_model::event::What;
 use dayzero_model::facts::CredentialPhase;
+use dayzero_model::ids::{Name, Wwn};
 use dayzero_model::inventory::BootMode;
-use dayzero_model::proof::{Break, Probe, Trial};
+use dayzero_model::proof::{Break, Probe, ProofReport, Trial};
+use dayzero_model::site::Placed;
 use dayzero_model::vm::VmState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -72,7 +74,9 @@ fn plan_checked(seen: &Observed) -> Verdict {
     let told = format!("{}{}", bad.stdout, bad.stderr);
     let first =
         told.lines().find(|line| !line.trim().is_empty()).unwrap_or("no diagnostic").trim().to_owned();
-    let ok = good.code == Some(0) && bad.code == Some(2) && told.contains("DZ");
+    let line = told.lines().find_map(|line| line.trim().strip_prefix("--> "));
+    let placed = line.and_then(|place| place.split(':').nth(1)).is_some_and(|n| n.parse::<u32>().is_ok());
+    let ok = good.code == Some(0) && bad.code == Some(2) && told.contains("DZ") && placed;
     (ok, format!("lab.yaml: exit code {:?}; with a fault: {:?}, \"{first}\"", good.code, bad.code))
 }
 
@@ -92,25 +96,27 @@ fn credential_rotated(seen: &Observed) -> Verdict {
     (phases && refused, format!("{text}; {}", tries.join("; ")))
 }
 
-/// False if no host of that firmware had a complete TFTP transfer of our iPXE and enrolled after it.
+/// False if no host of that firmware had a TFTP transfer of all bytes of our iPXE, and was vouched for after it.
 fn pxe(seen: &Observed, mode: BootMode, file: &str) -> Verdict {
     let of_mode = seen
         .hosts
         .iter()
         .filter(|host| host.view.facts.inventory.as_ref().is_some_and(|i| i.boot_mode == mode));
+    let size = seen.loaders.get(file);
     let transfer = |view: &HostView| {
-        view.timeline.iter().find_map(|event| match &event.what {
-            What::TftpEnd { file: name, bytes, ms, error: None } if name.ends_with(file) && *bytes > 0 => {
-                Some(format!("TFTP {name}: {bytes} bytes in {ms} ms"))
+        let vouched = view.facts.vouch.as_ref()?.at;
+        view.timeline.iter().filter(|event| event.at < vouched).find_map(|event| match &event.what {
+            What::TftpEnd { file: name, bytes, ms, error: None }
+                if name.ends_with(file) && Some(bytes) == size =>
+            {
+                let after = vouched.since(event.at).0 / 1000;
+                Some(format!("TFTP {name}: all {bytes} bytes in {ms} ms, vouched for {after} s later"))
             }
             _ => None,
         })
     };
-    let found = of_mode
-        .filter(|host| host.view.facts.vouch.is_some())
-        .find_map(|host| Some((&host.name, transfer(&host.view)?)));
-    match found {
-        Some((name, text)) => (true, format!("{name}: {text}, then enrolled")),
+    match of_mode.into_iter().find_map(|host| Some((&host.name, transfer(&host.view)?))) {
+        Some((name, text)) => (true, format!("{name}: {text}")),
         None => absent(&format!("a complete TFTP transfer of {file} to a {mode:?} host that enrolled")),
     }
 }
@@ -190,7 +196,8 @@ fn met(seen: &Observed, condition: Condition) -> Verdict {
     })
 }
 
-/// False if a host verified no chunk, or two hosts share a GUID, machine id, initiator name or SSH key.
+/// False if a host did not verify every chunk of the manifest, or two hosts share a GUID, machine id, initiator name or
+/// SSH key.
 fn image_verified(seen: &Observed) -> Verdict {
     let (all, text) = each(&seen.hosts, |host| match &host.view.facts.install {
         Some(report) => {
@@ -198,7 +205,7 @@ fn image_verified(seen: &Observed) -> Verdict {
                 "{} chunks verified, {} of zeros, disk {}, GUID {}",
                 report.chunks_verified, report.chunks_zero, report.disk, report.disk_guid
             );
-            (report.chunks_verified > 0, text)
+            ((report.chunks_verified, report.chunks_zero) == seen.chunks && seen.chunks.0 > 0, text)
         }
         None => absent("an installation"),
     });
@@ -218,32 +225,48 @@ fn image_verified(seen: &Observed) -> Verdict {
     )
 }
 
-/// False if a bond has fewer than two usable legs, or both hosts have the same mode.
+/// False if a bond has not the plan's mode, or one of the plan's legs is missing or not usable.
 fn bond(seen: &Observed) -> Verdict {
-    let (all, text) = each(&seen.hosts, |host| {
+    each(&seen.hosts, |host| {
         let Some(bond) = host.view.facts.network.as_ref().and_then(|network| network.bond.as_ref()) else {
             return absent("a bond");
         };
-        let usable = bond.legs.iter().filter(|leg| leg.usable).count();
+        let usable: BTreeSet<_> = bond.legs.iter().filter(|leg| leg.usable).map(|leg| leg.mac).collect();
         let partner = bond.partner.map_or(String::new(), |mac| format!(", LACP partner {mac}"));
-        (usable >= 2, format!("{} {} with {usable} usable legs{partner}", bond.name, bond.mode))
-    });
-    let modes: BTreeSet<_> =
-        seen.hosts.iter().filter_map(|h| Some(&h.view.facts.network.as_ref()?.bond.as_ref()?.mode)).collect();
-    (all && modes.len() >= 2, text)
+        let text = format!("{} {} with {} usable legs{partner}", bond.name, bond.mode, usable.len());
+        let Some(planned) = planned(seen, host).map(|placed| &placed.host.bond) else {
+            return (false, format!("{text}; not in the plan"));
+        };
+        let mode = serde_json::to_value(planned.mode).is_ok_and(|mode| mode == bond.mode.as_str());
+        let legs: BTreeSet<_> = planned.nics.iter().map(|nic| nic.mac).collect();
+        (mode && legs.len() >= 2 && legs == usable, text)
+    })
 }
 
-/// False if a host has a LUN with fewer than two active paths, or none.
+/// The host's place in the plan.
+fn planned<'a>(seen: &'a Observed, host: &Seen) -> Option<Placed<'a>> {
+    seen.site.as_ref()?.hosts().find(|placed| placed.host.name.as_str() == host.name)
+}
+
+/// False if a host has not each LUN of the plan as a device of its WWN, or one with an active path to fewer than all portals.
 fn storage_paths(seen: &Observed) -> Verdict {
+    let site = seen.site.iter();
+    let luns: Vec<_> = site.flat_map(|site| &site.primary_storage).filter(|lun| lun.multipath).collect();
     each(&seen.hosts, |host| {
-        let luns = &host.view.facts.luns;
-        let text = luns.iter().map(|lun| {
-            let active: Vec<String> =
-                lun.paths.iter().filter(|path| path.active).map(|path| path.portal.to_string()).collect();
-            (
-                active.len() >= 2,
-                format!("{} over {}", lun.device.as_deref().unwrap_or("no device"), active.join(" and ")),
-            )
+        let own = |storage: &Name| {
+            let found = &host.view.facts.luns;
+            found.iter().find(|lun| lun.storage.as_ref() == Some(storage))
+        };
+        let text = luns.iter().map(|planned| {
+            let Some(lun) = own(&planned.name) else { return absent(planned.name.as_str()) };
+            let device = lun.device.as_deref().unwrap_or("no device");
+            let digits = |wwn: &Wwn| wwn.to_string().trim_start_matches("0x").to_owned();
+            let same = planned.wwn.as_ref().is_some_and(|wwn| device.ends_with(&digits(wwn)));
+            let active: BTreeSet<_> =
+                lun.paths.iter().filter(|path| path.active).map(|path| path.portal).collect();
+            let portals: BTreeSet<_> = planned.portals.iter().map(|portal| portal.address).collect();
+            let shown: Vec<String> = active.iter().map(ToString::to_string).collect();
+            (same && active.len() >= 2 && active == portals, format!("{device} over {}", shown.join(" and ")))
         });
         let (ok, text): (Vec<bool>, Vec<String>) = text.unzip();
         (!ok.is_empty() && ok.iter().all(|ok| *ok), text.join(", "))
@@ -277,20 +300,27 @@ fn failover(seen: &Observed, probe: Probe) -> Verdict {
     })
 }
 
-/// False if a proof with one leg missing holds, or none was run.
+/// False if no proof with one leg missing was run, it held, or it failed for another reason than traffic that stopped for
+/// longer than its bound.
 fn proof_control(seen: &Observed) -> Verdict {
     let text: Vec<String> = seen
         .controls
         .iter()
         .map(|(host, report)| {
             let why = report.refused.clone().unwrap_or_else(|| {
-                let broken = report.trials.iter().find(|trial| !trial.held);
+                let broken = stopped(report);
                 broken.map_or("held".to_owned(), |t| format!("{}: gap {} of {}", t.path, t.gap, t.bound))
             });
             format!("{host} without a leg: {why}")
         })
         .collect();
-    (!seen.controls.is_empty() && seen.controls.iter().all(|(_, report)| !report.held), text.join("; "))
+    let fails = |report: &ProofReport| !report.held && report.refused.is_none() && stopped(report).is_some();
+    (!seen.controls.is_empty() && seen.controls.iter().all(|(_, report)| fails(report)), text.join("; "))
+}
+
+/// A trial in which traffic stopped for longer than its bound.
+fn stopped(report: &ProofReport) -> Option<&Trial> {
+    report.trials.iter().find(|trial| !trial.held && trial.gap > trial.bound)
 }
 
 /// False if a host has no measured capacity, no kvm, or has not joined.
@@ -300,8 +330,9 @@ fn joined(seen: &Observed) -> Verdict {
     (all && kvm, text)
 }
 
-/// False if the console line lacks the VM's name, an address of the pool or the template's checksum, if the VM did not run
-/// on through a pulled storage path, or is not shown lost once its host's power was cut.
+/// False if the console line lacks the VM's name, an address of the pool or the template's checksum, if no path was seen
+/// inactive or the guest did not go on to read its disk while one was pulled, or if it is not shown lost once its host's
+/// power was cut.
 fn vm_console(seen: &Observed) -> Verdict {
     let Some(vm) = &seen.vm.vm else { return absent("a VM") };
     let line = vm.console.iter().rev().find(|line| line.contains("DAYZERO-VM") && line.contains("address="));
@@ -313,25 +344,34 @@ fn vm_console(seen: &Observed) -> Verdict {
         && vm.address.is_some_and(|known| known.to_string() == address)
         && says("disk-sha256") == Some(seen.vm.template_sha256.as_str());
     let state = |vm: &Option<dayzero_model::vm::Vm>| vm.as_ref().map(|vm| vm.state);
-    let through = state(&seen.vm.after_pull) == Some(VmState::Running);
+    let (before, during) = &seen.vm.ticks;
+    let read = during.iter().filter(|tick| tick.number > *before && tick.readable).count();
+    let through = state(&seen.vm.after_pull) == Some(VmState::Running)
+        && seen.vm.inactive == 1
+        && read >= 2
+        && during.iter().all(|tick| tick.readable);
     let lost = state(&seen.vm.after_power_cut) == Some(VmState::Lost);
     let host = vm.host.as_ref().map_or("nowhere", |host| host.as_str());
     (
         own && through && lost,
         format!(
-            "{line}; on {host}: {}; storage path pulled: {:?}; power cut: {:?}",
+            "{line}; on {host}: {}; storage path pulled: {:?}, {} inactive, {read} reads of the disk since tick \
+             {before}; power cut: {:?}",
             vm.why,
             state(&seen.vm.after_pull),
+            seen.vm.inactive,
             state(&seen.vm.after_power_cut)
         ),
     )
 }
 
-/// False if the control plane was not killed during an installation, did not answer again, or a host fell back.
+/// False if the control plane was not killed during an installation, if afterwards a host is not shown or fell back (a
+/// control plane that does not answer again ends the run).
 fn sigkill(seen: &Observed) -> Verdict {
     let Some(s) = &seen.sigkill else { return absent("a kill during an installation") };
-    let kept =
-        s.before.iter().all(|(host, met)| s.after.iter().any(|(name, now)| name == host && now >= met));
+    let kept = !seen.hosts.is_empty()
+        && s.before.len() == seen.hosts.len()
+        && s.before.iter().all(|(host, met)| s.after.iter().any(|(name, now)| name == host && now >= met));
     (
         kept,
         format!(
@@ -358,10 +398,14 @@ fn web_console(seen: &Observed) -> Verdict {
 fn nothing_left(seen: &Observed) -> Verdict {
     match &seen.left {
         None => absent("the tear-down"),
-        Some(left) if left.is_empty() => {
-            (true, "namespaces, processes, mounts, loop devices and firewall rules as before".to_owned())
-        }
-        Some(left) => (false, left.join("; ")),
+        Some(left) if left.added.is_empty() => (
+            left.compared > 0,
+            format!(
+                "{} namespaces, links, processes, mounts, loop devices and firewall rules, none of them new",
+                left.compared
+            ),
+        ),
+        Some(left) => (false, left.added.join("; ")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Each check can fail: a run in which all hold, and for each check what makes it false.
 
-use super::super::observed::{Clone, Sigkill, Stranger, VmSeen, Web};
+use super::super::observed::{Clone, Left, Sigkill, Stranger, Tick, VmSeen, Web};
 use super::*;
 use crate::shell::Said;
 use dayzero_model::condition::ConditionRecord;
@@ -86,8 +86,8 @@ fn installed(n: u8) -> InstallReport {
     InstallReport {
         disk: format!("S{n}"),
         manifest_sha256: Sha256::of(b"m"),
-        chunks_verified: 600,
-        chunks_zero: 900,
+        chunks_verified: 573,
+        chunks_zero: 967,
         bytes_written: Bytes(600 << 20),
         disk_guid: format!("guid{n}"),
         root_uuid: format!("root{n}"),
@@ -100,16 +100,16 @@ fn installed(n: u8) -> InstallReport {
 }
 
 fn host(n: u8, mode: BootMode, file: &str, channel: &str, bond_mode: &str) -> Seen {
-    let now = Timestamp(1);
+    let now = Timestamp(5000);
     let met = |condition| ConditionRecord {
         condition,
         state: State::Met { evidence: "seen".to_owned(), facts: Sha256::of(b"f") },
         since: now,
         began: None,
     };
-    let leg = |n| LegState {
-        mac: MacAddr([2, 0, 0, 0, 0, n]),
-        kernel_name: format!("eth{n}"),
+    let leg = |nic: u8| LegState {
+        mac: MacAddr([0x52, 0x54, 0, 0x77, n, nic + 1]),
+        kernel_name: format!("eth{nic}"),
         up: true,
         usable: true,
     };
@@ -140,7 +140,12 @@ fn host(n: u8, mode: BootMode, file: &str, channel: &str, bond_mode: &str) -> Se
             }),
             ..NetworkReport::default()
         }),
-        luns: vec![LunReport { paths: vec![path(0), path(1)], ..LunReport::default() }],
+        luns: vec![LunReport {
+            storage: Some("lun0".parse().unwrap()),
+            device: Some("/dev/mapper/360000000000000000e00000000010001".to_owned()),
+            paths: vec![path(0), path(1)],
+            ..LunReport::default()
+        }],
         proof: Some(proof()),
         capacity: Some(Capacity { threads: 2, cpu: Mhz(4000), memory: MebiBytes(1000), kvm: true }),
         ..HostFacts::default()
@@ -148,7 +153,7 @@ fn host(n: u8, mode: BootMode, file: &str, channel: &str, bond_mode: &str) -> Se
     let view = HostView {
         conditions: Condition::ALL.map(met).to_vec(),
         facts,
-        timeline: vec![Event { at: now, host: None, mac: None, boot: None, what: transfer }],
+        timeline: vec![Event { at: Timestamp(2000), host: None, mac: None, boot: None, what: transfer }],
     };
     Seen { name: format!("host{n}"), view }
 }
@@ -180,10 +185,19 @@ fn good() -> Observed {
     };
     let mut degraded = proof();
     degraded.held = false;
+    (degraded.trials[0].held, degraded.trials[0].gap) = (false, Millis(9000));
+    let lab = crate::paths::root().join("appliance/plan/examples/lab.yaml");
     Observed {
         shown: crate::demo::shown::Shown::default(),
+        site: Some(dayzero_plan::load(lab).unwrap().0),
+        loaders: [("undionly.kpxe".to_owned(), 70_000), ("snponly.efi".to_owned(), 70_000)].into(),
+        chunks: (573, 967),
         plan_good: Said { code: Some(0), ..Said::default() },
-        plan_bad: Said { code: Some(2), stdout: "DZ010: overlap".to_owned(), ..Said::default() },
+        plan_bad: Said {
+            code: Some(2),
+            stdout: "error[DZ030]: overlap\n --> faulty.yaml:26:11".to_owned(),
+            ..Said::default()
+        },
         joined: Vec::new(),
         hosts: vec![
             host(1, BootMode::Uefi, "snponly.efi", "virtual media", "802.3ad"),
@@ -200,13 +214,15 @@ fn good() -> Observed {
             vm: Some(vm(VmState::Running)),
             template_sha256: "abc".to_owned(),
             after_pull: Some(vm(VmState::Running)),
+            ticks: (4, vec![Tick { number: 5, readable: true }, Tick { number: 6, readable: true }]),
+            inactive: 1,
             after_power_cut: Some(vm(VmState::Lost)),
         },
         sigkill: Some(Sigkill {
             during: "d".to_owned(),
             answered_ms: 90,
-            before: vec![("host1".to_owned(), 8)],
-            after: vec![("host1".to_owned(), 8)],
+            before: vec![("host1".to_owned(), 8), ("host2".to_owned(), 2)],
+            after: vec![("host1".to_owned(), 8), ("host2".to_owned(), 2)],
         }),
         web: Some(Web {
             title: "t".to_owned(),
@@ -215,7 +231,7 @@ fn good() -> Observed {
             same_page: true,
         }),
         secrets: Vec::new(),
-        left: Some(Vec::new()),
+        left: Some(Left { compared: 40, added: Vec::new() }),
     }
 }
 
@@ -252,10 +268,13 @@ fn each_check_has_something_that_makes_it_false() {
     let spoils: &[(&str, Spoil)] = &[
         ("plan-checked", |seen| seen.plan_bad.code = Some(0)),
         ("plan-checked", |seen| seen.plan_good.code = Some(2)),
+        ("plan-checked", |seen| seen.plan_bad.stdout = "error[DZ030]: overlap".to_owned()),
         ("bmc-credential-rotated", |seen| seen.factory[1].1 = false),
         ("bmc-credential-rotated", |seen| facts(seen, 0).credential = CredentialPhase::Works),
         ("pxe-bios", |seen| seen.hosts[1].view.timeline.clear()),
         ("pxe-uefi", |seen| seen.hosts[0].view.timeline.clear()),
+        ("pxe-uefi", |seen| seen.hosts[0].view.timeline[0].at = Timestamp(6000)),
+        ("pxe-bios", |seen| *seen.loaders.get_mut("undionly.kpxe").unwrap() += 1),
         ("unknown-mac-pending", |seen| seen.stranger.as_mut().unwrap().answered = 1),
         ("unknown-mac-pending", |seen| seen.stranger.as_mut().unwrap().asked = 0),
         ("inventory", |seen| facts(seen, 1).inventory.as_mut().unwrap().disks[0].wwn = None),
@@ -267,24 +286,39 @@ fn each_check_has_something_that_makes_it_false() {
         ("image-verified", |seen| {
             facts(seen, 1).install.as_mut().unwrap().machine_id = "machine1".to_owned()
         }),
-        ("image-verified", |seen| facts(seen, 0).install.as_mut().unwrap().chunks_verified = 0),
+        ("image-verified", |seen| facts(seen, 0).install.as_mut().unwrap().chunks_verified = 572),
         ("bond", |seen| {
             facts(seen, 0).network.as_mut().unwrap().bond.as_mut().unwrap().legs[1].usable = false
         }),
+        ("bond", |seen| {
+            facts(seen, 1).network.as_mut().unwrap().bond.as_mut().unwrap().mode = "802.3ad".to_owned()
+        }),
+        ("bond", |seen| {
+            facts(seen, 1).network.as_mut().unwrap().bond.as_mut().unwrap().legs[0].mac = MacAddr([2; 6])
+        }),
         ("storage-paths", |seen| facts(seen, 0).luns[0].paths[1].active = false),
+        ("storage-paths", |seen| facts(seen, 0).luns[0].device = None),
+        ("storage-paths", |seen| facts(seen, 1).luns[0].device = Some("/dev/mapper/36000".to_owned())),
+        ("storage-paths", |seen| facts(seen, 1).luns.clear()),
         ("failover-bond", |seen| facts(seen, 0).proof.as_mut().unwrap().trials[0].gap = Millis(1001)),
         ("failover-bond", |seen| drop(facts(seen, 0).proof.as_mut().unwrap().trials.remove(0))),
         ("failover-storage", |seen| facts(seen, 1).proof.as_mut().unwrap().trials[5].wrong_blocks = 1),
         ("failover-storage", |seen| facts(seen, 1).proof.as_mut().unwrap().trials[5].lost = 1),
         ("proof-control", |seen| seen.controls[0].1.held = true),
+        ("proof-control", |seen| seen.controls[0].1.refused = Some("the host is degraded".to_owned())),
+        ("proof-control", |seen| seen.controls[0].1.trials[0].gap = Millis(900)),
         ("joined", |seen| facts(seen, 0).capacity.as_mut().unwrap().kvm = false),
         ("vm-console", |seen| seen.vm.template_sha256 = "other".to_owned()),
         ("vm-console", |seen| seen.vm.after_pull.as_mut().unwrap().state = VmState::Lost),
+        ("vm-console", |seen| seen.vm.inactive = 0),
+        ("vm-console", |seen| seen.vm.ticks.1[1].readable = false),
+        ("vm-console", |seen| seen.vm.ticks.0 = 5),
         ("vm-console", |seen| seen.vm.after_power_cut.as_mut().unwrap().state = VmState::Running),
         ("sigkill-survived", |seen| seen.sigkill.as_mut().unwrap().after[0].1 = 3),
+        ("sigkill-survived", |seen| seen.sigkill.as_mut().unwrap().before.clear()),
         ("web-console", |seen| seen.web.as_mut().unwrap().same_page = false),
         ("web-console", |seen| seen.web.as_mut().unwrap().later = "Found".to_owned()),
-        ("nothing-left", |seen| seen.left = Some(vec!["namespace dz-ctl".to_owned()])),
+        ("nothing-left", |seen| seen.left.as_mut().unwrap().added.push("namespace dz-ctl".to_owned())),
     ];
     let mut falsified = BTreeSet::new();
     for (name, spoil) in spoils {
@@ -304,4 +338,18 @@ fn a_leak_makes_a_run_not_ok_though_every_check_holds() {
     assert!(run.ok());
     run.leaks = true;
     assert!(!run.ok() && run.json()["ok"] == false);
+    run.leaks = false;
+    run.broken = Some("a host stopped".to_owned());
+    assert!(!run.ok());
+}
+
+#[test]
+fn ticks_are_read_off_a_console() {
+    let console = [
+        "DAYZERO-VM name=hello tick=3 disk=readable",
+        "login:",
+        "DAYZERO-VM name=hello tick=4 disk=unreadable",
+    ];
+    let found = crate::demo::observed::ticks(&console.map(str::to_owned));
+    assert_eq!(found, [Tick { number: 3, readable: true }, Tick { number: 4, readable: false }]);
 }

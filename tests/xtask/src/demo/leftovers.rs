@@ -271,6 +271,11 @@ impl Snapshot {
         Ok(Self { things })
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.things.len()
+    }
+
     /// What is there now and was not there before.
     pub fn added_since(&self, before: &Snapshot) -> Vec<String> {
         self.things.difference(&before.things).cloned().collect()

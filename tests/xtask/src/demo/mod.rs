@@ -5,6 +5,7 @@
 //! written down first, so that the next run can clear what a killed one left.
 
 pub mod appliance;
+mod bmc;
 mod browser;
 mod checks;
 pub(crate) mod client;
@@ -19,7 +20,7 @@ mod shown;
 
 use crate::secrets::{self, Hunt};
 use crate::{build, preflight};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
@@ -71,10 +72,19 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let appliance = if args.appliance { Some(build::appliance()?) } else { None };
     let build_s = began.elapsed().as_secs_f64();
 
+    if let Some(file) = &args.report {
+        forget_report(file)?;
+    }
     let mut hunt = Hunt::begin()?;
     let mut rack = rack::Rack::raise_with(&images, appliance.as_ref())?;
-    let mut run = scenario::play(&mut rack, &images)?;
+    let mut run = scenario::play(&mut rack, &images, args.once);
     run.build_s = build_s;
+    if let Some(broken) = run.broken.clone() {
+        eprintln!("xtask: {broken}");
+        let rss = rack.tear_down()?;
+        run.finish(rss, &before)?;
+        return judge(&mut run, args.report.as_deref(), None);
+    }
     if !args.once {
         run.rss_mib = rack.note_rss();
         run.save(&before, args.report.as_deref())?;
@@ -91,6 +101,15 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     Ok(if !args.once || readme(&run, args)? { code } else { ExitCode::FAILURE })
 }
 
+/// A report that is there is another run's.
+fn forget_report(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)
+            .with_context(|| format!("--report {}: give a file that can be written", file.display())),
+        _ => Ok(()),
+    }
+}
+
 /// Prints the summary, then looks for secrets in it and in the report too. The names of the checks are fixed: a secret that
 /// lies where it does not belong is none of them, has a line of its own, and makes the run not ok.
 fn judge(run: &mut report::Run, file: Option<&Path>, hunt: Option<Hunt>) -> Result<ExitCode> {
@@ -101,7 +120,7 @@ fn judge(run: &mut report::Run, file: Option<&Path>, hunt: Option<Hunt>) -> Resu
             run.leaks = !hunt.ok();
             println!("secrets: {}", hunt.summary());
         }
-        None => println!("secrets: not looked for, since the run was stopped from elsewhere (--once looks)"),
+        None => println!("secrets: not looked for, since the run ended early or was stopped from elsewhere"),
     }
     if let Some(file) = file {
         std::fs::write(file, serde_json::to_vec_pretty(&run.json())?)?;

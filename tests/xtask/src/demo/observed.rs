@@ -6,13 +6,21 @@ use crate::secrets::Secret;
 use crate::shell::Said;
 use dayzero_model::facts::RefusedKey;
 use dayzero_model::proof::ProofReport;
+use dayzero_model::site::Site;
 use dayzero_model::vm::Vm;
+use std::collections::BTreeMap;
 
 /// Everything that was observed in one run.
 #[derive(Default)]
 pub struct Observed {
     /// What the README shows of it.
     pub shown: Shown,
+    /// The plan that was applied.
+    pub site: Option<Site>,
+    /// Sizes of the loaders that TFTP serves, by file name, bytes.
+    pub loaders: BTreeMap<String, u64>,
+    /// Chunks that the host image's manifest lists, with and without content.
+    pub chunks: (u64, u64),
     /// `dayzero plan check` of the lab's plan.
     pub plan_good: Said,
     /// The same of a copy with one fault.
@@ -38,7 +46,15 @@ pub struct Observed {
     /// Secrets that the run itself made or was given: the console's password and session.
     pub secrets: Vec<Secret>,
     /// What was left after the tear-down; none = not torn down yet.
-    pub left: Option<Vec<String>>,
+    pub left: Option<Left>,
+}
+
+/// A comparison of the machine with what it was before the run.
+pub struct Left {
+    /// Namespaces, links, mounts, loop devices, firewall rules and processes that are there now.
+    pub compared: usize,
+    /// Those that were not there before.
+    pub added: Vec<String>,
 }
 
 /// One host.
@@ -72,8 +88,28 @@ pub struct VmSeen {
     pub template_sha256: String,
     /// VM after a storage path was pulled while it ran.
     pub after_pull: Option<Vm>,
+    /// Newest tick that the guest had printed before that, and those that it printed while the path was away.
+    pub ticks: (u64, Vec<Tick>),
+    /// Most paths of the host that were seen inactive meanwhile.
+    pub inactive: usize,
     /// VM after its host's power was cut.
     pub after_power_cut: Option<Vm>,
+}
+
+/// A sign of life that the guest prints after it read its disk past every cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tick {
+    pub number: u64,
+    pub readable: bool,
+}
+
+/// The ticks on a guest's console.
+pub fn ticks(console: &[String]) -> Vec<Tick> {
+    let tick = |line: &String| {
+        let says = |key: &str| line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key));
+        Some(Tick { number: says("tick=")?.parse().ok()?, readable: says("disk=")? == "readable" })
+    };
+    console.iter().filter_map(tick).collect()
 }
 
 pub struct Sigkill {

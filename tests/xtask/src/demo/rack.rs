@@ -1,10 +1,10 @@
 //! The demo's processes: the lab daemon and the control plane, each written down before it is used.
 
-use super::appliance::{self, Machine, write_private};
+use super::appliance::{self, Machine};
 use super::client::Client;
 use super::leftovers::{self, Ending};
 use crate::build::Images;
-use crate::{paths, shell};
+use crate::paths;
 use anyhow::{Context, Result, bail};
 use dayzero_images::Appliance;
 use std::fs::{self, File};
@@ -318,45 +318,4 @@ fn start_serve(config: &Path) -> Result<(Child, Ready)> {
 
 fn spawn(command: &mut Command) -> Result<Child> {
     leftovers::start(command.stdin(Stdio::null()), Ending::Asked)
-}
-
-/// A try of the factory credential by a foreign client inside the control plane's namespace.
-pub fn try_factory(protocol: &str, address: &str, user: &str, password: &str) -> Result<(bool, String)> {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", CONTROL]);
-    match protocol {
-        "redfish" => {
-            let netrc = paths::demo().join("factory.netrc");
-            write_private(&netrc, &format!("machine {address} login {user} password {password}\n"))?;
-            command.args([
-                "curl",
-                "-sS",
-                "-k",
-                "--noproxy",
-                "*",
-                "--max-time",
-                "20",
-                "-o",
-                "/dev/null",
-                "-w",
-                "%{http_code}",
-            ]);
-            command.arg("--netrc-file").arg(&netrc).arg(format!("https://{address}/redfish/v1/Systems"));
-            let said = shell::ask(&mut command)?;
-            fs::remove_file(&netrc)?;
-            Ok((said.stdout.trim() == "401", format!("curl got HTTP {}", said.stdout.trim())))
-        }
-        _ => {
-            command.env("IPMITOOL_PASSWORD", password);
-            command.args([
-                "ipmitool", "-I", "lanplus", "-C", "3", "-R", "1", "-N", "3", "-H", address, "-U", user, "-E",
-            ]);
-            command.args(["chassis", "power", "status"]);
-            let said = shell::ask(&mut command)?;
-            let word = format!("{}{}", said.stdout, said.stderr);
-            let line =
-                word.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing").trim().to_owned();
-            Ok((said.code != Some(0) && !word.contains("Chassis Power is"), format!("ipmitool: {line}")))
-        }
-    }
 }

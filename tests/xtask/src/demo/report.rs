@@ -2,14 +2,14 @@
 
 use super::checks::{self, Check};
 use super::leftovers::Snapshot;
-use super::observed::Observed;
+use super::observed::{Left, Observed};
 use crate::paths;
 use anyhow::Result;
 use dayzero_model::condition::State;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Checks whose step is not real yet: the same list stands in the README, and `cargo xtask test` compares them.
+/// Checks whose step is not real yet.
 pub const NOT_REAL: &[&str] = &[];
 
 /// One step of one host.
@@ -37,6 +37,8 @@ pub struct Run {
     pub observed: Observed,
     /// A secret lies where it does not belong, or it could not be looked for.
     pub leaks: bool,
+    /// What ended the play early.
+    pub broken: Option<String>,
     checks: Vec<Check>,
     hosts: Vec<HostSteps>,
 }
@@ -62,14 +64,14 @@ impl Run {
         shown.tables(&observed, &hosts);
         observed.shown = shown;
         let checks = checks::all(&observed);
-        Self { seconds, build_s: 0.0, rss_mib: 0, observed, leaks: false, checks, hosts }
+        Self { seconds, build_s: 0.0, rss_mib: 0, observed, leaks: false, broken: None, checks, hosts }
     }
 
     /// After the tear-down: what is left, and the peak of the control plane's memory.
     pub fn finish(&mut self, rss_mib: u64, before: &Snapshot) -> Result<()> {
-        let left = Snapshot::take()?.added_since(before);
+        let now = Snapshot::take()?;
         self.rss_mib = rss_mib;
-        self.observed.left = Some(left);
+        self.observed.left = Some(Left { compared: now.count(), added: now.added_since(before) });
         let fresh = checks::all(&self.observed);
         for check in &mut self.checks {
             if check.name == "nothing-left" {
@@ -80,7 +82,7 @@ impl Run {
     }
 
     pub fn ok(&self) -> bool {
-        !self.leaks && self.checks.iter().all(|check| check.ok)
+        !self.leaks && self.broken.is_none() && self.checks.iter().all(|check| check.ok)
     }
 
     /// Keeps the run for `--stop`, with the file that its report is to go to.
@@ -108,6 +110,7 @@ impl Run {
             rss_mib: saved.rss_mib,
             observed: Observed::default(),
             leaks: false,
+            broken: None,
             checks: saved.checks,
             hosts: saved.hosts,
         };
@@ -172,7 +175,12 @@ pub fn print(run: &Run) -> bool {
     }
     println!();
     for check in &run.checks {
-        let word = if check.ok { "held" } else { "NOT HELD" };
+        let later = check.name == "nothing-left" && run.observed.left.is_none();
+        let word = match (check.ok, later) {
+            (true, _) => "held",
+            (false, true) => "later",
+            (false, false) => "NOT HELD",
+        };
         println!("{:<24} {:<9} {}", check.name, word, clip(&check.evidence, 160));
     }
     println!();

@@ -1,10 +1,11 @@
 //! The play: a plan is applied, two servers become hosts, accidents and attacks happen, a VM runs, power is cut.
 
+use super::bmc::{Bmc, Protocol};
 use super::browser::Browser;
 use super::client::{Client, Status, Summary};
-use super::observed::{Clone, Observed, Seen, Sigkill, Stranger, Web};
+use super::observed::{Clone, Observed, Seen, Sigkill, Stranger, Tick, Web, ticks};
 use super::progress::Progress;
-use super::rack::{self, Rack};
+use super::rack::Rack;
 use super::report::Run;
 use crate::build::Images;
 use crate::paths;
@@ -13,18 +14,23 @@ use crate::shell;
 use anyhow::{Context, Result, bail, ensure};
 use dayzero_model::event::What;
 use dayzero_model::vm::{Vm, VmState};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The hosts of `lab.yaml`: name, BMC protocol and address.
-const HOSTS: [(&str, &str, &str); 2] = [("host1", "redfish", "10.77.9.11"), ("host2", "ipmi", "10.77.9.12")];
+/// The hosts of `lab.yaml` and their BMCs.
+const HOSTS: [Bmc; 2] = [
+    Bmc { host: "host1", protocol: Protocol::Redfish, address: "10.77.9.11" },
+    Bmc { host: "host2", protocol: Protocol::Ipmi, address: "10.77.9.12" },
+];
 /// Host whose identity is cloned while it is held still inside its boot window.
 const CLONED: &str = "host2";
 const STRANGER: &str = "52:54:00:de:ad:01";
 /// All hosts joined, at most.
 const PATIENCE: Duration = Duration::from_secs(25 * 60);
 
-/// Plays everything and collects what was seen.
-pub fn play(rack: &mut Rack, images: &Images) -> Result<Run> {
+/// Plays everything and collects what was seen, also of a play that ends early. With `once`, nobody needs the rack
+/// afterwards: the host whose power was cut stays off.
+pub fn play(rack: &mut Rack, images: &Images, once: bool) -> Run {
     let mut play = Play {
         client: Client,
         progress: Progress::new(rack.zero),
@@ -38,18 +44,10 @@ pub fn play(rack: &mut Rack, images: &Images) -> Result<Run> {
         rack.ready.console,
         rack.ready.claim.as_deref().unwrap_or("used already")
     );
-    let password = play.claim(rack);
-    rack.log_in(password.as_deref())?;
-    play.plan(rack)?;
-    play.open_page(rack);
-    play.hosts_join(rack)?;
-    play.factory_credentials()?;
-    play.virtual_machine(rack, images)?;
-    play.controls()?;
-    play.look_at_hosts()?;
-    let seconds = rack.zero.elapsed().as_secs_f64();
-    play.power_cut()?;
-    Ok(Run::new(rack.zero_ms, seconds, play.seen))
+    let done = play.all(rack, images, once);
+    let mut run = Run::new(rack.zero_ms, rack.zero.elapsed().as_secs_f64(), play.seen);
+    run.broken = done.err().map(|error| format!("{error:#}"));
+    run
 }
 
 struct Play {
@@ -69,9 +67,43 @@ struct Cloning {
 }
 
 impl Play {
+    fn all(&mut self, rack: &mut Rack, images: &Images, once: bool) -> Result<()> {
+        let password = self.claim(rack);
+        rack.log_in(password.as_deref())?;
+        self.expected(images)?;
+        self.plan(rack)?;
+        self.open_page(rack);
+        self.hosts_join(rack)?;
+        self.factory_credentials()?;
+        self.virtual_machine(rack, images)?;
+        self.controls()?;
+        self.look_at_hosts()?;
+        self.power_cut()?;
+        if !once && let Some(host) = self.seen.vm.vm.as_ref().and_then(|vm| vm.host.clone()) {
+            self.progress.say(&format!("{host} gets its power back, for whoever tries things now"));
+            self.client.lab(&["power", host.as_str(), "on"])?;
+            self.wait_until_ready(rack)?;
+        }
+        Ok(())
+    }
+
+    /// What the checks hold the run against.
+    fn expected(&mut self, images: &Images) -> Result<()> {
+        for loader in ["undionly.kpxe", "snponly.efi"] {
+            let file = Path::new("/usr/lib/ipxe").join(loader);
+            let size = std::fs::metadata(&file).with_context(|| file.display().to_string())?.len();
+            self.seen.loaders.insert(loader.to_owned(), size);
+        }
+        let manifest =
+            std::fs::read(images.host.join("manifest.json")).context("the host image's manifest")?;
+        self.seen.chunks = chunks(&serde_json::from_slice(&manifest)?);
+        Ok(())
+    }
+
     fn plan(&mut self, rack: &Rack) -> Result<()> {
         let plan = rack.plan.to_string_lossy().into_owned();
         self.seen.plan_good = self.client.call(&["plan", "check", &plan])?;
+        self.seen.site = dayzero_plan::load(&rack.plan).ok().map(|(site, _)| site);
         let text = std::fs::read_to_string(&rack.plan)?;
         let faulty = paths::demo().join("faulty.yaml");
         std::fs::write(&faulty, text.replace("cidr: 10.77.12.0/24", "cidr: 10.77.11.0/24"))?;
@@ -166,8 +198,8 @@ impl Play {
 
     /// What a person would look at next.
     fn diagnose(&self) {
-        for (host, ..) in HOSTS {
-            if let Ok(said) = self.client.call(&["why", host]) {
+        for bmc in HOSTS {
+            if let Ok(said) = self.client.call(&["why", bmc.host]) {
                 println!("{}", said.stdout);
             }
         }
@@ -302,9 +334,9 @@ impl Play {
             secrets.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": ")).map(str::trim)
         };
         let (user, password) = (value("user").context("user")?, value("password").context("password")?);
-        for (host, protocol, address) in HOSTS {
-            let (refused, said) = rack::try_factory(protocol, address, user, password)?;
-            self.seen.factory.push((host.to_owned(), refused, said));
+        for bmc in HOSTS {
+            let (refused, said) = bmc.refuses(user, password)?;
+            self.seen.factory.push((bmc.host.to_owned(), refused, said));
         }
         Ok(())
     }
@@ -338,12 +370,42 @@ impl Play {
         let host = vm.host.clone();
         self.seen.vm.vm = Some(vm);
         if let Some(host) = host {
-            self.client.lab(&["pull-cable", host.as_str(), "2"])?;
-            std::thread::sleep(Duration::from_secs(12));
-            self.seen.vm.after_pull = self.vm()?;
-            self.client.lab(&["plug", host.as_str(), "2"])?;
+            self.pull_path(host.as_str())?;
             self.wait_until_ready(rack)?;
         }
+        Ok(())
+    }
+
+    /// A storage path is away until the guest has read its disk twice without it, or long enough for that.
+    fn pull_path(&mut self, host: &str) -> Result<()> {
+        let newest = |vm: &Option<Vm>| {
+            let ticks = vm.as_ref().map(|vm| ticks(&vm.console)).unwrap_or_default();
+            (ticks.iter().map(|tick| tick.number).max().unwrap_or(0), ticks)
+        };
+        self.client.lab(&["pull-cable", host, "2"])?;
+        let until = Instant::now() + Duration::from_secs(90);
+        // Ticks count from the moment on in which the path is known to be away.
+        let mut before = None;
+        loop {
+            let paths = self.client.host(host)?.facts.luns.into_iter().flat_map(|lun| lun.paths);
+            let inactive = paths.filter(|path| !path.active).count();
+            let vm = self.vm()?;
+            let (number, ticks) = newest(&vm);
+            if inactive > 0 {
+                self.seen.vm.inactive = self.seen.vm.inactive.max(inactive);
+                before.get_or_insert(number);
+            }
+            self.seen.vm.after_pull = vm;
+            if let Some(before) = before {
+                let during: Vec<Tick> = ticks.into_iter().filter(|tick| tick.number > before).collect();
+                self.seen.vm.ticks = (before, during);
+            }
+            if self.seen.vm.ticks.1.len() >= 2 || Instant::now() > until {
+                break;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.client.lab(&["plug", host, "2"])?;
         Ok(())
     }
 
@@ -386,7 +448,7 @@ impl Play {
 
     /// The control: with one leg missing a proof must fail.
     fn controls(&mut self) -> Result<()> {
-        let (host, ..) = HOSTS[0];
+        let host = HOSTS[0].host;
         self.progress.say(&format!("the control: a proof of {host} with one leg missing must fail"));
         let report = self.client.prove_without(host, "pod-b")?;
         self.seen.controls.push((host.to_owned(), report));
@@ -396,7 +458,7 @@ impl Play {
     fn all_hosts(&self) -> Result<Vec<Seen>> {
         HOSTS
             .iter()
-            .map(|(host, ..)| Ok(Seen { name: (*host).to_owned(), view: self.client.host(host)? }))
+            .map(|bmc| Ok(Seen { name: bmc.host.to_owned(), view: self.client.host(bmc.host)? }))
             .collect()
     }
 
@@ -410,10 +472,14 @@ impl Play {
         Ok(())
     }
 
-    /// Last, since it costs a host: the power of the VM's host is cut, and the VM must be shown lost.
+    /// Last, since it costs a host: the BMC of the VM's host cuts its power, and the VM must be shown lost.
     fn power_cut(&mut self) -> Result<()> {
         let Some(host) = self.seen.vm.vm.as_ref().and_then(|vm| vm.host.clone()) else { return Ok(()) };
-        self.client.lab(&["power", host.as_str(), "off"])?;
+        let bmc = HOSTS
+            .iter()
+            .find(|bmc| bmc.host == host.as_str())
+            .context("the VM's host is none of the plan")?;
+        bmc.cut_power()?;
         let until = Instant::now() + Duration::from_secs(90);
         loop {
             let vm = self.vm()?;
@@ -428,6 +494,14 @@ impl Play {
 
 fn hosts(status: &Status) -> impl Iterator<Item = &Summary> {
     status.racks.iter().flat_map(|rack| &rack.hosts)
+}
+
+/// Chunks of a manifest with content, and those that are of zeros.
+fn chunks(manifest: &serde_json::Value) -> (u64, u64) {
+    let partitions = manifest["partitions"].as_array().into_iter().flatten();
+    let all = partitions.flat_map(|partition| partition["chunks"].as_array().into_iter().flatten());
+    let (content, zeros): (Vec<_>, Vec<_>) = all.partition(|chunk| chunk.get("data").is_some());
+    (content.len() as u64, zeros.len() as u64)
 }
 
 fn counts(status: &Status) -> Vec<(String, usize)> {

@@ -83,9 +83,9 @@ const BELONGS: [Belongs; 12] = [
     },
     Belongs {
         place: "environment of ip *",
-        kinds: &[Kind::FactoryPassword],
+        kinds: &[Kind::FactoryPassword, Kind::BmcPassword],
         own: false,
-        why: "`ip netns exec` on its way to become the ipmitool by which the demo tries the factory password",
+        why: "`ip netns exec` on its way to become the ipmitool by which the demo, as a person, speaks to a BMC",
     },
     Belongs {
         place: "own output",
