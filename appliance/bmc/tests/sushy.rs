@@ -68,6 +68,7 @@ async fn a_foreign_redfish_service() {
     let identity = bmc.identity().await.unwrap();
     assert_eq!(identity.manufacturer.as_deref(), Some("Sushy Emulator"));
     assert!(identity.uuid.is_some() && identity.certificate.is_some(), "{identity:?}");
+    assert_eq!(bmc.secure_boot(None).await.unwrap(), None, "its fake driver tells nothing of Secure Boot");
 
     bmc.set_power(PowerAction::ForceOff).await.unwrap();
     let boot = bmc.set_boot_once(BootTarget::Pxe, None).await.unwrap();
