@@ -129,7 +129,7 @@ fn facts(facts: &HostFacts) -> String {
 }
 
 /// Whether Secure Boot is on, and what it said of the agent.
-fn secure_boot(facts: &HostFacts) -> String {
+pub(super) fn secure_boot(facts: &HostFacts) -> String {
     let told = facts.bmc.as_ref().and_then(|bmc| bmc.secure_boot).map(|told| {
         let enforced = if told.enforced { "enforced" } else { "not enforced" };
         let key = match told.site_key {
