@@ -60,6 +60,9 @@ pub(crate) struct Files {
     /// Directory with `undionly.kpxe` and `snponly.efi`, served by TFTP.
     #[serde(default = "ipxe")]
     pub ipxe: PathBuf,
+    /// Directory with `uki.efi`, `shimx64.efi` and `grubx64.efi`, for hosts that enforce Secure Boot.
+    #[serde(default)]
+    pub secure: Option<PathBuf>,
 }
 
 /// Who pulls paths in a proof.
@@ -112,7 +115,7 @@ impl Default for Operators {
 
 impl Default for Files {
     fn default() -> Self {
-        Self { kernel: kernel(), initrd: initrd(), host_image: host_image(), ipxe: ipxe() }
+        Self { kernel: kernel(), initrd: initrd(), host_image: host_image(), ipxe: ipxe(), secure: None }
     }
 }
 
@@ -147,6 +150,7 @@ impl ServeConfig {
                 initrd: files.initrd.clone(),
                 ipxe: files.ipxe.clone(),
                 host: files.host_image.clone(),
+                secure: files.secure.clone(),
             },
             puller: match &self.puller {
                 PullerConfig::Person => Puller::Person,
@@ -180,6 +184,7 @@ mod tests {
             "initrd",
             "host_image",
             "ipxe",
+            "secure",
             "kind",
             "socket",
         ] {

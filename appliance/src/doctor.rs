@@ -76,7 +76,7 @@ fn pxe(interfaces: Vec<ServedInterface>, files: &Files) -> PxeConfig {
         initrd: "initrd.img".to_owned(),
         images: Some(files.host_image.clone()),
     };
-    for name in config.loaders.all() {
+    for name in config.loaders.ipxe() {
         if let Ok(bytes) = std::fs::read(files.ipxe.join(name)) {
             config.tftp.insert(name.to_owned(), bytes.into());
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dayzero_model::Name;
-use dayzero_model::boot::Arch;
+use dayzero_model::boot::{Arch, Chain};
 use dayzero_model::site::{AddressRange, DhcpMode, Network, NetworkRole, Site};
 
 /// An IPv4 prefix.
@@ -209,7 +209,7 @@ impl ServedInterface {
     }
 }
 
-/// Our iPXE by architecture: names in `PxeConfig::tftp`.
+/// What firmware loads by architecture, and under Secure Boot: names in `PxeConfig::tftp`.
 #[derive(Clone, Debug)]
 pub struct Loaders {
     /// x86 BIOS.
@@ -220,6 +220,19 @@ pub struct Loaders {
     pub uefi_x64: Option<String>,
     /// arm64 UEFI.
     pub uefi_arm64: Option<String>,
+    /// x86-64 UEFI that enforces Secure Boot.
+    pub secure: SecureLoaders,
+}
+
+/// What firmware that enforces Secure Boot loads; each of the last two asks for `grubx64.efi` beside itself.
+#[derive(Clone, Debug, Default)]
+pub struct SecureLoaders {
+    /// The signed discovery image.
+    pub uki: Option<String>,
+    /// shim before the signed discovery image.
+    pub mok: Option<String>,
+    /// shim before GRUB.
+    pub shim: Option<String>,
 }
 
 impl Default for Loaders {
@@ -229,13 +242,23 @@ impl Default for Loaders {
             uefi_x86: None,
             uefi_x64: Some("snponly.efi".into()),
             uefi_arm64: None,
+            secure: SecureLoaders::default(),
         }
     }
 }
 
 impl Loaders {
-    /// The loader for an architecture. A PXE client that does not say is an old BIOS one.
-    pub fn of(&self, arch: Option<Arch>) -> Option<&str> {
+    /// The loader for an architecture. A PXE client that does not say is an old BIOS one. Only x86-64 UEFI has others for
+    /// Secure Boot; BIOS knows none. Debian's signed GRUB has no HTTP, so shim before it is for PXE alone.
+    pub fn of(&self, arch: Option<Arch>, chain: Chain) -> Option<&str> {
+        let secure = matches!(arch, Some(Arch::UefiX64 | Arch::UefiX64Http));
+        match (chain, arch) {
+            (Chain::Uki, _) if secure => return self.secure.uki.as_deref(),
+            (Chain::Mok, _) if secure => return self.secure.mok.as_deref(),
+            (Chain::Shim, Some(Arch::UefiX64)) => return self.secure.shim.as_deref(),
+            (Chain::Shim, _) if secure => return None,
+            _ => {}
+        }
         match arch {
             None | Some(Arch::Bios) => self.bios.as_deref(),
             Some(Arch::UefiX86 | Arch::UefiX86Http) => self.uefi_x86.as_deref(),
@@ -245,16 +268,22 @@ impl Loaders {
         }
     }
 
-    /// Whether a TFTP name is one of our loaders.
+    /// Whether a TFTP name is one of our iPXE loaders.
     pub fn is_loader(&self, name: &str) -> bool {
-        self.all().any(|loader| loader == name)
+        self.ipxe().any(|loader| loader == name)
     }
 
-    /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = &str> {
+    /// Our iPXE, for each architecture.
+    pub fn ipxe(&self) -> impl Iterator<Item = &str> {
         [&self.bios, &self.uefi_x86, &self.uefi_x64, &self.uefi_arm64]
             .into_iter()
             .filter_map(Option::as_deref)
+    }
+
+    /// All of them, those for Secure Boot too.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        let SecureLoaders { uki, mok, shim } = &self.secure;
+        self.ipxe().chain([uki, mok, shim].into_iter().filter_map(Option::as_deref))
     }
 }
 
@@ -383,6 +412,11 @@ pub(crate) fn plain_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// Whether a name is made of plain ones: loaders ask for what lies beside them.
+fn plain_path(name: &str) -> bool {
+    name.split('/').count() <= 4 && name.split('/').all(plain_name)
+}
+
 impl PxeConfig {
     /// All networks, those that we have an interface on first.
     pub fn networks(&self) -> impl Iterator<Item = &ServedNetwork> {
@@ -417,7 +451,8 @@ impl PxeConfig {
         if let Some(name) = self.loaders.all().find(|name| !self.tftp.contains_key(*name)) {
             return Err(ConfigError::LoaderMissing(name.to_owned()));
         }
-        if let Some(name) = self.boot.files.keys().chain(self.tftp.keys()).find(|name| !plain_name(name)) {
+        let files = self.boot.files.keys().filter(|name| !plain_name(name));
+        if let Some(name) = files.chain(self.tftp.keys().filter(|name| !plain_path(name))).next() {
             return Err(ConfigError::FileName(name.clone()));
         }
         let booted = [&self.boot.kernel, &self.boot.initrd];

@@ -28,7 +28,7 @@ mod tftp;
 
 pub use config::{
     BootFiles, ConfigError, DhcpTimes, Ipv4Prefix, Ipv6Prefix, LeasePool, Loaders, NameZone, Ports,
-    PxeConfig, ServedInterface, ServedNetwork,
+    PxeConfig, SecureLoaders, ServedInterface, ServedNetwork,
 };
 pub use dhcp::lease::{Lease, LeaseChange, LeaseStore, LeaseStoreError, MemoryLeases};
 pub use director::{BootDirector, PxeEvent, RelayPort, ScriptQuery, SeenClient};

@@ -171,6 +171,19 @@ pub fn script(action: &BootAction, mac: MacAddr, place: &Place<'_>) -> Result<St
     Ok(text)
 }
 
+/// What an agent that was started without a script must know of its boot: the `dayzero.*` words of the kernel command
+/// line, in one line; none if no boot is open.
+///
+/// # Errors
+/// [`ScriptError`] if the action holds what cannot stand on a command line.
+pub fn words(action: &BootAction) -> Result<Option<String>, ScriptError> {
+    let BootAction::Discovery { cmdline, .. } = action else { return Ok(None) };
+    let words = tokens(cmdline)?;
+    let ours: Vec<&str> =
+        words.iter().map(|Token(word)| word.as_str()).filter(|word| word.starts_with("dayzero.")).collect();
+    Ok(Some(ours.join(" ") + "\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +231,17 @@ mod tests {
         echo Dayzero: nothing to boot for this machine
         exit 1
         ");
+    }
+
+    #[test]
+    fn an_agent_is_told_its_own_words_alone() {
+        let cmdline = ["console=ttyS0", "quiet", "dayzero.boot=ab", "dayzero.ip=10.77.0.11/24"];
+        let action =
+            BootAction::Discovery { boot: BootId(0xab), cmdline: cmdline.map(str::to_owned).to_vec() };
+        assert_eq!(words(&action), Ok(Some("dayzero.boot=ab dayzero.ip=10.77.0.11/24\n".to_owned())));
+        assert_eq!(words(&BootAction::LocalDisk), Ok(None));
+        let bad = BootAction::Discovery { boot: BootId(1), cmdline: vec!["dayzero.x=a\nb".into()] };
+        assert!(words(&bad).is_err());
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub use password::{AccountPolicy, Alphabet, generate_password};
 
 use async_trait::async_trait;
 use dayzero_model::Secret;
+use dayzero_model::facts::SecureBootFacts;
 use dayzero_model::inventory::BootMode;
 use dayzero_model::site::BmcProtocol;
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,15 @@ impl BootOverride {
     }
 }
 
+/// The site's certificate for Secure Boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteCertificate {
+    /// PEM.
+    pub pem: String,
+    /// Its subject's common name, by which a BMC that shows no certificates is asked.
+    pub common_name: String,
+}
+
 /// How this BMC can vouch for a key of its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -169,6 +179,20 @@ pub trait Bmc: Send + Sync {
     async fn eject_media(&self) -> Result<(), BmcError>;
     /// Opens the serial console, ending a session that someone left open.
     async fn open_sol(&self) -> Result<Box<dyn Console>, BmcError>;
+    /// Secure Boot of the host; none where the BMC does not tell. `site` is looked for in the signature database.
+    async fn secure_boot(&self, site: Option<&SiteCertificate>) -> Result<Option<SecureBootFacts>, BmcError> {
+        let _ = site;
+        Ok(None)
+    }
+    /// Puts the site's certificate into the firmware's signature database (`db`), and reads it back. The firmware may take
+    /// it up at the next boot only.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] where the BMC offers no such database.
+    async fn enrol_secure_boot(&self, site: &SiteCertificate) -> Result<(), BmcError> {
+        let _ = site;
+        Err(BmcError::Unsupported { what: "Secure Boot databases".into() })
+    }
     /// Ends what the connection holds on the BMC (a session). The value is of no use afterwards.
     async fn close(&self);
 }

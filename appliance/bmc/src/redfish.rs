@@ -4,19 +4,24 @@ use crate::lane::Lane;
 use crate::quirks::{self, Effect, Quirks};
 use crate::{
     AccountPolicy, Alphabet, Bmc, BmcError, BmcIdentity, BootOverride, BootTarget, Console, Credential,
-    Lasting, PowerAction, PowerState, VouchChannel,
+    Lasting, PowerAction, PowerState, SiteCertificate, VouchChannel,
 };
 use async_trait::async_trait;
+use dayzero_model::facts::SecureBootFacts;
 use dayzero_model::inventory::BootMode;
 use dayzero_model::site::BmcProtocol;
 use dayzero_model::{MacAddr, Secret, Sha256};
-use dayzero_redfish::{AuthMode, Boot, Client, Fingerprint, Limits, NewAccount, Options, RedfishError};
+use dayzero_redfish::{
+    AuthMode, Boot, Client, DatabaseCertificate, Fingerprint, Limits, NewAccount, Options, RedfishError,
+};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long a power change may take to read so.
 const POWER_SETTLE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(500);
+/// The signature database.
+const DB: &str = "db";
 /// Where the service does not say: what each BMC takes.
 const DEFAULT_MIN: u32 = 8;
 const DEFAULT_MAX: u32 = 20;
@@ -96,6 +101,16 @@ impl RedfishBmc {
             kind.ok_or_else(|| BmcError::Unsupported { what: format!("reset by {}", kinds.join(" or ")) })?;
         Ok(self.client.reset(kind).await?)
     }
+}
+
+/// Whether a database holds the site's certificate: by its text where the service shows it, else by its subject.
+fn holds(list: &[DatabaseCertificate], site: Option<&SiteCertificate>) -> bool {
+    let bare = |pem: &str| pem.split_whitespace().collect::<String>();
+    let Some(site) = site else { return false };
+    list.iter().any(|one| match &one.pem {
+        Some(pem) => bare(pem) == bare(&site.pem),
+        None => one.common_name.as_deref() == Some(site.common_name.as_str()),
+    })
 }
 
 fn power_state(text: &str) -> PowerState {
@@ -305,6 +320,35 @@ impl Bmc for RedfishBmc {
         Err(BmcError::Unsupported { what: "serial over LAN by Redfish".into() })
     }
 
+    async fn secure_boot(&self, site: Option<&SiteCertificate>) -> Result<Option<SecureBootFacts>, BmcError> {
+        let _turn = self.lane.turn().await;
+        let Some(told) = self.client.secure_boot().await? else { return Ok(None) };
+        let database = partial("the Secure Boot database", self.client.secure_boot_database(DB).await);
+        Ok(Some(SecureBootFacts {
+            enforced: told.enforced(),
+            site_key: database.map(|list| holds(&list, site)),
+        }))
+    }
+
+    async fn enrol_secure_boot(&self, site: &SiteCertificate) -> Result<(), BmcError> {
+        let _turn = self.lane.turn().await;
+        let read = async || -> Result<bool, BmcError> {
+            let list = self.client.secure_boot_database(DB).await?;
+            let list =
+                list.ok_or_else(|| BmcError::Unsupported { what: "Secure Boot database db".into() })?;
+            Ok(holds(&list, Some(site)))
+        };
+        if read().await? {
+            return Ok(());
+        }
+        self.client.add_secure_boot_certificate(DB, &site.pem).await?;
+        if read().await? {
+            return Ok(());
+        }
+        let (wanted, observed) = (site.common_name.clone(), "it is not there".to_owned());
+        Err(BmcError::ReadBack { what: "Secure Boot database db".into(), wanted, observed })
+    }
+
     async fn close(&self) {
         let _turn = self.lane.turn().await;
         self.client.close().await;
@@ -314,6 +358,23 @@ impl Bmc for RedfishBmc {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sites_certificate_is_found_by_text_or_by_name() {
+        let site =
+            SiteCertificate { pem: "-----A-----\nAbc=\n-----B-----\n".into(), common_name: "site".into() };
+        let one = |pem: Option<&str>, name: Option<&str>| {
+            let (pem, common_name) = (pem.map(str::to_owned), name.map(str::to_owned));
+            [DatabaseCertificate { pem, common_name }]
+        };
+        assert!(holds(&one(Some("-----A-----\r\nAbc=\r\n-----B-----"), None), Some(&site)));
+        assert!(holds(&one(None, Some("site")), Some(&site)));
+        assert!(
+            !holds(&one(Some("-----A----- Abd= -----B-----"), Some("site")), Some(&site)),
+            "another one's"
+        );
+        assert!(!holds(&one(None, Some("Microsoft")), Some(&site)) && !holds(&one(None, Some("site")), None));
+    }
 
     #[test]
     fn what_a_boot_override_means() {

@@ -6,7 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use dayzero_bmc::{
-    Bmc, BmcError, BootTarget, Credential, Lasting, PowerAction, PowerState, Target, VouchChannel, connect,
+    Bmc, BmcError, BootTarget, Credential, Lasting, PowerAction, PowerState, SiteCertificate, Target,
+    VouchChannel, connect,
 };
 use dayzero_model::Secret;
 use dayzero_model::site::BmcProtocol;
@@ -68,6 +69,16 @@ async fn a_foreign_redfish_service() {
     let identity = bmc.identity().await.unwrap();
     assert_eq!(identity.manufacturer.as_deref(), Some("Sushy Emulator"));
     assert!(identity.uuid.is_some() && identity.certificate.is_some(), "{identity:?}");
+
+    let site = SiteCertificate { pem: "no certificate".into(), common_name: "site".into() };
+    let told = bmc.secure_boot(Some(&site)).await.unwrap().unwrap();
+    assert_eq!(
+        (told.enforced, told.site_key),
+        (false, None),
+        "it tells of Secure Boot, and has no databases"
+    );
+    let refused = bmc.enrol_secure_boot(&site).await.unwrap_err();
+    assert!(matches!(refused, BmcError::Unsupported { .. }), "{refused}");
 
     bmc.set_power(PowerAction::ForceOff).await.unwrap();
     let boot = bmc.set_boot_once(BootTarget::Pxe, None).await.unwrap();

@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 pub(crate) const KERNEL: &str = "vmlinuz";
 /// Name of its initramfs; once it is served, the kernel runs.
 pub(crate) const INITRD: &str = "initrd.img";
+/// How the names of loaders for UEFI end.
+const LOADER: &str = ".efi";
 /// Observations that wait to become facts.
 const QUEUE: usize = 4096;
 /// Pending clients kept.
@@ -131,7 +133,9 @@ fn telling(event: &PxeEvent) -> bool {
         && match &event.what {
             What::DhcpOut { kind, .. } => kind == "ACK",
             What::TftpEnd { error: None, .. } | What::Script { .. } => true,
-            What::HttpFile { path, status: 200..=299, .. } => path.ends_with(INITRD),
+            What::HttpFile { path, status: 200..=299, .. } => {
+                path.ends_with(INITRD) || path.ends_with(LOADER)
+            }
             _ => false,
         }
 }
@@ -139,8 +143,10 @@ fn telling(event: &PxeEvent) -> bool {
 /// Notes in a window what an event says.
 fn mark(window: &mut WindowFacts, what: &What, now: Timestamp) {
     let place = match what {
+        What::TftpEnd { file, .. } if file.ends_with(INITRD) => &mut window.kernel_served,
         What::TftpEnd { .. } => &mut window.ipxe_served,
         What::Script { action: BootAction::Discovery { .. }, .. } => &mut window.script_served,
+        What::HttpFile { path, .. } if path.ends_with(LOADER) => &mut window.ipxe_served,
         What::HttpFile { .. } => &mut window.kernel_served,
         _ => return,
     };

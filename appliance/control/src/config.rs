@@ -36,6 +36,8 @@ pub struct Images {
     pub ipxe: PathBuf,
     /// Directory of the KVM host image: `manifest.json` and `chunks/`.
     pub host: PathBuf,
+    /// Directory with `uki.efi` (unsigned), `shimx64.efi` and `grubx64.efi`; none: no host boots under Secure Boot.
+    pub secure: Option<PathBuf>,
 }
 
 /// Who pulls paths for a proof.

@@ -20,7 +20,7 @@ use dayzero_model::site::Site;
 use dayzero_model::units::Timestamp;
 use dayzero_store::Store;
 use dayzero_timeline::Timeline;
-use dayzero_trust::{BmcPins, Enrolment, SiteCa, TrustError, Vault};
+use dayzero_trust::{BmcPins, Enrolment, SecureBootKey, SiteCa, TrustError, Vault};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::{Notify, Semaphore};
@@ -122,6 +122,8 @@ pub struct Control {
     /// Rung when the plan changed.
     pub(crate) replanned: Notify,
     pub(crate) media: MediaShelf,
+    /// The site's key for Secure Boot, once something was signed with it.
+    pub(crate) secure_boot: std::sync::OnceLock<SecureBootKey>,
     #[cfg(test)]
     pub(crate) commits_left: std::sync::atomic::AtomicI64,
 }
@@ -157,6 +159,7 @@ impl Control {
             enrolment: Enrolment::new(&vault, &ca),
             pins: BmcPins::new(&store),
             media: MediaShelf::default(),
+            secure_boot: std::sync::OnceLock::new(),
             config,
             store,
             vault,

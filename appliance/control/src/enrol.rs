@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use dayzero_lifecycle::boot;
 use dayzero_model::event::{Event, What};
 use dayzero_model::facts::{HostFacts, RefusedKey, VouchFacts, WaitingKey};
 use dayzero_model::ids::{HostName, Sha256};
@@ -141,6 +142,8 @@ impl Control {
                 let reason = "the BMC vouched for another key in the same boot".to_owned();
                 note_refused(known, RefusedKey { key: other.key, reason, peer: other.peer, at: other.at });
             }
+            known.agent_check =
+                known.window.as_ref().and_then(|window| boot::agent_check(window.chain, known));
             known.vouch = Some(facts);
             known.window = None;
             known.agent = None;

@@ -26,6 +26,7 @@ mod port;
 mod puller;
 mod records;
 mod requests;
+pub mod secure;
 mod serve;
 pub mod service;
 mod sessions;

@@ -103,7 +103,7 @@ impl Control {
         }
     }
 
-    fn ail(&self, key: &str, problem: Option<Todo>) {
+    pub(crate) fn ail(&self, key: &str, problem: Option<Todo>) {
         let mut mirror = self.mirror_mut();
         match problem {
             None => {
@@ -303,13 +303,14 @@ async fn pxe(
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
     let ipxe = &control.config.images.ipxe;
-    let names: Vec<String> = config.loaders.all().map(str::to_owned).collect();
+    let names: Vec<String> = config.loaders.ipxe().map(str::to_owned).collect();
     for name in names {
         let path = ipxe.join(&name);
         let bytes = std::fs::read(&path)
             .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         config.tftp.insert(name, bytes.into());
     }
+    crate::secure::add(&control, &mut config).await;
     let boots = config.interfaces.iter().filter(|interface| interface.boots());
     let addresses: Vec<IpAddr> = boots.map(|interface| IpAddr::V4(interface.address)).collect();
     let key = control.ca.listener(&[], &addresses).map_err(std::io::Error::other)?;

@@ -5,8 +5,8 @@
 //! plan gets nothing.
 
 use crate::snapshot::Surroundings;
-use dayzero_model::boot::{BootAction, BootWindow, Client};
-use dayzero_model::facts::HostFacts;
+use dayzero_model::boot::{AgentCheck, BootAction, BootWindow, Chain, Client};
+use dayzero_model::facts::{BmcFacts, HostFacts};
 use dayzero_model::ids::{HostName, MacAddr, Name, OptionBytes};
 use dayzero_model::site::{Host, Placed, Reservation, Site};
 use dayzero_model::vm::Vm;
@@ -38,7 +38,7 @@ impl<'a> Asked<'a> {
 #[derive(Clone, Debug)]
 enum Planned {
     Bmc { host: HostName, address: Ipv4Addr },
-    Host { host: HostName, address: Ipv4Addr, uuid: Option<String> },
+    Host { host: HostName, address: Ipv4Addr, uuid: Option<String>, chain: Option<Chain> },
 }
 
 /// Everybody in a plan by what DHCP knows of them: one look-up a client, however large the site is.
@@ -55,10 +55,10 @@ impl Clients {
     pub fn of(site: &Site) -> Self {
         let mut clients = Self::default();
         for placed in site.hosts() {
-            let Host { name: host, address, uuid, .. } = placed.host;
+            let Host { name: host, address, uuid, secure_boot: chain, .. } = placed.host;
             for nic in &placed.host.bond.nics {
-                let planned = Planned::Host { host: host.clone(), address: *address, uuid: uuid.clone() };
-                clients.by_mac.insert(nic.mac, planned);
+                let (host, uuid, chain) = (host.clone(), uuid.clone(), *chain);
+                clients.by_mac.insert(nic.mac, Planned::Host { host, address: *address, uuid, chain });
             }
             let bmc = &placed.host.bmc;
             clients.by_mac.insert(bmc.mac, Planned::Bmc { host: host.clone(), address: bmc.address });
@@ -105,9 +105,13 @@ impl Clients {
             Some(Planned::Bmc { host, address }) => {
                 return Client::Bmc { host: host.clone(), address: *address };
             }
-            Some(Planned::Host { host, address, uuid }) => {
-                let window = facts(host).and_then(open_window);
-                return Client::Host { host: host.clone(), address: *address, window, uuid: uuid.clone() };
+            Some(Planned::Host { host, address, uuid, chain: planned }) => {
+                let facts = facts(host);
+                let window = facts.and_then(open_window);
+                let decided = || chain(*planned, facts.and_then(|facts| facts.bmc.as_ref()));
+                let chain = facts.and_then(|facts| facts.window.as_ref()).map_or_else(decided, |w| w.chain);
+                let (host, uuid) = (host.clone(), uuid.clone());
+                return Client::Host { host, address: *address, window, uuid, chain };
             }
             None => {}
         }
@@ -126,7 +130,30 @@ pub fn open_window(facts: &HostFacts) -> Option<BootWindow> {
     facts.window.as_ref().map(|window| window.window.clone())
 }
 
-/// What a host's iPXE is told.
+/// By what a host boots discovery: as the plan says; else, where its BMC tells that Secure Boot is enforced, by our
+/// signature if the firmware knows it, and by Debian's if not.
+pub fn chain(planned: Option<Chain>, bmc: Option<&BmcFacts>) -> Chain {
+    let told = bmc.and_then(|bmc| bmc.secure_boot).filter(|told| told.enforced);
+    match (planned, told) {
+        (Some(chain), _) => chain,
+        (None, None) => Chain::Ipxe,
+        (None, Some(told)) if told.site_key == Some(true) => Chain::Uki,
+        (None, Some(_)) => Chain::Shim,
+    }
+}
+
+/// What checked the agent of a boot before it ran, as far as anybody knows: a signature counts only where the BMC tells
+/// that the firmware enforces it.
+pub fn agent_check(chain: Chain, facts: &HostFacts) -> Option<AgentCheck> {
+    let enforced = facts.bmc.as_ref().and_then(|bmc| bmc.secure_boot).is_some_and(|told| told.enforced);
+    match chain {
+        Chain::Ipxe => None,
+        Chain::Shim => Some(AgentCheck::KernelOnly),
+        Chain::Uki | Chain::Mok => enforced.then_some(AgentCheck::Signature),
+    }
+}
+
+/// What a host's iPXE is told, or its agent.
 pub fn script(
     site: &Site,
     placed: &Placed<'_>,
@@ -153,6 +180,7 @@ pub fn script(
 mod tests {
     use super::*;
     use crate::testing;
+    use dayzero_model::facts::WindowFacts;
 
     #[test]
     fn clients_by_mac() {
@@ -223,6 +251,41 @@ mod tests {
         let asked =
             Asked { circuit: Some((b"e18", None)), ..Asked::mac("52:54:00:77:09:01".parse().unwrap(), &bmc) };
         assert!(matches!(clients.find(|_| None, |_| None, &asked), Client::Bmc { .. }));
+    }
+
+    #[test]
+    fn the_chain_is_the_plans_or_fits_what_the_bmc_tells() {
+        use dayzero_model::facts::SecureBootFacts;
+        let told = |enforced, site_key| Some(SecureBootFacts { enforced, site_key });
+        let rows = [
+            (None, None, Chain::Ipxe, None),
+            (None, told(false, Some(true)), Chain::Ipxe, None),
+            (None, told(true, Some(true)), Chain::Uki, Some(AgentCheck::Signature)),
+            (None, told(true, Some(false)), Chain::Shim, Some(AgentCheck::KernelOnly)),
+            (None, told(true, None), Chain::Shim, Some(AgentCheck::KernelOnly)),
+            (Some(Chain::Uki), None, Chain::Uki, None),
+            (Some(Chain::Uki), told(false, None), Chain::Uki, None),
+            (Some(Chain::Mok), told(true, None), Chain::Mok, Some(AgentCheck::Signature)),
+            (Some(Chain::Shim), told(false, None), Chain::Shim, Some(AgentCheck::KernelOnly)),
+            (Some(Chain::Ipxe), told(true, Some(true)), Chain::Ipxe, None),
+        ];
+        for (planned, told, want, check) in rows {
+            let mut facts = testing::whole(&testing::site(), "host1");
+            facts.bmc.as_mut().unwrap().secure_boot = told;
+            let chain = chain(planned, facts.bmc.as_ref());
+            assert_eq!((chain, agent_check(chain, &facts)), (want, check), "{planned:?} {told:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_window_keeps_its_chain() {
+        let site = testing::site();
+        let (clients, mgmt) = (Clients::of(&site), "mgmt".parse().unwrap());
+        let mut facts = testing::whole(&site, "host1");
+        facts.window = Some(WindowFacts { chain: Chain::Shim, ..testing::window("host1") });
+        let asked = Asked::mac("52:54:00:77:01:01".parse().unwrap(), &mgmt);
+        let found = clients.find(|_| Some(&facts), |_| None, &asked);
+        assert!(matches!(found, Client::Host { chain: Chain::Shim, .. }), "{found:?}");
     }
 
     #[test]

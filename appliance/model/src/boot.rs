@@ -26,6 +26,60 @@ pub enum Arch {
     Other(u16),
 }
 
+/// What leads from a host's firmware to the discovery agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chain {
+    /// Our iPXE, which nobody signed: firmware that enforces Secure Boot refuses it.
+    #[default]
+    #[serde(rename = "off")]
+    Ipxe,
+    /// One signed file (kernel, initial RAM disk, command line), by the site's certificate in the firmware's own database.
+    Uki,
+    /// The same file behind Debian's shim, by the site's certificate as a machine owner's key (MOK).
+    Mok,
+    /// Debian's shim, GRUB and kernel, by Microsoft's and Debian's keys. Nothing checks the initial RAM disk, so nothing
+    /// checks the agent.
+    Shim,
+}
+
+impl Chain {
+    /// The file that firmware loads, as our TFTP and HTTP name it; none for iPXE, which has a name by architecture.
+    pub fn loader(self) -> Option<&'static str> {
+        match self {
+            Self::Ipxe => None,
+            Self::Uki => Some("uki.efi"),
+            Self::Mok => Some("mok/shimx64.efi"),
+            Self::Shim => Some("shim/shimx64.efi"),
+        }
+    }
+
+    /// The file that this loader loads, if it does.
+    pub fn second(self) -> Option<&'static str> {
+        match self {
+            Self::Ipxe | Self::Uki => None,
+            Self::Mok => Some("mok/grubx64.efi"),
+            Self::Shim => Some("shim/grubx64.efi"),
+        }
+    }
+
+    /// The chain that a file belongs to, if it is one for Secure Boot.
+    pub fn of_file(name: &str) -> Option<Self> {
+        let own = |chain: &Self| [chain.loader(), chain.second()].contains(&Some(name));
+        [Self::Uki, Self::Mok, Self::Shim].into_iter().find(own)
+    }
+}
+
+/// What checked the discovery agent before it ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentCheck {
+    /// The firmware or shim, by the site's signature over kernel, initial RAM disk and command line.
+    Signature,
+    /// Nothing: Secure Boot ended with the kernel, and the agent is in the initial RAM disk.
+    KernelOnly,
+}
+
 /// Who a client is, by the plan. Answered by control, asked by DHCP for each client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Client {
@@ -46,6 +100,8 @@ pub enum Client {
         window: Option<BootWindow>,
         /// Its planned SMBIOS UUID, which its firmware tells by option 97.
         uuid: Option<String>,
+        /// By what it boots.
+        chain: Chain,
     },
     /// Another machine of the plan that has an address reserved: a switch, a power strip.
     Fixed {

@@ -1,6 +1,6 @@
 //! What is known of one host: observations with their moments. Control writes them; lifecycle reads them.
 
-use crate::boot::BootWindow;
+use crate::boot::{AgentCheck, BootWindow, Chain};
 use crate::condition::Cause;
 use crate::ids::{BootId, MacAddr, Sha256};
 use crate::install::{DiskConsent, DiskFinding, InstallReport};
@@ -29,6 +29,9 @@ pub struct HostFacts {
     /// Keys that were refused on this host's boots, and why.
     #[serde(default)]
     pub refused_keys: Vec<RefusedKey>,
+    /// What checked the agent of the last enrolment before it ran; none: nothing did, Secure Boot was not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_check: Option<AgentCheck>,
     /// Hardware.
     pub inventory: Option<Inventory>,
     /// When the inventory was taken.
@@ -111,8 +114,20 @@ pub struct BmcFacts {
     pub nic_macs: Vec<MacAddr>,
     /// Host is powered on.
     pub power_on: bool,
+    /// Its Secure Boot, where the BMC tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<SecureBootFacts>,
     /// When.
     pub at: Timestamp,
+}
+
+/// Secure Boot of a host, as its BMC told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecureBootFacts {
+    /// At the next boot the firmware refuses what nobody trusted signed.
+    pub enforced: bool,
+    /// Its signature database holds the site's certificate; none: the BMC does not show the database.
+    pub site_key: Option<bool>,
 }
 
 /// How far a BMC's credential is rotated. The stored credential of each phase works.
@@ -142,12 +157,15 @@ pub struct WindowFacts {
     /// Power was switched on for this boot.
     #[serde(default)]
     pub powered: Option<Timestamp>,
+    /// By what the host boots in it.
+    #[serde(default)]
+    pub chain: Chain,
     /// Channel by which the BMC vouches: `virtual media` or `serial-over-LAN`; empty = not chosen yet.
     #[serde(default)]
     pub channel: String,
-    /// Our iPXE was transferred completely by TFTP.
+    /// Our loader was transferred completely.
     pub ipxe_served: Option<Timestamp>,
-    /// The script was served.
+    /// The script was served, or the agent was told of its boot.
     pub script_served: Option<Timestamp>,
     /// Kernel and initramfs were served.
     pub kernel_served: Option<Timestamp>,

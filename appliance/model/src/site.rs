@@ -3,6 +3,7 @@
 //! These types are both the plan file's shape and what the store keeps; unknown fields are refused. That names are
 //! unique, references resolve and limits hold is checked by `dayzero-plan`'s lints, not here.
 
+use crate::boot::Chain;
 use crate::ids::{HostName, MacAddr, Name, OptionBytes, Wwn};
 use crate::units::{Bytes, MebiBytes};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -340,6 +341,9 @@ pub struct Host {
     pub storage_nics: Vec<StorageNic>,
     /// The disk that the operating system is written to.
     pub os_disk: DiskSelector,
+    /// By what it boots discovery, where Secure Boot matters; none: as its BMC tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<Chain>,
 }
 
 /// How a BMC is spoken to.

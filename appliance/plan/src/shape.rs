@@ -267,6 +267,11 @@ static HOST: Object = Object {
             "NICs of the storage networks: not bonded under multipath.",
         ),
         need("os_disk", Obj(&DISK), "The disk that the operating system is written to."),
+        may(
+            "secure_boot",
+            OneOf(&["off", "uki", "mok", "shim"]),
+            "By what it boots discovery; as its BMC tells if left out. uki: one signed file; mok: the same behind shim; shim: shim, GRUB, kernel, agent unverified.",
+        ),
     ],
 };
 

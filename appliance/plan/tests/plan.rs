@@ -33,6 +33,7 @@ fn full() -> Value {
         "name": "pdu1", "address": "10.77.100.9", "mac": "52:54:00:77:99:01", "client_id": "0x0102",
         "duid": "0x00030001525400779901", "circuit": { "id": "Ethernet1/7", "remote": "sw-a" },
     }]);
+    site["zones"][0]["pods"][0]["clusters"][0]["hosts"][0]["secure_boot"] = json!("uki");
     site
 }
 

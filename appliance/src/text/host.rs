@@ -3,6 +3,7 @@
 use super::status::{health, text_of};
 use super::{ago, table, wrap};
 use dayzero_control::view::{HostView, state_text};
+use dayzero_model::boot::AgentCheck;
 use dayzero_model::condition::State;
 use dayzero_model::facts::HostFacts;
 use dayzero_model::inventory::Inventory;
@@ -74,6 +75,7 @@ fn facts(facts: &HostFacts) -> String {
             said.join(" ")
         ));
     }
+    text.push_str(&secure_boot(facts));
     if let Some(inventory) = &facts.inventory {
         text.push_str(&hardware(inventory));
     }
@@ -124,6 +126,28 @@ fn facts(facts: &HostFacts) -> String {
         text.push_str(&proof(report));
     }
     text
+}
+
+/// Whether Secure Boot is on, and what it said of the agent.
+pub(super) fn secure_boot(facts: &HostFacts) -> String {
+    let told = facts.bmc.as_ref().and_then(|bmc| bmc.secure_boot).map(|told| {
+        let enforced = if told.enforced { "enforced" } else { "not enforced" };
+        let key = match told.site_key {
+            Some(true) => ", the site's key is in its database",
+            Some(false) => ", the site's key is not in its database",
+            None => "",
+        };
+        format!("{enforced}{key}")
+    });
+    let agent = facts.agent_check.map(|check| match check {
+        AgentCheck::Signature => "agent verified by the site's signature",
+        AgentCheck::KernelOnly => "AGENT UNVERIFIED: nothing checked the initial RAM disk that it came in",
+    });
+    if told.is_none() && agent.is_none() {
+        return String::new();
+    }
+    let parts: Vec<&str> = told.as_deref().into_iter().chain(agent).collect();
+    wrap("Secure Boot: ", 2, &parts.join("; "))
 }
 
 fn hardware(inventory: &Inventory) -> String {

@@ -181,3 +181,21 @@ fn long_words_and_spans() {
     }
     assert_eq!(clock(Timestamp(NOW)), "11:06:40");
 }
+
+#[test]
+fn secure_boot_and_what_it_says_of_the_agent() {
+    use dayzero_model::boot::AgentCheck;
+    let mut facts = HostFacts::default();
+    assert_eq!(host::secure_boot(&facts), "");
+    facts.agent_check = Some(AgentCheck::KernelOnly);
+    facts.bmc = Some(read(json!({
+        "address": "10.77.9.12", "protocol": "redfish", "nic_macs": [], "power_on": true, "at": NOW,
+        "secure_boot": { "enforced": true, "site_key": false },
+    })));
+    insta::assert_snapshot!(fits(host::secure_boot(&facts)), @r"
+    Secure Boot: enforced, the site's key is not in its database; AGENT UNVERIFIED: nothing checked the
+      initial RAM disk that it came in
+    ");
+    facts.agent_check = Some(AgentCheck::Signature);
+    assert!(host::secure_boot(&facts).contains("agent verified by the site's signature"));
+}

@@ -10,6 +10,7 @@ mod kernel_silent;
 mod lacp_without_fallback;
 mod no_dhcp;
 mod no_request_after_offer;
+mod secure_boot_refused;
 mod tftp_stopped;
 
 #[cfg(test)]
@@ -49,10 +50,11 @@ pub struct Finding {
 type Rule = fn(&[Event], &WhyContext<'_>) -> Option<Finding>;
 
 /// All rules, the most telling first.
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     condition_failed::apply,
     clone_refused::apply,
     tftp_stopped::apply,
+    secure_boot_refused::apply,
     no_request_after_offer::apply,
     kernel_silent::apply,
     agent_silent::apply,

@@ -90,6 +90,12 @@ pub enum TrustError {
         /// The boot.
         boot: dayzero_model::BootId,
     },
+    /// A boot file could not be signed for Secure Boot.
+    #[error("cannot sign for Secure Boot: {detail}")]
+    Signing {
+        /// The cause, and what to do.
+        detail: String,
+    },
     /// Argon2 refused its input.
     #[error("cannot derive a key from the passphrase: {detail}")]
     Derive {

@@ -55,7 +55,7 @@ pub async fn enrol(cmdline: &Cmdline, key: &HostKey, vouched: &Vouched) -> Resul
 /// # Errors
 /// TLS cannot be set up, or the request cannot be signed.
 pub async fn announce(cmdline: &Cmdline, key: &HostKey) -> Result<std::convert::Infallible> {
-    let client = client(rustls_config(Trust::Nobody)?)?;
+    let client = open_client()?;
     let request = request(cmdline, key, None)?;
     let url = format!("{}/enrol", cmdline.enrol);
     loop {
@@ -64,6 +64,11 @@ pub async fn announce(cmdline: &Cmdline, key: &HostKey) -> Result<std::convert::
             tracing::info!("announcing the key: {error:#}");
         }
     }
+}
+
+/// A client for what anybody may read, and whose answers are not believed.
+pub(crate) fn open_client() -> Result<reqwest::Client> {
+    client(rustls_config(Trust::Nobody)?)
 }
 
 fn client(tls: rustls::ClientConfig) -> Result<reqwest::Client> {

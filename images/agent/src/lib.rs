@@ -5,6 +5,7 @@
 //! drives VMs through libvirt. It decides nothing: orders come over mutual TLS from the appliance, from the closed
 //! list of `dayzero_model::wire::Order`; there is no message that runs a command.
 
+pub mod ask;
 pub mod channel;
 pub mod cmdline;
 pub mod console;

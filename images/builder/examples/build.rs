@@ -1,4 +1,4 @@
-//! Builds one image by hand: `cargo run -p dayzero-images --example build -- kernel|discovery|host|tiny|disk|appliance …`.
+//! Builds one image by hand: `cargo run -p dayzero-images --example build -- kernel|discovery|uki|host|tiny|disk|appliance …`.
 
 use anyhow::{Context as _, bail};
 use dayzero_images::{Cache, Flavour, Packing};
@@ -20,6 +20,11 @@ fn main() -> anyhow::Result<()> {
             let packing =
                 if args.get(2).is_some_and(|a| a == "small") { Packing::Small } else { Packing::Quick };
             writeln!(out, "{:#?}", dayzero_images::build_discovery(&cache, agent()?, packing)?)?;
+        }
+        Some("uki") => {
+            let discovery = dayzero_images::build_discovery(&cache, agent()?, Packing::Quick)?;
+            let (kernel, cmdline) = (&discovery.kernel.vmlinuz, dayzero_images::SECURE_CMDLINE);
+            writeln!(out, "{:#?}", dayzero_images::build_uki(&cache, kernel, &discovery.initrd, cmdline)?)?;
         }
         Some("host") => {
             let host = dayzero_images::build_host(&cache, agent()?)?;
@@ -53,7 +58,7 @@ fn main() -> anyhow::Result<()> {
             writeln!(out, "{:#?}", dayzero_images::build_appliance(&cache, &parts)?)?;
         }
         _ => bail!(
-            "say what to build: kernel, discovery AGENT [small], host AGENT, tiny, disk AGENT OUT, or appliance AGENT DAYZERO"
+            "say what to build: kernel, discovery AGENT [small], uki AGENT, host AGENT, tiny, disk AGENT OUT, or appliance AGENT DAYZERO"
         ),
     }
     writeln!(out, "{:.1} s", started.elapsed().as_secs_f64())?;

@@ -1,10 +1,10 @@
 //! The appliance's disk: one file that starts by BIOS and by UEFI, and serves.
 //!
 //! Partitions: 1 GRUB for BIOS; 2 ESP with GRUB, kernel, initial RAM disk, `serve.toml` and, written by a person,
-//! `network.conf`; 3 boot files, read-only (`vmlinuz`, `initrd`, `host/`, `ipxe/`, `template/tiny.raw`); 4 data, made at
+//! `network.conf`; 3 boot files, read-only (`vmlinuz`, `initrd`, `host/`, `ipxe/`, `secure/`, `template/tiny.raw`); 4 data, made at
 //! the first start on what the disk has left. PID 1 is the agent's (`dayzero_agent::init::appliance`); there is no shell.
 //! Invariants: no key, no address and no password is in the image; the master key is made at the first start, on the ESP,
-//! not on the data partition. Updates and secure boot are not done here yet.
+//! not on the data partition. Updates are not done here yet; the appliance itself starts without Secure Boot.
 
 use crate::cache::{Cache, Key};
 use crate::cpio::Archive;
@@ -24,7 +24,8 @@ const MIB: u64 = 1 << 20;
 const LINUX: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 const DISK: &str = "da7ae001-0000-4000-8000-000000000000";
 /// Programs that `dayzero` and PID 1 call.
-const PROGRAMS: [&str; 4] = ["sbin/e2fsck", "sbin/mke2fs", "sbin/sfdisk", "usr/bin/ipmitool"];
+const PROGRAMS: [&str; 6] =
+    ["sbin/e2fsck", "sbin/mke2fs", "sbin/sfdisk", "usr/bin/ipmitool", "usr/bin/sbsign", "usr/bin/sbverify"];
 /// Where the ESP begins on the disk: after the table and GRUB for BIOS.
 const ESP_AT: u64 = 2 * MIB;
 
@@ -68,7 +69,8 @@ pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
     let program = agent::stripped(cache, parts.dayzero)?;
     let init = agent::stripped(cache, parts.agent)?;
     let (foreign, foreign_key) = debootstrap::appliance_programs(cache)?;
-    let key = Key::new("appliance", 2)
+    let key = Key::new("appliance", 3)
+        .with("secure", &crate::secure::secure_loaders(cache)?.key)
         .with("discovery", &parts.discovery.key)
         .with("host", &parts.host.key)
         .with("template", &parts.template.key)
@@ -88,7 +90,7 @@ pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
         let archive = userland(&foreign.join("root"), &program, &init, &kernel.modules, scratch.path())?;
         error::write(&initrd, pack(&archive.bytes(), Packing::Quick)?)?;
         cache.say("appliance", "making the disk");
-        write_disk(directory, scratch.path(), parts, &foreign.join("root"), &initrd)
+        write_disk(cache, directory, scratch.path(), parts, &foreign.join("root"), &initrd)
     })?;
     cache.keep_newest("appliance", 2)?;
     Ok(Appliance {
@@ -153,10 +155,17 @@ fn collect(
     Ok(())
 }
 
-fn write_disk(directory: &Path, scratch: &Path, parts: &Parts, foreign: &Path, initrd: &Path) -> Result<()> {
+fn write_disk(
+    cache: &Cache,
+    directory: &Path,
+    scratch: &Path,
+    parts: &Parts,
+    foreign: &Path,
+    initrd: &Path,
+) -> Result<()> {
     let guid = |part: u32| format!("da7ae001-0000-4000-8000-{part:012x}");
     let files = directory.join("files.ext4");
-    boot_files(&files, &scratch.join("files"), parts, foreign)?;
+    boot_files(cache, &files, &scratch.join("files"), parts, foreign)?;
 
     let (loader, config) = (scratch.join("loader"), scratch.join("config"));
     error::write(&loader, grub::efi(scratch)?)?;
@@ -211,7 +220,7 @@ pub fn put_on_esp(disk: &Path, name: &str, content: &str) -> Result<()> {
 }
 
 /// The read-only partition: what hosts boot and install.
-fn boot_files(image: &Path, staging: &Path, parts: &Parts, foreign: &Path) -> Result<()> {
+fn boot_files(cache: &Cache, image: &Path, staging: &Path, parts: &Parts, foreign: &Path) -> Result<()> {
     error::make_dir(&staging.join("ipxe"))?;
     error::make_dir(&staging.join("template"))?;
     let copy = |from: &Path, to: &str| {
@@ -229,6 +238,9 @@ fn boot_files(image: &Path, staging: &Path, parts: &Parts, foreign: &Path) -> Re
     for name in ["undionly.kpxe", "snponly.efi"] {
         copy(&foreign.join("usr/lib/ipxe").join(name), &format!("ipxe/{name}"))?;
     }
+    let discovery = parts.discovery;
+    let secure = staging.join("secure");
+    crate::secure::put_secure_files(cache, &discovery.kernel.vmlinuz, &discovery.initrd, &secure)?;
     let used =
         Tool::new("du").args(["-sm", "--apparent-size"]).arg(staging).text("measuring the boot files")?;
     let used: u64 = used.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);

@@ -92,6 +92,29 @@ pub async fn keep(mac: MacAddr, hostname: &str, state: watch::Sender<State>) -> 
     }
 }
 
+/// Asks for an address on one NIC for at most `patience`; while it has one, does `with` it, and takes it away again.
+/// None where no server answered in time.
+///
+/// # Errors
+/// As [`keep`].
+pub async fn borrow<T>(
+    mac: MacAddr,
+    hostname: &str,
+    patience: Duration,
+    with: impl AsyncFnOnce(Lease) -> T,
+) -> Result<Option<T>, NetError> {
+    let observed = observe().await?;
+    let nic = observed.nic(mac).ok_or_else(|| NetError::NoSuchNic { mac, present: observed.macs() })?;
+    let client = Client::open(nic.name.clone(), nic.index, mac, hostname.to_owned())?;
+    let state = watch::Sender::new(State::Idle);
+    let Ok(acquired) = tokio::time::timeout(patience, client.acquire(&state)).await else { return Ok(None) };
+    let (lease, _) = acquired?;
+    client.set(lease, true).await?;
+    let done = with(lease).await;
+    client.set(lease, false).await?;
+    Ok(Some(done))
+}
+
 struct Client {
     link: String,
     index: u32,

@@ -9,7 +9,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
-use dayzero_model::boot::{Arch, Client};
+use dayzero_model::boot::{Arch, Chain, Client};
 use dayzero_model::event::What;
 use dayzero_model::{BootId, HostName, MacAddr, Timestamp};
 
@@ -476,7 +476,7 @@ impl DhcpCore {
             options.raw(option::IPXE, &[176, 1, 1]);
         }
         match boot {
-            Boot::Nothing | Boot::NoLoader(_) | Boot::OtherMachine => (none, None),
+            Boot::Nothing | Boot::NoLoader(_) | Boot::NothingSigned(_) | Boot::OtherMachine => (none, None),
             Boot::Script => (self.interface.address, Some(script_url(http, request.mac))),
             Boot::HttpLoader(name) => {
                 options.text(option::VENDOR_CLASS, "HTTPClient");
@@ -498,6 +498,14 @@ fn no_file(answer: &Answer, told: Option<&str>, planned: Option<&str>) -> Option
     let (Answer::Offer(_, boot) | Answer::Ack(_, boot) | Answer::Proxy(boot)) = answer else { return None };
     match boot {
         Boot::NoLoader(arch) => Some(format!("no loader for its architecture {}: no boot file", code(*arch))),
+        Boot::NothingSigned(Chain::Shim) => Some(
+            "it boots by shim and GRUB, which need PXE (TFTP), and there is nothing for what it asks: no boot file; switch PXE for IPv4 on in its firmware, and see the to-do list"
+                .to_owned(),
+        ),
+        Boot::NothingSigned(_) => Some(
+            "it boots under Secure Boot, and no signed boot files are here: no boot file; set `secure` under [files] in serve.toml, and see the to-do list"
+                .to_owned(),
+        ),
         Boot::OtherMachine => Some(format!(
             "its UUID {} is not {}, which the plan has: another machine has this host's NIC, no boot file; correct the plan, or the cable",
             told.unwrap_or_default(),

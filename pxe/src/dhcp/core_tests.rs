@@ -31,7 +31,7 @@ const NOW: Timestamp = Timestamp(1_000_000);
 fn host(window: bool) -> Client {
     let host: HostName = "host1".parse().unwrap();
     let window = window.then(|| BootWindow { boot: BootId(7), host: host.clone() });
-    Client::Host { host, address: A, window, uuid: None }
+    Client::Host { host, address: A, window, uuid: None, chain: dayzero_model::boot::Chain::Ipxe }
 }
 
 fn core_with(
@@ -266,7 +266,13 @@ fn at_relay(address: Ipv4Addr) -> Destination {
 #[test]
 fn relays_bring_clients_of_networks_that_the_plan_gives_them() {
     let mgmt = interface(NetworkRole::Management);
-    let far_host = Client::Host { host: "host2".parse().unwrap(), address: FAR, window: None, uuid: None };
+    let far_host = Client::Host {
+        host: "host2".parse().unwrap(),
+        address: FAR,
+        window: None,
+        uuid: None,
+        chain: dayzero_model::boot::Chain::Ipxe,
+    };
     let (core, director, _) = core_with(far_host, &mgmt, vec![far(NetworkRole::Management)], &[]);
     let circuit: (u8, &[u8]) = (82, b"\x01\x03e17");
     let offer = handle(&core, &relayed(RELAY, &[DISCOVER, PXE, BIOS, circuit]));
@@ -416,7 +422,10 @@ fn beside_another_server_we_say_what_to_boot_and_nothing_else() {
 fn a_machine_with_another_uuid_gets_its_address_and_no_boot_file() {
     let Client::Host { host, address, window, .. } = host(true) else { panic!() };
     let uuid = Some("00112233-4455-6677-8899-aabbccddeeff".to_owned());
-    let (core, ..) = core(Client::Host { host, address, window, uuid }, &interface(NetworkRole::Management));
+    let (core, ..) = core(
+        Client::Host { host, address, window, uuid, chain: dayzero_model::boot::Chain::Ipxe },
+        &interface(NetworkRole::Management),
+    );
     let mut other = [9; 17];
     other[0] = 0;
     let got = ask(&core, &[DISCOVER, PXE, BIOS, (97, &other)]);

@@ -2,13 +2,13 @@
 //!
 //! A BMC, an installed host and any other machine of the plan: its reservation, always. A host's PXE client with an open
 //! boot window: our iPXE first, even over an iPXE in its ROM, then the script. Without a window: its address, and a
-//! script that exits to the disk at once. An unknown client: nothing, pending, unless the plan opens the network's
+//! script that exits to the disk at once. Under Secure Boot: what is signed for it, in a window only. An unknown client: nothing, pending, unless the plan opens the network's
 //! pool. Guest networks: reservations of our VMs, and a pool. Where another server gives the addresses: what to boot,
 //! and nothing else.
 
 use std::net::Ipv4Addr;
 
-use dayzero_model::boot::{Arch, Client};
+use dayzero_model::boot::{Arch, Chain, Client};
 use dayzero_model::site::{DhcpMode, NetworkRole};
 
 use crate::config::{Ipv4Prefix, Loaders};
@@ -91,6 +91,8 @@ pub enum Boot {
     Nothing,
     /// Nothing: there is no loader for this architecture.
     NoLoader(Option<Arch>),
+    /// Nothing: this host boots under Secure Boot, and there is nothing signed for it.
+    NothingSigned(Chain),
     /// Nothing: its UUID is not the planned host's.
     OtherMachine,
     /// This loader, by TFTP.
@@ -192,8 +194,8 @@ pub fn decide(client: &Client, asking: &Asking<'_>) -> Answer {
         (Client::Bmc { address, .. }, Bmc) | (Client::Fixed { address, .. }, _) => {
             reserved(*address, Boot::Nothing, asking)
         }
-        (Client::Host { address, window, .. }, Management) => {
-            reserved(*address, host_boot(window.is_some(), asking), asking)
+        (Client::Host { address, window, chain, .. }, Management) => {
+            reserved(*address, host_boot(window.is_some(), *chain, asking), asking)
         }
         (Client::Vm { address: Some(address), .. }, Guest) => reserved(*address, Boot::Nothing, asking),
         (Client::Vm { address: None, .. }, Guest) if asking.pool.is_some() => pooled(asking),
@@ -239,8 +241,8 @@ fn pooled(asking: &Asking<'_>) -> Answer {
 fn proxy(client: &Client, asking: &Asking<'_>) -> Answer {
     let asks = matches!(asking.step, Step::Discover(_) | Step::BootServer);
     match client {
-        Client::Host { window, .. } if asks && asking.wants_boot => {
-            match host_boot(window.is_some(), asking) {
+        Client::Host { window, chain, .. } if asks && asking.wants_boot => {
+            match host_boot(window.is_some(), *chain, asking) {
                 Boot::Nothing => Answer::Silent(Silence::Expected),
                 boot => Answer::Proxy(boot),
             }
@@ -250,7 +252,7 @@ fn proxy(client: &Client, asking: &Asking<'_>) -> Answer {
     }
 }
 
-fn host_boot(window: bool, asking: &Asking<'_>) -> Boot {
+fn host_boot(window: bool, chain: Chain, asking: &Asking<'_>) -> Boot {
     if !asking.wants_boot {
         return Boot::Nothing;
     }
@@ -261,7 +263,13 @@ fn host_boot(window: bool, asking: &Asking<'_>) -> Boot {
     if asking.ipxe && (!window || asking.stage == Stage::Loader) {
         return Boot::Script;
     }
-    match asking.loaders.of(asking.arch) {
+    let secure = chain != Chain::Ipxe && matches!(asking.arch, Some(Arch::UefiX64 | Arch::UefiX64Http));
+    if secure && !window {
+        // Our iPXE would be refused, and nothing else that we have leaves to the disk: without a file firmware goes on.
+        return Boot::Nothing;
+    }
+    match asking.loaders.of(asking.arch, chain) {
+        None if secure => Boot::NothingSigned(chain),
         None => Boot::NoLoader(asking.arch),
         Some(name) if asking.http => Boot::HttpLoader(name.to_owned()),
         Some(name) => Boot::Loader(name.to_owned()),

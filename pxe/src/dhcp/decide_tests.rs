@@ -10,7 +10,7 @@ const PREFIX: Ipv4Prefix = Ipv4Prefix { address: Ipv4Addr::new(10, 77, 0, 0), le
 fn host(window: bool) -> Client {
     let host: dayzero_model::HostName = "host1".parse().unwrap();
     let window = window.then(|| BootWindow { boot: BootId(7), host: host.clone() });
-    Client::Host { host, address: A, window, uuid: None }
+    Client::Host { host, address: A, window, uuid: None, chain: dayzero_model::boot::Chain::Ipxe }
 }
 
 fn bmc(address: Ipv4Addr) -> Client {
@@ -26,7 +26,10 @@ fn pdu() -> Client {
 }
 
 fn loaders() -> Loaders {
-    Loaders { uefi_x86: Some("snponly-32.efi".into()), ..Loaders::default() }
+    let mut loaders = Loaders { uefi_x86: Some("snponly-32.efi".into()), ..Loaders::default() };
+    loaders.secure.uki = Chain::Uki.loader().map(str::to_owned);
+    loaders.secure.shim = Chain::Shim.loader().map(str::to_owned);
+    loaders
 }
 
 /// A plain client of a management network that sends a DISCOVER.
@@ -147,6 +150,29 @@ fn what_a_host_boots() {
         ("another machine with this host's NIC", host(true), |a| { pxe(a, Bios); a.identity = Identity::Differs }, offer(Boot::OtherMachine)),
         ("the same, at our iPXE", host(true), |a| { ipxe(a, Bios, Loader); a.identity = Identity::Differs }, offer(Boot::OtherMachine)),
         ("another machine's OS", host(false), |a| a.identity = Identity::Differs, offer(Boot::Nothing)),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn what_a_host_boots_under_secure_boot() {
+    let by = |chain, window| {
+        let Client::Host { host, address, window, uuid, .. } = host(window) else { panic!("it is a host") };
+        Client::Host { host, address, window, uuid, chain }
+    };
+    let (uki, shim) = (by(Chain::Uki, true), by(Chain::Shim, true));
+    check(vec![
+        ("UKI by PXE", uki.clone(), |a| pxe(a, Arch::UefiX64), offer(loader("uki.efi"))),
+        ("UKI by HTTP", uki.clone(), |a| { pxe(a, Arch::UefiX64Http); a.http = true }, offer(Boot::HttpLoader("uki.efi".into()))),
+        ("UKI over an iPXE in ROM", uki.clone(), |a| ipxe(a, Arch::UefiX64, Stage::Firmware), offer(loader("uki.efi"))),
+        ("its agent, which only wants an address", uki.clone(), |_| {}, offer(Boot::Nothing)),
+        ("BIOS, which knows no Secure Boot", uki.clone(), |a| pxe(a, Arch::Bios), offer(loader("undionly.kpxe"))),
+        ("shim", shim, |a| pxe(a, Arch::UefiX64), offer(loader("shim/shimx64.efi"))),
+        ("shim, which cannot go on by HTTP", by(Chain::Shim, true), |a| { pxe(a, Arch::UefiX64Http); a.http = true }, offer(Boot::NothingSigned(Chain::Shim))),
+        ("nothing signed for it", by(Chain::Mok, true), |a| pxe(a, Arch::UefiX64), offer(Boot::NothingSigned(Chain::Mok))),
+        ("no window: on to the disk", by(Chain::Uki, false), |a| pxe(a, Arch::UefiX64), offer(Boot::Nothing)),
+        ("no window, beside another server", by(Chain::Uki, false), |a| { a.mode = DhcpMode::Proxy; pxe(a, Arch::UefiX64) }, Answer::Silent(Silence::Expected)),
+        ("another machine", uki, |a| { pxe(a, Arch::UefiX64); a.identity = Identity::Differs }, offer(Boot::OtherMachine)),
     ]);
 }
 

@@ -37,7 +37,13 @@ const A6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x0a4d, 11);
 fn host(window: bool) -> Client {
     let host: HostName = "host1".parse().unwrap();
     let window = window.then(|| BootWindow { boot: BootId(7), host: host.clone() });
-    Client::Host { host, address: Ipv4Addr::new(10, 77, 0, 11), window, uuid: None }
+    Client::Host {
+        host,
+        address: Ipv4Addr::new(10, 77, 0, 11),
+        window,
+        uuid: None,
+        chain: dayzero_model::boot::Chain::Ipxe,
+    }
 }
 
 fn core(client: Client) -> Core {
@@ -164,7 +170,13 @@ fn http_boot_is_told_its_loader_and_ipxe_its_script() {
 #[test]
 fn relays_of_the_plan_bring_clients_of_their_networks() {
     let Client::Host { host, window, uuid, .. } = host(false) else { panic!() };
-    let core = core(Client::Host { host, address: Ipv4Addr::new(10, 88, 0, 11), window, uuid });
+    let core = core(Client::Host {
+        host,
+        address: Ipv4Addr::new(10, 88, 0, 11),
+        window,
+        uuid,
+        chain: dayzero_model::boot::Chain::Ipxe,
+    });
     let inner = message(1, &[(1, CLIENT), (3, &association(&[]))]);
     let by = |last: u16, third: u16| {
         let link = Ipv6Addr::new(0xfd77, 0, third, 0, 0, 0, 0x0a58, last);

@@ -1,6 +1,6 @@
 //! HTTP boot: scripts, kernel and initramfs, image manifests and chunks; over TLS the same.
 //!
-//! `GET`/`HEAD` of `/boot/script?mac=…`, `/boot/file/<name>` and `/images/<path>`; anything else is refused. Invariants:
+//! `GET`/`HEAD` of `/boot/script?mac=…`, `/boot/agent?mac=…`, `/boot/file/<name>` and `/images/<path>`; anything else is refused. Invariants:
 //! nothing secret is served and no request changes a state (a fetched script ends that client's boot session, which
 //! only chooses between our own loader and script); names are looked up in a map, or checked part by part beneath the
 //! images' root; connections are bounded for all and for each client, a waiting one stays in the backlog; large files
@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dayzero_model::MacAddr;
+use dayzero_model::boot::BootAction;
 use dayzero_model::event::What;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,7 +38,7 @@ use crate::config::{BootFiles, Loaders, PxeConfig, ServedInterface, plain_name};
 use crate::dhcp::serve::now;
 use crate::director::{BootDirector, PxeEvent, ScriptQuery};
 use crate::net::tcp_on;
-use crate::script::{Place, script};
+use crate::script::{Place, ScriptError, script, words};
 use crate::session::Sessions;
 use admit::{Flow, Link};
 use files::{Answer, Content, Source};
@@ -247,8 +248,8 @@ impl Reply {
 impl Shared {
     pub(crate) fn answer(&self, asked: &Asked, peer: SocketAddr) -> Reply {
         let path = asked.path.as_str();
-        if path == "/boot/script" {
-            return Reply::plain(self.script(&asked.query, peer));
+        if path == "/boot/script" || path == "/boot/agent" {
+            return Reply::plain(self.script(path, &asked.query, peer));
         }
         let found = if let Some(name) = path.strip_prefix("/boot/file/") {
             self.boot_file(name)
@@ -327,11 +328,12 @@ impl Shared {
         self.tell(peer, What::HttpFile { path: path.to_owned(), peer: peer.ip(), status, bytes });
     }
 
-    fn script(&self, query: &str, peer: SocketAddr) -> Answer {
+    /// What a client's iPXE is to do, or what an agent whose command line was signed must know of its boot.
+    fn script(&self, asked: &str, query: &str, peer: SocketAddr) -> Answer {
         let mac =
             query.split('&').find_map(|pair| pair.strip_prefix("mac=")).map(|mac| mac.replace("%3A", ":"));
         let Some(mac) = mac.and_then(|mac| mac.replace("%3a", ":").parse::<MacAddr>().ok()) else {
-            return Answer::text(400, "ask for /boot/script?mac=52:54:00:12:34:56\n");
+            return Answer::text(400, format!("ask for {asked}?mac=52:54:00:12:34:56\n"));
         };
         let IpAddr::V4(address) = peer.ip() else {
             return Answer::text(400, "scripts are served by IPv4\n");
@@ -340,17 +342,21 @@ impl Shared {
         let network = self.interface.network.name.clone();
         let action = self.director.boot_script(&ScriptQuery { mac, peer: address, leased_to, network });
         let place = Place { server: self.address, kernel: &self.boot.kernel, initrd: &self.boot.initrd };
-        match script(&action, mac, &place) {
+        let (body, status) = match asked {
+            "/boot/agent" => agent_words(&action),
+            _ => (script(&action, mac, &place), 200),
+        };
+        match body {
             Ok(body) => {
                 if leased_to == Some(mac) {
                     self.sessions.script_fetched(mac);
                 }
                 self.tell_of(mac, address, What::Script { action, peer: peer.ip() });
-                Answer::text(200, body)
+                Answer::text(status, body)
             }
             Err(error) => {
                 tracing::error!(%error, %mac, "no boot script");
-                let path = "/boot/script".to_owned();
+                let path = asked.to_owned();
                 self.tell_of(mac, address, What::HttpFile { path, peer: peer.ip(), status: 500, bytes: 0 });
                 Answer::text(500, format!("no script: {error}\n"))
             }
@@ -379,6 +385,15 @@ impl Shared {
             boot: known.boot.filter(|_| same),
             what,
         });
+    }
+}
+
+/// What an agent is told of its boot, with the status of the answer.
+fn agent_words(action: &BootAction) -> (Result<String, ScriptError>, u16) {
+    match words(action) {
+        Ok(Some(words)) => (Ok(words), 200),
+        Ok(None) => (Ok("no boot is open for this machine\n".to_owned()), 409),
+        Err(error) => (Err(error), 500),
     }
 }
 

@@ -96,7 +96,7 @@ impl BootDirector for Director {
 pub(crate) fn host(address: Ipv4Addr, window: bool) -> Client {
     let host: dayzero_model::HostName = "host1".parse().unwrap();
     let window = window.then(|| BootWindow { boot: BootId(0xd15c), host: host.clone() });
-    Client::Host { host, address, window, uuid: None }
+    Client::Host { host, address, window, uuid: None, chain: dayzero_model::boot::Chain::Ipxe }
 }
 
 /// Namespaces, our services, and a scratch directory; gone when dropped.

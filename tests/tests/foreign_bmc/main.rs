@@ -36,6 +36,7 @@ fn expected(address: Ipv4Addr) -> Client {
         address,
         window: Some(BootWindow { boot: BootId(boot::BOOT), host }),
         uuid: None,
+        chain: dayzero_model::boot::Chain::Ipxe,
     }
 }
 

@@ -23,6 +23,7 @@ const NEEDED: &[&str] = &[
     "openipmi",
     "ipmitool",
     "mmdebstrap",
+    "sbsigntool",
     "mtools",
     "dosfstools",
     "fdisk",

@@ -5,9 +5,10 @@ use super::{agent_cause, stopping, store_cause};
 use crate::control::Control;
 use crate::engine::Delta;
 use crate::sessions::{bmc_cause, system_cause};
-use dayzero_bmc::{BootTarget, PowerAction, PowerState, VouchChannel};
+use dayzero_bmc::{BootTarget, PowerAction, PowerState, SiteCertificate, VouchChannel};
+use dayzero_lifecycle::boot;
 use dayzero_lifecycle::cause::cause;
-use dayzero_model::boot::BootWindow;
+use dayzero_model::boot::{BootWindow, Chain};
 use dayzero_model::condition::Cause;
 use dayzero_model::facts::WindowFacts;
 use dayzero_model::ids::{BootId, HostName};
@@ -16,7 +17,7 @@ use dayzero_model::secret::Secret;
 use dayzero_model::site::Host;
 use dayzero_model::units::Millis;
 use dayzero_model::wire::Order;
-use dayzero_trust::{Channel, TrustError, WindowState};
+use dayzero_trust::{Channel, SecureBootKey, TrustError, WindowState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub(super) async fn discovery(control: &Arc<Control>, host: &HostName) -> Result
         Some(nonce) => insert(control, &planned, bmc.as_ref(), boot, nonce).await?,
         None => control.tend_console(host),
     }
+    enrol_site_key(control, &planned, bmc.as_ref()).await?;
     let set = bmc.set_boot_once(BootTarget::Pxe, None).await;
     let read_back = set.as_ref().map(|o| o.observed.clone()).unwrap_or_default();
     control.tell_bmc(host, "one-time network boot", &set, &format!("reads {read_back}"));
@@ -76,6 +78,35 @@ pub(super) async fn discovery(control: &Arc<Control>, host: &HostName) -> Result
             bmc.power_on = true;
         }
     }))
+}
+
+/// Gives the firmware the site's certificate, where the plan wants our signature and the BMC shows that it is missing.
+async fn enrol_site_key(
+    control: &Arc<Control>,
+    planned: &Host,
+    bmc: &dyn dayzero_bmc::Bmc,
+) -> Result<(), Cause> {
+    let host = &planned.name;
+    let told = control.facts(host).and_then(|facts| facts.bmc.as_ref().and_then(|bmc| bmc.secure_boot));
+    let missing = told.is_some_and(|told| told.site_key == Some(false));
+    let (Some(Chain::Uki), true, Some(key)) = (planned.secure_boot, missing, control.secure_boot.get())
+    else {
+        return Ok(());
+    };
+    let enrolled = bmc.enrol_secure_boot(&site_certificate(key)).await;
+    control.tell_bmc(host, "enrol the site's Secure Boot certificate", &enrolled, "it is in the database");
+    enrolled.map_err(|error| bmc_cause(planned, "enrolling the site's Secure Boot certificate", &error))?;
+    let change = |facts: &mut dayzero_model::facts::HostFacts| {
+        if let Some(told) = facts.bmc.as_mut().and_then(|bmc| bmc.secure_boot.as_mut()) {
+            told.site_key = Some(true);
+        }
+    };
+    control.step(host, change).await.map_err(store_cause(host, "recording the enrolment"))
+}
+
+/// The site's certificate, as a BMC is asked for it.
+pub(super) fn site_certificate(key: &SecureBootKey) -> SiteCertificate {
+    SiteCertificate { pem: key.certificate().to_owned(), common_name: key.common_name().to_owned() }
 }
 
 fn no_channel(host: &HostName) -> Cause {
@@ -106,12 +137,14 @@ async fn open(
             return Ok((boot, control.enrolment.nonce(boot).map_err(failed)?));
         }
     }
+    let chain = boot::chain(planned.secure_boot, control.facts(host).and_then(|f| f.bmc.clone()).as_ref());
     let opened = control.enrolment.open_window(host, channel, now, WINDOW).await.map_err(failed)?;
     let window = WindowFacts {
         window: BootWindow { boot: opened.boot, host: host.clone() },
         opened: now,
         override_read_back: String::new(),
         powered: None,
+        chain,
         channel: channel.to_string(),
         ipxe_served: None,
         script_served: None,

@@ -61,6 +61,12 @@ pub(super) async fn contact(control: &Arc<Control>, host: &HostName) -> Result<D
         }
     }
     let power = bmc.power().await.map_err(|error| bmc_cause(&planned, "reading its power", &error))?;
+    let site = control.secure_boot.get().map(super::boot::site_certificate);
+    let secure_boot = bmc.secure_boot(site.as_ref()).await.unwrap_or_else(|error| {
+        // It decides a boot loader at most: no reason to stop.
+        tracing::warn!(%error, %host, "Secure Boot could not be read from the BMC");
+        None
+    });
     control.keep(host, bmc, record.state());
     let facts = BmcFacts {
         address: planned.bmc.address,
@@ -74,6 +80,7 @@ pub(super) async fn contact(control: &Arc<Control>, host: &HostName) -> Result<D
         bmc_mac: identity.bmc_mac,
         nic_macs: identity.nic_macs,
         power_on: power == PowerState::On,
+        secure_boot,
         at: control.now(),
     };
     let phase = phase_of(&record);

@@ -13,7 +13,7 @@ use dayzero_bmc::*;
 use dayzero_lifecycle::boot::Asked;
 use dayzero_model::boot::{BootAction, Client};
 use dayzero_model::event::What;
-use dayzero_model::facts::{AgentFacts, Capacity};
+use dayzero_model::facts::{AgentFacts, Capacity, SecureBootFacts};
 use dayzero_model::ids::{BootId, HostName, MacAddr, Name, Sha256};
 use dayzero_model::install::InstallReport;
 use dayzero_model::inventory::*;
@@ -103,6 +103,8 @@ pub(super) struct Machine {
     pub(super) cabling: BTreeMap<MacAddr, String>,
     pub(super) serial: String,
     pub(super) installs: u32,
+    /// What its BMC tells of Secure Boot.
+    pub(super) secure_boot: Option<SecureBootFacts>,
 }
 
 /// The rack.
@@ -139,6 +141,7 @@ impl Rack {
             vms: BTreeMap::new(),
             cabling: host.nics().map(|(_, mac, port)| (mac, port.to_string())).collect(),
             serial: host.serial.clone(),
+            secure_boot: None,
             installs: 0,
         };
         let machines: BTreeMap<_, _> = site.hosts().map(|p| (p.host.name.clone(), machine(p.host))).collect();
@@ -541,6 +544,19 @@ impl Bmc for FakeBmc {
             bmc_firmware: None,
             bios_version: None,
         }))
+    }
+    async fn secure_boot(&self, _: Option<&SiteCertificate>) -> Result<Option<SecureBootFacts>, BmcError> {
+        Ok(self.with(|machine| machine.secure_boot))
+    }
+    async fn enrol_secure_boot(&self, site: &SiteCertificate) -> Result<(), BmcError> {
+        assert!(site.pem.contains("BEGIN CERTIFICATE") && site.common_name.starts_with("Dayzero site"));
+        self.with(|machine| {
+            assert!(!machine.power, "the firmware reads its database when it starts");
+            if let Some(told) = &mut machine.secure_boot {
+                told.site_key = Some(true);
+            }
+        });
+        Ok(())
     }
     async fn power(&self) -> Result<PowerState, BmcError> {
         Ok(self.with(|machine| if machine.power { PowerState::On } else { PowerState::Off }))

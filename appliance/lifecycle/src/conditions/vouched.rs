@@ -3,20 +3,28 @@
 use crate::action::Action;
 use crate::deadlines;
 use crate::snapshot::{Outcome, Snapshot};
+use dayzero_model::boot::Chain;
 use dayzero_model::facts::WindowFacts;
 use dayzero_model::units::Millis;
 
 /// The hop that a network boot is at: what is waited for, for how long, and what was seen last.
 fn hop(window: &WindowFacts) -> (String, Millis, String) {
+    let signed = window.chain != Chain::Ipxe;
     let (waits_for, within, seen) = if let Some(at) = window.enrol_asked {
         let waits = format!("the BMC to vouch for the agent's key by {}", window.channel);
         (waits, deadlines::VOUCH, format!("the agent asked for a certificate at {at}"))
     } else if let Some(at) = window.kernel_served {
         let waits = "the discovery image's agent to ask for a certificate".to_owned();
         (waits, deadlines::KERNEL, format!("kernel and initramfs were served at {at}"))
+    } else if let (Some(at), true) = (window.script_served, signed) {
+        let waits = "the discovery image's agent to ask for a certificate".to_owned();
+        (waits, deadlines::KERNEL, format!("the agent asked what boot this is at {at}"))
     } else if let Some(at) = window.script_served {
         let waits = "kernel and discovery image to be fetched".to_owned();
         (waits, deadlines::BOOT_HOP, format!("the boot script was served at {at}"))
+    } else if let (Some(at), true) = (window.ipxe_served, signed) {
+        let waits = "the signed loader to start, and its agent to ask what boot this is".to_owned();
+        (waits, deadlines::KERNEL, format!("{} was transferred at {at}", loader(window.chain)))
     } else if let Some(at) = window.ipxe_served {
         let waits = "iPXE to fetch its boot script".to_owned();
         (waits, deadlines::BOOT_HOP, format!("our iPXE was transferred at {at}"))
@@ -26,6 +34,14 @@ fn hop(window: &WindowFacts) -> (String, Millis, String) {
         (waits, deadlines::POST, format!("power was switched on at {at}, no completed TFTP transfer since"))
     };
     (waits_for, within, seen)
+}
+
+fn loader(chain: Chain) -> &'static str {
+    match chain {
+        Chain::Ipxe => "our iPXE",
+        Chain::Uki => "the signed discovery image",
+        Chain::Mok | Chain::Shim => "shim, or what it starts,",
+    }
 }
 
 /// Code and observation when time runs out.

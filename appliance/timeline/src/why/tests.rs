@@ -77,6 +77,67 @@ fn each_fault_is_found_by_its_rule() {
 }
 
 #[test]
+fn secure_boot_is_named_only_where_it_matters() {
+    use dayzero_model::facts::{BmcFacts, SecureBootFacts};
+    let facts = |enforced| HostFacts {
+        bmc: Some(BmcFacts {
+            address: "10.77.9.11".parse().unwrap(),
+            protocol: dayzero_model::site::BmcProtocol::Redfish,
+            certificate: None,
+            manufacturer: None,
+            model: None,
+            serial: None,
+            board_serial: None,
+            uuid: None,
+            bmc_mac: None,
+            nic_macs: vec![],
+            power_on: true,
+            secure_boot: Some(SecureBootFacts { enforced, site_key: None }),
+            at: Timestamp(1),
+        }),
+        ..HostFacts::default()
+    };
+    let got = |file: &str| What::TftpEnd { file: file.into(), bytes: 9, ms: 1, error: None };
+    let (on, off) = (facts(true), facts(false));
+    let ipxe = What::DhcpIn {
+        kind: "DISCOVER".into(),
+        interface: "mgmt0".into(),
+        arch: Some(Arch::UefiX64),
+        ipxe: true,
+        uuid: None,
+        vendor_class: None,
+    };
+    let rows: Vec<(&str, Option<&HostFacts>, Vec<What>, bool)> = vec![
+        ("iPXE, enforced", Some(&on), vec![got("snponly.efi")], true),
+        ("iPXE, enforced, firmware asks again", Some(&on), vec![got("snponly.efi"), dhcp("DISCOVER")], true),
+        ("iPXE, not enforced", Some(&off), vec![got("snponly.efi")], false),
+        ("iPXE, nothing told", None, vec![got("snponly.efi")], false),
+        ("iPXE started", Some(&on), vec![got("snponly.efi"), ipxe], false),
+        ("UKI", None, vec![got("uki.efi"), dhcp("DISCOVER")], true),
+        ("UKI, its agent asked", Some(&on), vec![got("uki.efi"), script()], false),
+        ("shim went on", Some(&on), vec![got("shim/shimx64.efi"), got("shim/grubx64.efi"), file(200)], false),
+        ("GRUB refused by shim", Some(&on), vec![got("shim/shimx64.efi"), got("shim/grubx64.efi")], true),
+        ("no loader", Some(&on), vec![got("grub/grub.cfg")], false),
+    ];
+    for (name, facts, list, want) in rows {
+        let list = list.into_iter().enumerate().map(|(i, what)| (i as u64 + 1, what)).collect();
+        let found = why(&events(list), &WhyContext { facts, ..context() });
+        let found: Vec<_> = found.iter().filter(|f| f.rule == "secure-boot-refused").collect();
+        assert_eq!(!found.is_empty(), want, "{name}: {found:?}");
+    }
+    let young = events(vec![(NOW - 30_000, got("uki.efi"))]);
+    assert!(why(&young, &context()).iter().all(|f| f.rule != "secure-boot-refused"), "it may still start");
+    let refused = why(&events(vec![(1, got("uki.efi")), (2, dhcp("DISCOVER"))]), &context());
+    let refused = refused.into_iter().find(|f| f.rule == "secure-boot-refused").unwrap();
+    insta::assert_snapshot!(format!(
+        "{}\n{}\n-> {}",
+        refused.sentence,
+        refused.evidence.join("\n"),
+        refused.next_action
+    ));
+}
+
+#[test]
 fn facts_and_causes_are_told() {
     let window = WindowFacts {
         window: BootWindow { boot: BootId(1), host: "host1".parse().unwrap() },
@@ -84,6 +145,7 @@ fn facts_and_causes_are_told() {
         override_read_back: "Pxe".into(),
         powered: Some(Timestamp(2)),
         channel: "virtual media".into(),
+        chain: dayzero_model::boot::Chain::Ipxe,
         ipxe_served: None,
         script_served: None,
         kernel_served: None,

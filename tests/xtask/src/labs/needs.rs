@@ -19,6 +19,10 @@ struct Need {
 const NEEDS: &[Need] = &[
     // Directory of an unpacked Debian kernel package, indexed by depmod: boot/vmlinuz-…, lib/modules/….
     Need { variable: "DAYZERO_TEST_KERNEL", make: kernel },
+    // Initial RAM disk of the discovery image.
+    Need { variable: "DAYZERO_TEST_DISCOVERY", make: |images| Ok(images.initrd.clone()) },
+    // virt-firmware's editor of OVMF's variables.
+    Need { variable: "DAYZERO_VIRT_FW_VARS", make: |_| program("virt-fw-vars") },
     // Directory of the KVM host image: manifest.json and chunks/.
     Need { variable: "DAYZERO_HOST_IMAGE", make: |images| Ok(images.host.clone()) },
     // sushy-tools' Redfish service.
