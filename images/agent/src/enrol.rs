@@ -5,8 +5,8 @@ use crate::credentials::{Credentials, HostKey, provider};
 use crate::vouch::Vouched;
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
-use dayzero_model::Sha256;
-use dayzero_model::wire::{EnrolAnswer, EnrolRequest, VERSION};
+use dayzero_model::wire::{ClockReport, EnrolAnswer, EnrolRequest, VERSION};
+use dayzero_model::{Sha256, Timestamp};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use rustls::{DigitallySignedStruct, SignatureScheme};
@@ -41,10 +41,43 @@ pub async fn enrol(cmdline: &Cmdline, key: &HostKey, vouched: &Vouched) -> Resul
             }
             Err(error) => {
                 tracing::warn!("enrolment: {error:#}");
+                if is_clock(&error) {
+                    tell_clock(cmdline).await;
+                }
                 Duration::from_secs(2)
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// The appliance's certificate is not valid at our time: one of both clocks is wrong.
+fn is_clock(error: &anyhow::Error) -> bool {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    error.chain().any(|cause| {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(cause.downcast_ref());
+        match tls {
+            Some(rustls::Error::InvalidCertificate(why)) => {
+                matches!(why, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
+            }
+            _ => false,
+        }
+    })
+}
+
+/// Tells the appliance what time we have, so that it can say so: nobody else sees this machine's clock.
+async fn tell_clock(cmdline: &Cmdline) {
+    let told = async {
+        let client = client(rustls_config(Trust::Nobody)?)?;
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let clock = Timestamp(u64::try_from(since.as_millis())?);
+        let report = ClockReport { boot: cmdline.boot, mac: cmdline.mac, clock };
+        client.post(format!("{}/clock", cmdline.enrol)).json(&report).send().await?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = told.await {
+        tracing::warn!("telling our clock: {error:#}");
     }
 }
 

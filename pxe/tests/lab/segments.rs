@@ -138,6 +138,7 @@ fn a_relay_that_the_plan_does_not_list_is_named_and_not_answered() {
     let named = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains("relay 10.88.0.7") && reason.contains("far"));
     far.rack.director.wait("record of the relay", SOON, named);
     assert_eq!(far.rack.director.count(|what| matches!(what, What::DhcpOut { .. })), 0);
+    assert_eq!(far.rack.director.verdict(MAC), "unknown-relay", "{}", far.rack.director.show());
 }
 
 #[test]
@@ -194,7 +195,7 @@ fn perfdhcp_loses_no_lease() {
 }
 
 /// The site's own server, which gives addresses and knows nothing of booting.
-fn other_server(rack: &Rack, kind: &str) -> Daemon {
+pub(crate) fn other_server(rack: &Rack, kind: &str) -> Daemon {
     let (ns, dir) = (&rack.client, rack.dir.path().display());
     must(&format!("ip -n {ns} addr add 10.77.0.66/24 dev mgmt"));
     if kind == "dnsmasq" {

@@ -56,6 +56,7 @@ const LABS: &[&str] = &[
     "kea-dhcp4-server",
     "systemd",
     "tftp-hpa",
+    "tshark",
     "libvirt-clients",
     "libvirt-daemon",
     "libvirt-daemon-driver-qemu",
