@@ -1,4 +1,4 @@
-//! The enrolment listener: `POST /enrol`, `POST /clock` (an agent that cannot enrol tells its time) and nothing else. Whether a key gets a certificate is trust's decision; here it
+//! The enrolment listener: `POST /enrol`, `POST /clock` (an agent tells its time first) and nothing else. Whether a key gets a certificate is trust's decision; here it
 //! becomes facts, events, and a line on the to-do list when a second machine claims to be a host.
 
 use crate::control::Control;

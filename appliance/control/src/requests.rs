@@ -277,7 +277,7 @@ impl Service for Arc<Control> {
     async fn pcap(&self, subject: &Subject) -> Result<Vec<u8>, ServiceError> {
         let (control, subject) = (self.clone(), subject.to_owned());
         // Recordings of failed boots are files.
-        let read = tokio::task::spawn_blocking(move || Control::pcap(&control, &subject)).await;
+        let read = tokio::task::spawn_blocking(move || control.pcap_file(&subject)).await;
         read.unwrap_or_else(|error| Err(ServiceError::System(error.to_string())))
     }
 

@@ -210,7 +210,7 @@ impl Control {
     }
 
     /// The datagrams of a host or MAC as pcapng. Blocks.
-    pub(crate) fn pcap(&self, subject: &str) -> Result<Vec<u8>, ServiceError> {
+    pub(crate) fn pcap_file(&self, subject: &str) -> Result<Vec<u8>, ServiceError> {
         let macs = self.macs_of(subject)?;
         let nothing = || {
             ServiceError::NotFound {

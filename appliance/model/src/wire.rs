@@ -81,8 +81,8 @@ pub struct EnrolRequest {
     pub nonce: Option<String>,
 }
 
-/// Body of `POST /clock`: an agent that cannot enrol, since our certificate is not valid at its time, says what time it
-/// has. It proves nothing and changes nothing; it is recorded.
+/// Body of `POST /clock`: before it enrols, an agent says what time it has, to a server that it does not yet trust. It proves
+/// nothing and changes nothing; it is recorded where it is off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClockReport {

@@ -24,6 +24,7 @@ pub async fn enrol(cmdline: &Cmdline, key: &HostKey, vouched: &Vouched) -> Resul
     let client = client(rustls_config(Trust::Ca(vouched.ca))?)?;
     let request = request(cmdline, key, vouched.nonce.clone())?;
     let url = format!("{}/enrol", cmdline.enrol);
+    tell_clock(cmdline).await;
     loop {
         let pause = match ask(&client, &url, &request).await {
             Ok(EnrolAnswer::Granted { host, certificate, ca }) => {
@@ -41,29 +42,11 @@ pub async fn enrol(cmdline: &Cmdline, key: &HostKey, vouched: &Vouched) -> Resul
             }
             Err(error) => {
                 tracing::warn!("enrolment: {error:#}");
-                if is_clock(&error) {
-                    tell_clock(cmdline).await;
-                }
                 Duration::from_secs(2)
             }
         };
         tokio::time::sleep(pause).await;
     }
-}
-
-/// The appliance's certificate is not valid at our time: one of both clocks is wrong.
-fn is_clock(error: &anyhow::Error) -> bool {
-    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-    error.chain().any(|cause| {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(cause.downcast_ref());
-        match tls {
-            Some(rustls::Error::InvalidCertificate(why)) => {
-                matches!(why, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
-            }
-            _ => false,
-        }
-    })
 }
 
 /// Tells the appliance what time we have, so that it can say so: nobody else sees this machine's clock.

@@ -1,10 +1,11 @@
-//! The host's clock and ours differ so much that certificates are not valid there.
+//! The host's clock and ours differ, and it did not enrol: our certificates are valid from 2000 on, so that a clock that lost its
+//! battery mostly does no harm; one of 1970 or 1980 does, and so does ours, if it is the one that is off.
 
 use super::{Finding, Hop, WhyContext, last};
 use crate::text;
 use dayzero_model::event::{Event, What};
 
-/// A difference that matters, seconds: certificates are made with a day of tolerance.
+/// A difference that a time server does not leave, seconds.
 const DAY: u64 = 86_400;
 const YEAR: u64 = 31_556_952;
 
