@@ -183,7 +183,14 @@ mod tests {
     use dayzero_model::ids::MacAddr;
 
     fn kept(at: u64, interface: &str, around: Around, bytes: &[u8], length: usize) -> Kept {
-        Kept { at, interface: interface.into(), sent: at % 2 == 0, around, bytes: bytes.to_vec(), length }
+        Kept {
+            at,
+            interface: interface.into(),
+            sent: at.is_multiple_of(2),
+            around,
+            bytes: bytes.to_vec(),
+            length,
+        }
     }
 
     fn between(from: &str, to: &str) -> Around {

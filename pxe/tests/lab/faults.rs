@@ -224,6 +224,26 @@ fn a_client_that_never_asks_for_its_loader() {
     verdict(&rack, MAC, "loader-not-asked");
 }
 
+/// A port of a LAG without fallback has a link and forwards nothing until LACP is spoken: so does a bridge port that is held
+/// in listening.
+#[test]
+#[ignore = "needs root, busybox-static"]
+fn a_port_that_waits_for_lacp() {
+    let rack = planned(&[]);
+    must(&format!("ip netns exec {} bridge link set dev p-mgmt state 1", rack.server));
+    let link = || {
+        let carrier = rack.client("cat /sys/class/net/mgmt/carrier").stdout;
+        String::from_utf8_lossy(&carrier).trim() == "1"
+    };
+    let first = |link, lacp| rack.director.why_powered(MAC, link, lacp).first().map(|finding| finding.rule);
+    let (ok, said) = udhcpc(&rack, "mgmt", PXE);
+    assert!(!ok && rack.director.count(|_| true) == 0, "{said}\n{}", rack.director.show());
+    assert_eq!(first(link(), true), Some("lacp-without-fallback"));
+    assert_eq!(first(link(), false), Some("no-dhcp"));
+    must(&format!("ip -n {} link set p-mgmt down", rack.server));
+    assert_eq!(first(link(), true), Some("no-link"));
+}
+
 #[test]
 #[ignore = "needs root, busybox-static"]
 fn machines_that_dhcp_refuses() {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dayzero_model::boot::{BootAction, BootWindow, Client};
 use dayzero_model::event::{Event, What};
+use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::site::{AddressRange, NetworkRole};
 use dayzero_model::{BootId, MacAddr, Timestamp};
 use dayzero_pxe::{
@@ -62,6 +63,30 @@ impl Director {
         let events = if of_host.is_empty() { self.timeline.of_mac(mac, Timestamp(0)) } else { of_host };
         let now = Timestamp(now().0 + 120_000);
         dayzero_timeline::why(&events, &WhyContext { now, conditions: None, facts: None, lacp: false })
+    }
+
+    /// What `why` says of host1 whose BMC powered it on just now, whose NIC has a link as its BMC would tell, and whose bond
+    /// is planned by LACP, or not.
+    pub(crate) fn why_powered(&self, mac: MacAddr, link: bool, lacp: bool) -> Vec<Finding> {
+        let (host, at): (dayzero_model::HostName, _) = ("host1".parse().unwrap(), now());
+        let window = WindowFacts {
+            window: BootWindow { boot: BootId(0xd15c), host: host.clone() },
+            opened: at,
+            override_read_back: "Pxe".into(),
+            powered: Some(at),
+            channel: "virtual media".into(),
+            ipxe_served: None,
+            script_served: None,
+            kernel_served: None,
+            enrol_asked: None,
+            waiting: Vec::new(),
+        };
+        let facts = HostFacts { window: Some(window), ..HostFacts::default() };
+        let what = What::Link { nic: mac, up: link, told_by: "the BMC".into() };
+        self.timeline.record(Event { at, host: Some(host.clone()), mac: None, boot: None, what });
+        let now = Timestamp(at.0 + 180_000);
+        let context = WhyContext { now, conditions: None, facts: Some(&facts), lacp };
+        dayzero_timeline::why(&self.timeline.of_host(&host, at), &context)
     }
 
     /// The rule that `why` puts first.

@@ -69,7 +69,7 @@ pub(crate) fn read(mut bytes: &[u8]) -> File {
     let mut begun = false;
     while !bytes.is_empty() {
         let (kind, length) = (word(bytes, 0), word(bytes, 4) as usize);
-        assert!(length % 4 == 0 && length >= 12, "block length {length}");
+        assert!(length.is_multiple_of(4) && length >= 12, "block length {length}");
         assert_eq!(word(bytes, length - 4) as usize, length, "both lengths");
         let body = &bytes[8..length - 4];
         bytes = &bytes[length..];

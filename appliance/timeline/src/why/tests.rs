@@ -211,7 +211,7 @@ fn firmware_that_boots_from_the_network_first_is_told_when_no_window_is_open() {
     let sent_on = What::Script { action: BootAction::LocalDisk, peer };
     let facts = HostFacts::default();
     let host = WhyContext { facts: Some(&facts), ..context() };
-    assert_eq!(rules_of(&[sent_on.clone()], &host), []);
+    assert_eq!(rules_of(std::slice::from_ref(&sent_on), &host), []);
     assert_eq!(rules_of(&[sent_on.clone(), sent_on.clone()], &host), [("network-first", Hop::After)]);
     assert_eq!(rules_of(&[sent_on.clone(), sent_on.clone()], &context()), [], "of a host alone");
     let open = HostFacts { window: Some(window()), ..HostFacts::default() };
