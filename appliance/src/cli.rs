@@ -64,6 +64,15 @@ pub(crate) enum Command {
         /// Host's name or MAC.
         subject: String,
     },
+    /// Recorded datagrams (DHCP, ARP, TFTP without the files) of a host or a client, as pcapng for Wireshark: of its last
+    /// failed boots, and what the appliance has in memory.
+    Pcap {
+        /// Host's name or MAC.
+        subject: String,
+        /// Write to this file instead of standard output.
+        #[arg(short, long, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
     /// Virtual machines.
     #[command(subcommand)]
     Vm(VmCommand),

@@ -97,6 +97,11 @@ impl Client {
         read(path, &self.call(Method::GET, path, None).await?.body)
     }
 
+    /// `GET` of what is no JSON.
+    pub(crate) async fn get_bytes(&self, path: &str) -> Result<Bytes, Failure> {
+        Ok(self.call(Method::GET, path, None).await?.body)
+    }
+
     /// `POST` with an answer.
     pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
         &self,

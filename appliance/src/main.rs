@@ -92,6 +92,7 @@ async fn ask(command: Command, client: &Client, out: Output) -> Result<(), Failu
         Command::Apply { file, yes } => apply::apply(client, out, &file, yes).await,
         Command::Status => site::status(client, out).await,
         Command::Why { subject } => site::why(client, out, &subject).await,
+        Command::Pcap { subject, write } => site::pcap(client, out, &subject, write.as_deref()).await,
         Command::Confirm { id } => site::confirm(client, out, &id).await,
         Command::Claim => site::claim(client, out).await,
         Command::Host(command) => host::run(client, out, command).await,

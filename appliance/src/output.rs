@@ -55,10 +55,15 @@ impl Output {
         if self.format == Format::Text { self.text(sentence) } else { self.raw("{}\n") }
     }
 
-    /// Bytes as they are.
+    /// Text as it is.
     pub(crate) fn raw(self, text: &str) -> Result<(), Failure> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Bytes as they are: a file, for a pipe.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
-        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        let written = out.write_all(bytes).and_then(|()| out.flush());
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Quiet(0)),
             other => other.map_err(|e| Failure::system(&e)),
@@ -92,6 +97,11 @@ impl Output {
         drop(quiet);
         let nothing = || Failure::user(format!("nothing was typed after '{question}'"));
         answer?.filter(|text| !text.is_empty()).map(Secret::new).ok_or_else(nothing)
+    }
+
+    /// True if standard output is a terminal.
+    pub(crate) fn writes_to_terminal(self) -> bool {
+        io::stdout().is_terminal()
     }
 
     /// True if a person sits at standard input.

@@ -8,6 +8,7 @@ use dayzero_api::Health;
 use dayzero_api::rest::session::ClaimCode;
 use dayzero_control::view::{StatusView, WhyView};
 use hyper::Method;
+use std::path::Path;
 
 /// The site at a glance.
 pub(crate) async fn status(client: &Client, out: Output) -> Result<(), Failure> {
@@ -19,6 +20,29 @@ pub(crate) async fn status(client: &Client, out: Output) -> Result<(), Failure> 
 pub(crate) async fn why(client: &Client, out: Output, subject: &str) -> Result<(), Failure> {
     let view: WhyView = client.get(&format!("/v1/why/{}", segment(subject))).await?;
     out.show(&view, text::why::why)
+}
+
+/// The recorder's datagrams, to a file or a pipe.
+pub(crate) async fn pcap(
+    client: &Client,
+    out: Output,
+    subject: &str,
+    write: Option<&Path>,
+) -> Result<(), Failure> {
+    if write.is_none() && out.writes_to_terminal() {
+        return Err(Failure::user(
+            "this is a file for Wireshark, not for a terminal: --write FILE, or pipe it (`| tshark -r -`)",
+        ));
+    }
+    let file = client.get_bytes(&format!("/v1/pcap/{}", segment(subject))).await?;
+    match write {
+        None => out.bytes(&file),
+        Some(path) => {
+            std::fs::write(path, &file)
+                .map_err(|error| Failure::user(format!("{} cannot be written: {error}", path.display())))?;
+            out.done(&format!("{} bytes in {}: Wireshark opens it", file.len(), path.display()))
+        }
+    }
 }
 
 /// A person did what was asked for.

@@ -18,6 +18,8 @@ pub mod doctor;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+mod machine;
+mod neighbours;
 mod net;
 mod overhear;
 mod ra;
@@ -31,5 +33,5 @@ pub use config::{
     PxeConfig, SecureLoaders, ServedInterface, ServedNetwork,
 };
 pub use dhcp::lease::{Lease, LeaseChange, LeaseStore, LeaseStoreError, MemoryLeases};
-pub use director::{BootDirector, PxeEvent, RelayPort, ScriptQuery, SeenClient};
+pub use director::{BootDirector, Datagram, PxeEvent, RelayPort, ScriptQuery, SeenClient, Wire};
 pub use server::{PxeServer, StartError};

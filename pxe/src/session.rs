@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dayzero_model::boot::Arch;
 use dayzero_model::{BootId, HostName, MacAddr, Millis, Timestamp};
 
 /// Clients remembered.
@@ -42,6 +43,8 @@ struct Session {
     address: Option<Ipv4Addr>,
     host: Option<HostName>,
     boot: Option<BootId>,
+    /// What its firmware said that it is.
+    arch: Option<Arch>,
 }
 
 #[derive(Debug, Default)]
@@ -80,9 +83,10 @@ impl Sessions {
     }
 
     /// A planned client sent a DISCOVER: the stage to answer it in.
-    pub(crate) fn discover(&self, mac: MacAddr, ipxe: bool, now: Timestamp) -> Stage {
+    pub(crate) fn discover(&self, mac: MacAddr, ipxe: bool, arch: Option<Arch>, now: Timestamp) -> Stage {
         let mut table = self.lock();
         let session = table.entry(mac, now);
+        session.arch = arch.or(session.arch);
         if !ipxe || now.since(session.stage_since) > LOADER_STARTS {
             session.stage = Stage::Firmware;
         }
@@ -119,14 +123,14 @@ impl Sessions {
         }
     }
 
-    /// The client at this address has fetched our iPXE whole.
-    pub(crate) fn loader_fetched(&self, address: Ipv4Addr, now: Timestamp) {
+    /// The client at this address has fetched our iPXE whole; what it said that it is.
+    pub(crate) fn loader_fetched(&self, address: Ipv4Addr, now: Timestamp) -> Option<Arch> {
         let mut table = self.lock();
-        if let Some(mac) = table.by_address.get(&address).copied() {
-            let session = table.entry(mac, now);
-            session.stage = Stage::Loader;
-            session.stage_since = now;
-        }
+        let mac = table.by_address.get(&address).copied()?;
+        let session = table.entry(mac, now);
+        session.stage = Stage::Loader;
+        session.stage_since = now;
+        session.arch
     }
 
     /// This client has got its script: its next iPXE starts from the firmware again.
@@ -148,18 +152,30 @@ mod tests {
     fn an_ipxe_is_ours_only_after_ours_was_fetched_in_this_boot() {
         let sessions = Sessions::default();
         let at = |seconds: u64| Timestamp(seconds * 1000);
-        assert_eq!(sessions.discover(MAC, true, at(0)), Stage::Firmware, "the ROM's");
+        assert_eq!(sessions.discover(MAC, true, Some(Arch::Bios), at(0)), Stage::Firmware, "the ROM's");
         sessions.given(MAC, ADDRESS, &Known::default(), at(0));
-        sessions.loader_fetched(ADDRESS, at(2));
-        assert_eq!(sessions.discover(MAC, true, at(3)), Stage::Loader);
+        assert_eq!(sessions.loader_fetched(ADDRESS, at(2)), Some(Arch::Bios));
+        assert_eq!(sessions.discover(MAC, true, Some(Arch::Bios), at(3)), Stage::Loader);
         assert_eq!(sessions.stage(MAC), Stage::Loader);
         sessions.script_fetched(MAC);
-        assert_eq!(sessions.discover(MAC, true, at(60)), Stage::Firmware, "the next boot's ROM");
+        assert_eq!(
+            sessions.discover(MAC, true, Some(Arch::Bios), at(60)),
+            Stage::Firmware,
+            "the next boot's ROM"
+        );
 
         sessions.loader_fetched(ADDRESS, at(62));
-        assert_eq!(sessions.discover(MAC, false, at(63)), Stage::Firmware, "reset before the loader ran");
+        assert_eq!(
+            sessions.discover(MAC, false, Some(Arch::Bios), at(63)),
+            Stage::Firmware,
+            "reset before the loader ran"
+        );
         sessions.loader_fetched(ADDRESS, at(100));
-        assert_eq!(sessions.discover(MAC, true, at(400)), Stage::Firmware, "too late to be the same boot");
+        assert_eq!(
+            sessions.discover(MAC, true, Some(Arch::Bios), at(400)),
+            Stage::Firmware,
+            "too late to be the same boot"
+        );
         sessions.loader_fetched(Ipv4Addr::new(10, 0, 0, 1), at(401));
         assert_eq!(sessions.stage(MAC), Stage::Firmware, "another client's transfer");
     }

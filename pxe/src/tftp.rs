@@ -1,17 +1,19 @@
 //! TFTP of the boot network: our loaders from memory, and what became of each transfer.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dayzero_model::event::What;
-use dayzero_tftp_server::{BindError, Event, EventKind, Limits, Listen, Lookup, Request, Server};
+use dayzero_model::event::{TftpFault, What};
+use dayzero_tftp_server::{BindError, Event, EventKind, Limits, Listen, Lookup, Request, Server, Tapped};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Loaders, PxeConfig};
-use crate::dhcp::serve::now;
-use crate::director::{BootDirector, PxeEvent};
+use crate::dhcp::serve::{micros, now};
+use crate::director::{BootDirector, Datagram, PxeEvent, Wire};
+use crate::machine::Machines;
+use crate::neighbours;
 use crate::session::Sessions;
 
 /// The TFTP service of all boot networks.
@@ -23,6 +25,7 @@ pub(crate) struct Tftp {
 
 struct Watch {
     loaders: Loaders,
+    machines: Machines,
     director: Arc<dyn BootDirector>,
     sessions: Sessions,
 }
@@ -44,7 +47,8 @@ impl Tftp {
             })
             .collect();
         let server = Server::bind(&listen, Limits::default())?;
-        let watch = Watch { loaders: config.loaders.clone(), director, sessions };
+        let (loaders, machines) = (config.loaders.clone(), Machines::of(&config.tftp));
+        let watch = Watch { loaders, machines, director, sessions };
         Ok(Self { server, watch, files: config.tftp.clone() })
     }
 
@@ -54,54 +58,89 @@ impl Tftp {
             Some(file) => Lookup::File(file.clone()),
             None => Lookup::NotFound,
         };
-        server.run(lookup, move |event| watch.event(event), cancel).await;
+        let watch = Arc::new(watch);
+        let tap = Arc::clone(&watch);
+        let server = server.tapped(move |tapped| tap.datagram(tapped));
+        server.run(lookup, move |event| watch.event(&event), cancel).await;
     }
 }
 
 impl Watch {
-    fn event(&self, event: Event) {
-        let file = event.name.clone();
-        let ended = |bytes, ms, error: Option<String>| What::TftpEnd { file: file.clone(), bytes, ms, error };
-        let what = match event.kind {
-            EventKind::Started { .. } => What::TftpStart { file: file.clone() },
+    fn event(&self, event: &Event) {
+        let file = || event.name.clone();
+        let broken = |fault, after_block, bytes, block, message: String| What::TftpBroken {
+            file: file(),
+            fault,
+            after_block,
+            bytes,
+            block,
+            message,
+        };
+        let what = match &event.kind {
+            EventKind::Started { .. } => What::TftpStart { file: file() },
             EventKind::Completed { bytes, elapsed, .. } => {
-                if self.loaders.is_loader(&event.name) {
-                    self.sessions.loader_fetched(*event.peer.ip(), now());
-                }
-                ended(bytes, u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), None)
+                let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+                What::TftpEnd { file: file(), bytes: *bytes, ms, error: None }
             }
             // It only asked for the size; the real request follows.
             EventKind::Aborted { after_oack: true, .. } => return,
-            EventKind::Aborted { after_block, code, message, .. } => ended(
-                0,
-                0,
-                Some(format!("client aborted after block {after_block}: {message} (code {code})")),
-            ),
-            EventKind::PortClosed { after_block } => {
-                ended(0, 0, Some(format!("client's port closed after block {after_block}: it was reset?")))
+            EventKind::Aborted { after_block, code, message, .. } => {
+                broken(TftpFault::Aborted { code: *code }, *after_block, 0, 0, message.clone())
             }
-            EventKind::TimedOut { after_block: 0, block, .. } => ended(
-                0,
-                0,
-                Some(format!(
-                    "no acknowledgement of the first block ({block} bytes): a smaller MTU, or a filter, on the way?"
-                )),
-            ),
-            EventKind::TimedOut { after_block, bytes, .. } => {
-                ended(bytes, 0, Some(format!("client fell silent after block {after_block}")))
+            EventKind::PortClosed { after_block } => {
+                broken(TftpFault::PortClosed, *after_block, 0, 0, String::new())
+            }
+            EventKind::TimedOut { after_block, bytes, block } => {
+                broken(TftpFault::Silent, *after_block, *bytes, *block, String::new())
             }
             EventKind::Refused { code, message } => {
-                ended(0, 0, Some(format!("refused: {message} (code {code})")))
+                broken(TftpFault::Refused { code: *code }, 0, 0, 0, message.clone())
             }
-            EventKind::Busy => ended(0, 0, Some("too many transfers at once: it will ask again".to_owned())),
+            EventKind::Busy => broken(TftpFault::Busy, 0, 0, 0, String::new()),
         };
-        let known = self.sessions.who(*event.peer.ip());
+        let peer = *event.peer.ip();
+        match &event.kind {
+            EventKind::Completed { .. } if self.loaders.is_loader(&event.name) => {
+                let arch = self.sessions.loader_fetched(peer, now());
+                self.tell(&event.iface, peer, what);
+                if let Some(wrong) = self.machines.fetched(&event.name, arch) {
+                    self.tell(&event.iface, peer, wrong);
+                }
+            }
+            EventKind::TimedOut { .. } if neighbours::is_silent(peer) => {
+                self.tell(&event.iface, peer, What::ArpSilent { address: peer });
+                self.tell(&event.iface, peer, what);
+            }
+            _ => self.tell(&event.iface, peer, what),
+        }
+    }
+
+    fn tell(&self, iface: &str, peer: Ipv4Addr, what: What) {
+        let known = self.sessions.who(peer);
         self.director.event(PxeEvent {
-            interface: event.iface.to_string(),
+            interface: iface.to_owned(),
             mac: known.mac,
             host: known.host,
             boot: known.boot,
             what,
+        });
+    }
+
+    fn datagram(&self, tapped: &Tapped<'_>) {
+        let Tapped { peer, local, iface, sent, bytes, length } = *tapped;
+        let known = self.sessions.who(*peer.ip());
+        let (peer, local) = (SocketAddr::V4(peer), SocketAddr::V4(local));
+        let wire =
+            if sent { Wire::Udp { from: local, to: peer } } else { Wire::Udp { from: peer, to: local } };
+        self.director.datagram(&Datagram {
+            at: micros(),
+            interface: iface,
+            mac: known.mac,
+            of_host: known.host.is_some(),
+            sent,
+            wire,
+            bytes,
+            length,
         });
     }
 }

@@ -354,6 +354,7 @@ impl Service for Fake {
     async fn why(&self, subject: &Subject) -> Result<WhyView, ServiceError> {
         let finding = WhyFinding {
             rule: "foreign-disk".to_owned(),
+            hop: "after the boot".to_owned(),
             sentence: "the disk DZDISK0002 holds data that is not ours".to_owned(),
             evidence: vec!["ext4 'customer-data' in partition 1".to_owned()],
             next_action: "look at it, then consent or exchange the disk".to_owned(),
@@ -362,6 +363,10 @@ impl Service for Fake {
         let text = events.iter().map(dayzero_timeline::text::line).collect();
         let standing = "stopped at Imaged since 11:05:25".to_owned();
         Ok(WhyView { subject: subject.to_owned(), standing, findings: vec![finding], events, text })
+    }
+
+    async fn pcap(&self, subject: &Subject) -> Result<Vec<u8>, ServiceError> {
+        Ok(format!("pcapng of {subject}").into_bytes())
     }
 
     async fn reset_host(&self, host: &HostName, who: &str) -> Result<(), ServiceError> {

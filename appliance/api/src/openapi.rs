@@ -196,7 +196,13 @@ const SCHEMAS: &[Schema] = &[
     Schema(
         "WhyFinding",
         No,
-        &[("rule", "string"), ("sentence", "string"), ("evidence", "[string]"), ("next_action", "string")],
+        &[
+            ("rule", "string"),
+            ("hop", "string"),
+            ("sentence", "string"),
+            ("evidence", "[string]"),
+            ("next_action", "string"),
+        ],
     ),
     Schema(
         "VmRequest",
@@ -290,6 +296,7 @@ fn schemas() -> Map<String, Value> {
     let plan = "The site plan as JSON. Its own schema is what `dayzero plan schema` prints.";
     all.insert("Site".to_owned(), json!({ "type": "object", "description": plan }));
     all.insert("OpenApi".to_owned(), json!({ "type": "object" }));
+    all.insert("Pcapng".to_owned(), json!({ "type": "string", "format": "binary" }));
     all.insert("Vms".to_owned(), of_type("[Vm]"));
     all.insert("HostSummaries".to_owned(), of_type("[HostSummary]"));
     all.insert("BmcCredentials".to_owned(), of_type("[Login]"));
@@ -307,6 +314,9 @@ fn operation(route: &Route) -> Value {
         (_, "") => json!({ "204": { "description": "Done." } }),
         ("/v1/events", name) => {
             json!({ "200": { "description": "A stream of `event: timeline`.", "content": { "text/event-stream": { "schema": refer(name) } } } })
+        }
+        ("/v1/pcap/{subject}", name) => {
+            json!({ "200": { "description": "A pcapng file.", "content": { "application/x-pcapng": { "schema": refer(name) } } } })
         }
         ("/v1/vms", name) if route.method == "POST" => {
             json!({ "201": { "description": "Accepted.", "content": { "application/json": { "schema": refer(name) } } } })

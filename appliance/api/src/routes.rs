@@ -124,6 +124,12 @@ fn site() -> Vec<Row> {
             get(rest::site::why),
         ),
         row(
+            ("GET", "/v1/pcap/{subject}", VIEWER),
+            "Recorded datagrams of a host (by name) or a client (by MAC): its last failed boots, then what is in memory.",
+            ("", "Pcapng"),
+            get(rest::site::pcap),
+        ),
+        row(
             ("GET", "/v1/events", VIEWER),
             "Events from now on, as server-sent events.",
             ("", "Event"),

@@ -21,10 +21,10 @@ pub use identity::{BmcIdentity, GuidOrder, guid_text};
 pub use password::{AccountPolicy, Alphabet, generate_password};
 
 use async_trait::async_trait;
-use dayzero_model::Secret;
 use dayzero_model::facts::SecureBootFacts;
 use dayzero_model::inventory::BootMode;
 use dayzero_model::site::BmcProtocol;
+use dayzero_model::{MacAddr, Secret};
 use serde::{Deserialize, Serialize};
 
 /// Power of the host.
@@ -145,6 +145,10 @@ pub trait Bmc: Send + Sync {
     fn protocol(&self) -> BmcProtocol;
     /// Who the host and the BMC are. Parts that cannot be read are absent, and logged.
     async fn identity(&self) -> Result<BmcIdentity, BmcError>;
+    /// Links of the host's NICs, of those that the BMC tells (not by IPMI): MAC, and whether it has a link.
+    async fn nic_links(&self) -> Result<Vec<(MacAddr, bool)>, BmcError> {
+        Ok(Vec::new())
+    }
     /// Power of the host.
     async fn power(&self) -> Result<PowerState, BmcError>;
     /// Changes the power. `On` and `ForceOff` return when the state reads so; the others when the BMC accepted them.

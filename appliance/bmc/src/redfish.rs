@@ -202,6 +202,13 @@ impl Bmc for RedfishBmc {
         })
     }
 
+    async fn nic_links(&self) -> Result<Vec<(MacAddr, bool)>, BmcError> {
+        let _turn = self.lane.turn().await;
+        let nics = self.client.nics().await?;
+        let link = |nic: dayzero_redfish::Nic| Some((nic.mac.parse().ok()?, nic.link?));
+        Ok(nics.into_iter().filter_map(link).collect())
+    }
+
     async fn power(&self) -> Result<PowerState, BmcError> {
         let _turn = self.lane.turn().await;
         Ok(power_state(&self.client.power().await?))

@@ -253,7 +253,13 @@ async fn connection(
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let greeting = async {
-        let mut stream = acceptor.accept(stream).await?;
+        let peer = stream.peer_addr();
+        let noted = |error: &std::io::Error| {
+            if let Ok(peer) = &peer {
+                control.note_handshake("agents", peer.ip(), error);
+            }
+        };
+        let mut stream = acceptor.accept(stream).await.inspect_err(noted)?;
         let greeted = greet(control, &mut stream).await?;
         Ok::<_, std::io::Error>((stream, greeted))
     };

@@ -13,11 +13,14 @@ use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::ids::HostName;
 use dayzero_model::units::Timestamp;
 use dayzero_pxe::{
-    BootDirector, Lease, LeaseChange, LeaseStore, LeaseStoreError, PxeEvent, ScriptQuery, SeenClient,
+    BootDirector, Datagram, Lease, LeaseChange, LeaseStore, LeaseStoreError, PxeEvent, ScriptQuery,
+    SeenClient, Wire,
 };
 use dayzero_store::{Pair, StoreError};
+use dayzero_timeline::capture;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Name of the discovery kernel in boot URLs.
@@ -30,8 +33,8 @@ const LOADER: &str = ".efi";
 const QUEUE: usize = 4096;
 /// Pending clients kept.
 const MAX_PENDING: usize = 256;
-/// A pending client's count is stored at most this often.
-const PENDING_EVERY: u64 = 10_000;
+/// How often pending clients are stored: who powers on a hall of them costs one transaction.
+const PENDING_EVERY: Duration = Duration::from_secs(5);
 
 enum Note {
     Event(Box<PxeEvent>),
@@ -58,7 +61,10 @@ impl Director {
                 let Some(note) = note else { return };
                 let kept = match note {
                     Note::Event(event) => keeper.note_event(*event).await,
-                    Note::Unknown(seen) => keeper.note_unknown(&seen).await,
+                    Note::Unknown(seen) => {
+                        keeper.note_unknown(&seen);
+                        Ok(())
+                    }
                 };
                 if let Err(error) = kept {
                     tracing::error!(%error, "an observation of the boot network could not be stored");
@@ -125,6 +131,17 @@ impl BootDirector for Director {
             self.control.timeline.record(event);
         }
     }
+
+    fn datagram(&self, datagram: &Datagram<'_>) {
+        let Datagram { at, interface, mac, of_host, sent, wire, bytes, length } = *datagram;
+        let Some(mac) = mac else { return };
+        let around = match wire {
+            Wire::Udp { from, to } => capture::Around::Udp { from, to },
+            Wire::Arp { from, to } => capture::Around::Arp { from, to },
+        };
+        let datagram = capture::Datagram { at, interface, mac, of_host, sent, around, bytes, length };
+        self.control.timeline.capture(&datagram);
+    }
 }
 
 /// Events that say how far a host's boot is, or that a BMC has its address.
@@ -183,43 +200,67 @@ impl Control {
         self.step(&host, change).await
     }
 
-    /// A client that is not in the plan wants to boot.
-    async fn note_unknown(self: &Arc<Self>, seen: &SeenClient) -> Result<(), StoreError> {
+    /// A client that is not in the plan wants to boot. In memory at once, in the store with the others, by
+    /// [`Control::store_pending`].
+    pub(crate) fn note_unknown(&self, seen: &SeenClient) {
         let now = self.now();
-        let known = self.mirror().pending.get(&seen.mac).cloned();
-        let said = format!(
-            "on network {}{}{}",
-            seen.network,
-            seen.vendor_class.as_ref().map_or_else(String::new, |class| format!(", class {class}")),
-            seen.uuid.as_ref().map_or_else(String::new, |uuid| format!(", UUID {uuid}")),
-        );
-        let said = said.chars().take(300).collect();
-        let stored = known.as_ref().map(|pending| pending.last);
-        let mut pending = known.unwrap_or(Pending { mac: seen.mac, first: now, last: now, count: 0, said });
+        let mut mirror = self.mirror_mut();
+        if !mirror.pending.contains_key(&seen.mac) && mirror.pending.len() >= MAX_PENDING {
+            let oldest =
+                mirror.pending.values().min_by_key(|pending| pending.last).map(|pending| pending.mac);
+            if let Some(oldest) = oldest {
+                mirror.pending.remove(&oldest);
+                mirror.pending_changed.insert(oldest);
+            }
+        }
+        let pending = mirror.pending.entry(seen.mac).or_insert_with(|| {
+            let said = format!(
+                "on network {}{}{}",
+                seen.network,
+                seen.vendor_class.as_ref().map_or_else(String::new, |class| format!(", class {class}")),
+                seen.uuid.as_ref().map_or_else(String::new, |uuid| format!(", UUID {uuid}")),
+            );
+            Pending { mac: seen.mac, first: now, last: now, count: 0, said: said.chars().take(300).collect() }
+        });
         pending.count += 1;
-        if stored.is_some_and(|stored| now.since(stored).0 < PENDING_EVERY) {
-            pending.last = stored.unwrap_or(now);
-            self.mirror_mut().pending.insert(seen.mac, pending);
+        pending.last = now;
+        mirror.pending_changed.insert(seen.mac);
+    }
+
+    /// Stores what changed of the pending clients, in one transaction.
+    pub(crate) async fn store_pending(&self) -> Result<(), StoreError> {
+        let changed = std::mem::take(&mut self.mirror_mut().pending_changed);
+        if changed.is_empty() {
             return Ok(());
         }
-        pending.last = now;
-        let oldest = {
-            let mirror = self.mirror();
-            let full = mirror.pending.len() >= MAX_PENDING && !mirror.pending.contains_key(&seen.mac);
-            full.then(|| mirror.pending.values().min_by_key(|p| p.last).map(|p| p.mac)).flatten()
+        let stored = async {
+            let mut tx = self.store.tx();
+            for mac in &changed {
+                match self.mirror().pending.get(mac) {
+                    Some(pending) => tx.put(&PENDING, mac, pending)?,
+                    None => tx.delete(&PENDING, mac)?,
+                };
+            }
+            self.commit(tx).await.map(drop)
         };
-        let mut tx = self.store.tx();
-        tx.put(&PENDING, &seen.mac, &pending)?;
-        if let Some(mac) = &oldest {
-            tx.delete(&PENDING, mac)?;
+        let stored = stored.await;
+        if stored.is_err() {
+            self.mirror_mut().pending_changed.extend(changed);
         }
-        self.commit(tx).await?;
-        let mut mirror = self.mirror_mut();
-        mirror.pending.insert(seen.mac, pending);
-        if let Some(mac) = &oldest {
-            mirror.pending.remove(mac);
+        stored
+    }
+
+    /// Stores pending clients now and then, until the end.
+    pub(crate) async fn pending_loop(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                () = tokio::time::sleep(PENDING_EVERY) => {}
+            }
+            if let Err(error) = self.store_pending().await {
+                tracing::error!(%error, "pending clients could not be stored; it is tried again");
+            }
         }
-        Ok(())
     }
 }
 

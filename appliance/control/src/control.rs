@@ -21,7 +21,7 @@ use dayzero_model::units::Timestamp;
 use dayzero_store::Store;
 use dayzero_timeline::Timeline;
 use dayzero_trust::{BmcPins, Enrolment, SecureBootKey, SiteCa, TrustError, Vault};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
@@ -75,6 +75,8 @@ pub(crate) struct Mirror {
     pub(crate) clusters: BTreeMap<Name, ClusterRecord>,
     pub(crate) vms: KnownVms,
     pub(crate) pending: BTreeMap<MacAddr, Pending>,
+    /// Those of them, or of those that went, that the store does not know as they are.
+    pub(crate) pending_changed: BTreeSet<MacAddr>,
     /// SHA-256 of the host image's manifest.
     pub(crate) manifest: Option<Sha256>,
     /// Things of the machine itself that a person must mend, by a stable key.
@@ -124,6 +126,7 @@ pub struct Control {
     pub(crate) media: MediaShelf,
     /// The site's key for Secure Boot, once something was signed with it.
     pub(crate) secure_boot: std::sync::OnceLock<SecureBootKey>,
+    pub(crate) recorded: crate::handshake::Recorded,
     #[cfg(test)]
     pub(crate) commits_left: std::sync::atomic::AtomicI64,
 }
@@ -160,6 +163,7 @@ impl Control {
             pins: BmcPins::new(&store),
             media: MediaShelf::default(),
             secure_boot: std::sync::OnceLock::new(),
+            recorded: Default::default(),
             config,
             store,
             vault,

@@ -2,6 +2,7 @@
 
 use crate::actions;
 use crate::control::{Control, Flight, HostRecord, Plan};
+use crate::failed_boot::is_failed_boot;
 use crate::records::{self, ClusterRecord};
 use crate::view::state_text;
 use dayzero_lifecycle::conditions::wired;
@@ -178,6 +179,11 @@ impl Control {
         }
         let elected = decided.cluster.as_ref().map(|(name, _)| name.clone());
         self.publish(host, &decided);
+        if decided.changes.iter().any(is_failed_boot) {
+            let (control, host, record) = (self.clone(), host.clone(), self.record(host));
+            let placed = placed.host.clone();
+            self.tasks.spawn(async move { control.keep_failed_boot(&host, &placed, record).await });
+        }
         if let Some(condition) = decided.failed {
             self.abort(host, condition);
         }

@@ -1,7 +1,8 @@
-//! The enrolment listener: `POST /enrol` and nothing else. Whether a key gets a certificate is trust's decision; here it
+//! The enrolment listener: `POST /enrol`, `POST /clock` (an agent tells its time first) and nothing else. Whether a key gets a certificate is trust's decision; here it
 //! becomes facts, events, and a line on the to-do list when a second machine claims to be a host.
 
 use crate::control::Control;
+use crate::handshake::{self, Noted};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -26,7 +27,11 @@ const MAX_WAITING: usize = 8;
 
 /// The listener's routes.
 pub(crate) fn routes(control: Arc<Control>) -> Router {
-    Router::new().route("/enrol", post(enrol)).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(control)
+    Router::new()
+        .route("/enrol", post(enrol))
+        .route("/clock", post(handshake::clock))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(control)
 }
 
 /// Serves until `cancel`.
@@ -38,6 +43,8 @@ pub(crate) async fn serve(
     let key = control.ca.listener(&[], &[address.ip()]).map_err(std::io::Error::other)?;
     let tls = dayzero_trust::operators_server_config(key).map_err(std::io::Error::other)?;
     let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls);
+    let inner = axum_server::tls_rustls::RustlsAcceptor::new(tls);
+    let tls = Noted { inner, control: control.clone(), listener: "enrolment" };
     crate::listen::tls(address, tls, routes(control), cancel).await
 }
 

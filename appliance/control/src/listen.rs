@@ -1,7 +1,7 @@
 //! HTTP listeners that end together with their cancellation token.
 
+use crate::handshake::Noted;
 use axum::Router;
-use axum_server::tls_rustls::RustlsConfig;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -22,13 +22,13 @@ fn handle(cancel: CancellationToken) -> axum_server::Handle<SocketAddr> {
 /// HTTPS.
 pub(crate) async fn tls(
     address: SocketAddr,
-    tls: RustlsConfig,
+    tls: Noted,
     routes: Router,
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
     tracing::info!(%address, "HTTPS listener");
     let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-    axum_server::bind_rustls(address, tls).handle(handle(cancel)).serve(service).await
+    axum_server::bind(address).acceptor(tls).handle(handle(cancel)).serve(service).await
 }
 
 /// Plain HTTP.

@@ -274,6 +274,13 @@ impl Service for Arc<Control> {
         self.why_view(subject)
     }
 
+    async fn pcap(&self, subject: &Subject) -> Result<Vec<u8>, ServiceError> {
+        let (control, subject) = (self.clone(), subject.to_owned());
+        // Recordings of failed boots are files.
+        let read = tokio::task::spawn_blocking(move || control.pcap_file(&subject)).await;
+        read.unwrap_or_else(|error| Err(ServiceError::System(error.to_string())))
+    }
+
     async fn reset_host(&self, host: &HostName, who: &str) -> Result<(), ServiceError> {
         self.must_know(host)?;
         let runs = self

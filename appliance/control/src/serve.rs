@@ -83,6 +83,7 @@ impl Control {
         self.tasks.spawn(self.clone().vms_loop());
         self.tasks.spawn(self.clone().paths_loop());
         self.tasks.spawn(self.clone().power_loop());
+        self.tasks.spawn(self.clone().pending_loop());
     }
 
     /// Ends everything in order: no action begins, those under way are given up (they are derived again), events are
@@ -96,6 +97,9 @@ impl Control {
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks did not end in time");
+        }
+        if let Err(error) = self.store_pending().await {
+            tracing::error!(%error, "pending clients could not be stored");
         }
         self.timeline.flush().await;
         if let Err(error) = self.store.close().await {

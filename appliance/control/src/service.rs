@@ -119,6 +119,10 @@ pub trait Service: Send + Sync {
     /// Why a host (by name) or a client (by MAC) does not go on.
     async fn why(&self, subject: &Subject) -> Result<WhyView, ServiceError>;
 
+    /// The recorded datagrams of a host (by name) or a client (by MAC) as pcapng: of its last failed boots, and what is in
+    /// memory. No HTTP, no TLS: it holds no secret.
+    async fn pcap(&self, subject: &Subject) -> Result<Vec<u8>, ServiceError>;
+
     /// Begins a host's life again from `Vouched`: it is booted by network, inventoried and installed anew (its disk is
     /// then foreign and asks for consent, unless it is ours).
     async fn reset_host(&self, host: &HostName, who: &str) -> Result<(), ServiceError>;

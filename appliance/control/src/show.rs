@@ -198,6 +198,30 @@ impl Control {
         Ok(answer(mac.to_string(), standing, events, &context))
     }
 
+    /// The MACs of a host (NICs on its pod's bond, then its BMC), or the MAC itself.
+    fn macs_of(&self, subject: &str) -> Result<Vec<MacAddr>, ServiceError> {
+        let plan = self.plan();
+        let host = subject.parse::<HostName>().ok();
+        let placed = plan.as_ref().and_then(|plan| plan.site.host(&host?));
+        match placed {
+            Some(placed) => Ok(boot_macs(placed.host)),
+            None => subject.parse().map(|mac| vec![mac]).map_err(|_| unknown_host(plan.as_ref(), subject)),
+        }
+    }
+
+    /// The datagrams of a host or MAC as pcapng. Blocks.
+    pub(crate) fn pcap_file(&self, subject: &str) -> Result<Vec<u8>, ServiceError> {
+        let macs = self.macs_of(subject)?;
+        let nothing = || {
+            ServiceError::NotFound {
+            kind: "recording of",
+            name: subject.chars().take(80).collect(),
+            remedy: "no datagram of it came since the appliance started, and no boot of it failed before; let it boot".to_owned(),
+        }
+        };
+        self.timeline.pcapng(&macs)?.ok_or_else(nothing)
+    }
+
     fn why_host(&self, plan: &Plan, host: &HostName) -> WhyView {
         let record = self.record(host);
         let placed = plan.site.host(host);
@@ -223,9 +247,10 @@ fn answer(
 ) -> WhyView {
     let findings = dayzero_timeline::why(&events, context).into_iter().map(|finding| WhyFinding {
         rule: finding.rule.to_owned(),
+        hop: finding.hop.words().to_owned(),
         sentence: finding.sentence,
         evidence: finding.evidence,
-        next_action: finding.next_action,
+        next_action: finding.next_action.into_owned(),
     });
     WhyView {
         subject,
@@ -234,6 +259,11 @@ fn answer(
         text: events.iter().map(text::line).collect(),
         events,
     }
+}
+
+/// The MACs by which a host boots and its BMC gets its address.
+pub(crate) fn boot_macs(host: &dayzero_model::site::Host) -> Vec<MacAddr> {
+    host.bond.nics.iter().map(|nic| nic.mac).chain([host.bmc.mac]).collect()
 }
 
 fn planned_mac(plan: &Plan, mac: MacAddr) -> bool {

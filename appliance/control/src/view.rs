@@ -200,7 +200,7 @@ pub struct WhyView {
     pub subject: String,
     /// Where it stands, one sentence.
     pub standing: String,
-    /// What is most likely wrong, best first.
+    /// What is most likely wrong, best first: the first is the verdict.
     pub findings: Vec<WhyFinding>,
     /// The boot flight recorder, oldest first.
     pub events: Vec<Event>,
@@ -213,6 +213,9 @@ pub struct WhyView {
 pub struct WhyFinding {
     /// Rule that found it, such as `no-request-after-offer`.
     pub rule: String,
+    /// The hop of the boot that failed, in words, such as `DHCP`.
+    #[serde(default)]
+    pub hop: String,
     /// What is wrong, one sentence.
     pub sentence: String,
     /// What was observed.

@@ -50,10 +50,13 @@ pub enum What {
         /// Boot file, if any.
         file: Option<String>,
     },
-    /// A DHCP message was not answered, and why.
+    /// A DHCP message was not answered, or not as its client wished, and why.
     DhcpIgnored {
-        /// Why.
+        /// Why, for a person.
         reason: String,
+        /// Why, for the rules.
+        #[serde(default)]
+        why: Ignored,
     },
     /// TFTP transfer began.
     TftpStart {
@@ -70,6 +73,35 @@ pub enum What {
         ms: u64,
         /// Error; none = complete. A transfer that the client aborts after the OACK is no failure and not recorded as one.
         error: Option<String>,
+    },
+    /// A TFTP transfer broke off, or was refused.
+    TftpBroken {
+        /// File; empty if the request could not be read.
+        file: String,
+        /// Why.
+        fault: TftpFault,
+        /// Blocks that the client had acknowledged.
+        after_block: u64,
+        /// The same in bytes.
+        bytes: u64,
+        /// Block size; 0 = nothing was agreed.
+        block: u16,
+        /// In words: what the client's error packet, or ours, said.
+        message: String,
+    },
+    /// Our loader was fetched whole, and it is made for another machine than the one that fetched it.
+    WrongLoader {
+        /// File.
+        file: String,
+        /// What the client says that it is.
+        arch: Arch,
+        /// What the file is made for.
+        made_for: String,
+    },
+    /// A client asks us, and does not answer ARP for the address that it has.
+    ArpSilent {
+        /// The address.
+        address: Ipv4Addr,
     },
     /// A boot script was served.
     Script {
@@ -88,6 +120,46 @@ pub enum What {
         status: u16,
         /// Bytes sent.
         bytes: u64,
+    },
+    /// The answer to an HTTP request broke off.
+    HttpBroken {
+        /// Path.
+        path: String,
+        /// Client.
+        peer: IpAddr,
+        /// Bytes sent.
+        bytes: u64,
+        /// Bytes that the answer has.
+        length: u64,
+        /// Why.
+        error: String,
+    },
+    /// A client broke off a TLS handshake, or we did.
+    TlsRefused {
+        /// Client.
+        peer: IpAddr,
+        /// Listener, such as `enrolment`.
+        listener: String,
+        /// Why.
+        reason: String,
+        /// It says that our certificate is not valid at this time: its clock and ours differ.
+        clock: bool,
+    },
+    /// A machine told its clock, and it differs from ours.
+    Clock {
+        /// Whose: `the agent`, `the BMC`.
+        whose: String,
+        /// Seconds that it is ahead of ours; negative: behind.
+        ahead: i64,
+    },
+    /// The link of a NIC, as somebody else than the host sees it.
+    Link {
+        /// The NIC.
+        nic: MacAddr,
+        /// It has a link.
+        up: bool,
+        /// Who says so: `the BMC`.
+        told_by: String,
     },
     /// An operation on the BMC.
     Bmc {
@@ -135,4 +207,76 @@ pub enum What {
         /// What.
         did: String,
     },
+}
+
+/// Why a DHCP message was not answered, or not as its client wished.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ignored {
+    /// Anything that has no word of its own.
+    #[default]
+    Other,
+    /// Its client is not in the plan.
+    Pending,
+    /// Its client is planned on another network.
+    WrongNetwork,
+    /// There is no pool for its client.
+    NoPool,
+    /// The pool has no address left.
+    PoolUsedUp,
+    /// Its client took the offer of this server, which is not ours.
+    OtherServer {
+        /// The server.
+        address: Ipv4Addr,
+    },
+    /// It came by a relay that the plan does not list.
+    UnknownRelay {
+        /// The relay.
+        relay: IpAddr,
+    },
+    /// Its client declines the address.
+    Declined {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Somebody else answers for the address that its client is to have.
+    InUse {
+        /// The address.
+        address: Ipv4Addr,
+        /// Who.
+        by: MacAddr,
+    },
+    /// There is no loader for its client's architecture: no boot file.
+    NoLoader {
+        /// Architecture.
+        arch: Option<Arch>,
+    },
+    /// It boots under Secure Boot, and nothing that is signed is here for it: no boot file.
+    NothingSigned,
+    /// Its UUID is not the planned host's: no boot file.
+    OtherMachine,
+    /// Its lease could not be stored.
+    NotStored,
+}
+
+/// How a TFTP transfer broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TftpFault {
+    /// The client fell silent.
+    Silent,
+    /// The client sent an error.
+    Aborted {
+        /// Its code.
+        code: u16,
+    },
+    /// The client's port was closed.
+    PortClosed,
+    /// We answered by an error.
+    Refused {
+        /// Our code.
+        code: u16,
+    },
+    /// Too many transfers at once.
+    Busy,
 }

@@ -81,6 +81,19 @@ pub struct EnrolRequest {
     pub nonce: Option<String>,
 }
 
+/// Body of `POST /clock`: before it enrols, an agent says what time it has, to a server that it does not yet trust. It proves
+/// nothing and changes nothing; it is recorded where it is off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockReport {
+    /// Boot id from the kernel command line.
+    pub boot: BootId,
+    /// MAC of the boot NIC.
+    pub mac: MacAddr,
+    /// The agent's clock.
+    pub clock: crate::units::Timestamp,
+}
+
 /// Answer to an enrolment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

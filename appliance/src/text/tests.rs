@@ -144,7 +144,7 @@ fn a_proof_and_one_that_was_refused() {
 fn why_with_and_without_findings() {
     let view: WhyView = read(json!({
         "subject": "host1", "standing": "stopped at Vouched since 11:05:05: no network boot within 90 s", "events": [],
-        "findings": [{"rule": "no-request-after-offer", "sentence": "the client did not take our offer", "evidence": ["3 OFFERs, no REQUEST"],
+        "findings": [{"rule": "no-request-after-offer", "hop": "DHCP", "sentence": "the client did not take our offer", "evidence": ["3 OFFERs, no REQUEST"],
                       "next_action": "look for spanning tree or a relay between host1 and the appliance: the port must forward within 4 s of link up"}],
         "text": ["2026-11-18T11:05:05.000Z  host1 52:54:00:77:01:01  dhcp   DISCOVER in on mgmt0 PXE client (UEFI x86-64), class PXEClient:Arch:00007"],
     }));

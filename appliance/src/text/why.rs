@@ -6,6 +6,9 @@ use dayzero_control::view::WhyView;
 /// Standing, findings, and the boot flight recorder.
 pub(crate) fn why(view: &WhyView) -> String {
     let mut text = wrap(&format!("{}: ", view.subject), 2, &view.standing);
+    if let Some(verdict) = view.findings.first().filter(|verdict| !verdict.hop.is_empty()) {
+        text.push_str(&format!("Failing hop: {}\n", verdict.hop));
+    }
     for (number, finding) in view.findings.iter().enumerate() {
         text.push('\n');
         text.push_str(&wrap(

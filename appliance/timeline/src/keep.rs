@@ -1,5 +1,6 @@
 //! Rings in memory, batches to the store, and a feed for those who watch.
 
+use crate::capture::{Captures, Datagram, Kept as Captured};
 use dayzero_model::event::{Event, What};
 use dayzero_model::ids::{HostName, MacAddr};
 use dayzero_model::units::Timestamp;
@@ -98,6 +99,7 @@ struct Rings {
 struct Inner {
     store: Store,
     rings: Mutex<Rings>,
+    captures: Mutex<Captures>,
     feed: broadcast::Sender<Event>,
     work: Notify,
 }
@@ -127,6 +129,7 @@ impl Timeline {
             inner: Arc::new(Inner {
                 store: store.clone(),
                 rings: Mutex::new(rings),
+                captures: Mutex::default(),
                 feed,
                 work: Notify::new(),
             }),
@@ -185,6 +188,29 @@ impl Timeline {
         events.map(|kept| &kept.event).filter(|event| event.at >= since).cloned().collect()
     }
 
+    /// Keeps a datagram in memory; cheap, and never waits for anything but its own copy.
+    pub fn capture(&self, datagram: &Datagram<'_>) {
+        self.captures().keep(datagram);
+    }
+
+    /// What memory holds of these MACs and the store does not.
+    pub(crate) fn datagrams(&self, macs: &[MacAddr]) -> Vec<Captured> {
+        self.captures().of(macs)
+    }
+
+    /// The store has the oldest `count` of them.
+    pub(crate) fn datagrams_stored(&self, mac: MacAddr, count: usize) {
+        self.captures().stored(mac, count);
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    fn captures(&self) -> MutexGuard<'_, Captures> {
+        self.inner.captures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.inner.feed.subscribe()
@@ -226,14 +252,14 @@ impl Timeline {
             if batch.is_empty() && gone.is_empty() {
                 return;
             }
-            if let Err(error) = self.store(&batch, &gone).await {
+            if let Err(error) = self.write(&batch, &gone).await {
                 tracing::error!(%error, events = batch.len(), "events could not be stored: they are in memory only");
                 return;
             }
         }
     }
 
-    async fn store(
+    async fn write(
         &self,
         batch: &[(Subject, u64, Event)],
         gone: &[(Subject, u64)],

@@ -1,7 +1,7 @@
 //! Events as text: one line each, the same in CLI, console and reports.
 
 use dayzero_model::boot::{Arch, BootAction};
-use dayzero_model::event::{Event, What};
+use dayzero_model::event::{Event, TftpFault, What};
 
 /// One event as a line: moment, source, what.
 pub fn line(event: &Event) -> String {
@@ -20,7 +20,7 @@ fn clean(text: &str) -> String {
     shown.take(500).collect()
 }
 
-fn arch(arch: Option<Arch>) -> String {
+pub(crate) fn arch(arch: Option<Arch>) -> String {
     match arch {
         None => String::new(),
         Some(Arch::Bios) => " PXE client (BIOS)".to_owned(),
@@ -47,7 +47,7 @@ pub fn what(what: &What) -> String {
             let file = file.as_ref().map_or_else(String::new, |file| format!(", boot file {file}"));
             format!("dhcp   {kind} out{address}{file}")
         }
-        What::DhcpIgnored { reason } => format!("dhcp   not answered: {reason}"),
+        What::DhcpIgnored { reason, .. } => format!("dhcp   not answered: {reason}"),
         What::TftpStart { file } => format!("tftp   {file} asked for"),
         What::TftpEnd { file, bytes, ms, error: None } => {
             format!("tftp   {file} transferred: {bytes} bytes in {ms} ms")
@@ -55,6 +55,25 @@ pub fn what(what: &What) -> String {
         What::TftpEnd { file, bytes, ms, error: Some(error) } => {
             format!("tftp   {file} stopped after {bytes} bytes and {ms} ms: {error}")
         }
+        What::TftpBroken { file, fault, after_block, bytes, block, message } => {
+            let how = match fault {
+                TftpFault::Silent if *after_block == 0 => {
+                    format!("the first block ({block} bytes) was never acknowledged")
+                }
+                TftpFault::Silent => format!("client fell silent after block {after_block} ({bytes} bytes)"),
+                TftpFault::Aborted { code } => {
+                    format!("client aborted after block {after_block}: {message} (code {code})")
+                }
+                TftpFault::PortClosed => format!("client's port closed after block {after_block}"),
+                TftpFault::Refused { code } => format!("refused: {message} (code {code})"),
+                TftpFault::Busy => "too many transfers at once".to_owned(),
+            };
+            format!("tftp   {file} BROKE OFF: {how}")
+        }
+        What::WrongLoader { file, arch: code, made_for } => {
+            format!("tftp   {file} is made for {made_for}, its client is a{}", arch(Some(*code)))
+        }
+        What::ArpSilent { address } => format!("arp    nobody answers for {address}"),
         What::Script { action: BootAction::Discovery { boot, .. }, peer } => {
             format!("script discovery image, boot {boot}, to {peer}")
         }
@@ -64,6 +83,19 @@ pub fn what(what: &What) -> String {
         What::Script { action: BootAction::Refuse, peer } => format!("script refused to {peer}"),
         What::HttpFile { path, peer, status, bytes } => {
             format!("http   {path} to {peer}: {status}, {bytes} bytes")
+        }
+        What::HttpBroken { path, peer, bytes, length, error } => {
+            format!("http   {path} to {peer} BROKE OFF after {bytes} of {length} bytes: {error}")
+        }
+        What::TlsRefused { peer, listener, reason, .. } => {
+            format!("tls    {peer} at {listener}: handshake BROKEN OFF, {reason}")
+        }
+        What::Clock { whose, ahead } if *ahead < 0 => {
+            format!("clock  {whose}'s is {} s behind ours", ahead.unsigned_abs())
+        }
+        What::Clock { whose, ahead } => format!("clock  {whose}'s is {ahead} s ahead of ours"),
+        What::Link { nic, up, told_by } => {
+            format!("link   {nic} {}, says {told_by}", if *up { "up" } else { "DOWN" })
         }
         What::Bmc { operation, result, failed } => {
             format!("bmc    {operation}{}: {result}", if *failed { " FAILED" } else { "" })
@@ -87,6 +119,7 @@ pub fn what(what: &What) -> String {
 mod tests {
     use super::*;
     use dayzero_model::condition::Condition;
+    use dayzero_model::event::Ignored;
     use dayzero_model::ids::{BootId, Sha256};
     use dayzero_model::units::Timestamp;
 
@@ -107,7 +140,7 @@ mod tests {
                 address: Some("10.77.0.11".parse().unwrap()),
                 file: Some("snponly.efi".into()),
             },
-            What::DhcpIgnored { reason: "not in the plan".into() },
+            What::DhcpIgnored { reason: "not in the plan".into(), why: Ignored::Pending },
             What::TftpEnd {
                 file: "snponly.efi".into(),
                 bytes: 1468,

@@ -5,8 +5,8 @@ use crate::credentials::{Credentials, HostKey, provider};
 use crate::vouch::Vouched;
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
-use dayzero_model::Sha256;
-use dayzero_model::wire::{EnrolAnswer, EnrolRequest, VERSION};
+use dayzero_model::wire::{ClockReport, EnrolAnswer, EnrolRequest, VERSION};
+use dayzero_model::{Sha256, Timestamp};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use rustls::{DigitallySignedStruct, SignatureScheme};
@@ -24,6 +24,7 @@ pub async fn enrol(cmdline: &Cmdline, key: &HostKey, vouched: &Vouched) -> Resul
     let client = client(rustls_config(Trust::Ca(vouched.ca))?)?;
     let request = request(cmdline, key, vouched.nonce.clone())?;
     let url = format!("{}/enrol", cmdline.enrol);
+    tell_clock(cmdline).await;
     loop {
         let pause = match ask(&client, &url, &request).await {
             Ok(EnrolAnswer::Granted { host, certificate, ca }) => {
@@ -45,6 +46,21 @@ pub async fn enrol(cmdline: &Cmdline, key: &HostKey, vouched: &Vouched) -> Resul
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Tells the appliance what time we have, so that it can say so: nobody else sees this machine's clock.
+async fn tell_clock(cmdline: &Cmdline) {
+    let told = async {
+        let client = client(rustls_config(Trust::Nobody)?)?;
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let clock = Timestamp(u64::try_from(since.as_millis())?);
+        let report = ClockReport { boot: cmdline.boot, mac: cmdline.mac, clock };
+        client.post(format!("{}/clock", cmdline.enrol)).json(&report).send().await?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = told.await {
+        tracing::warn!("telling our clock: {error:#}");
     }
 }
 

@@ -69,13 +69,15 @@ pub(crate) struct Arp {
 }
 
 /// Somebody else has an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conflict {
     pub(crate) address: Ipv4Addr,
     /// Who was to have it.
     pub(crate) expected: MacAddr,
     /// Who has it.
     pub(crate) found: MacAddr,
+    /// What says so.
+    pub(crate) message: Vec<u8>,
 }
 
 impl Arp {
@@ -93,12 +95,27 @@ impl Arp {
         Ok(Self { socket, index, own, waiting: Waiting::default() })
     }
 
-    /// Asks who has `address`, which `expected` is to have. Failures cost the check alone.
-    pub(crate) fn probe(&mut self, address: Ipv4Addr, expected: MacAddr, now: Timestamp) {
-        if self.waiting.add(address, expected, now) {
-            let sent = self.socket.get_ref().send_to(&probe(self.own, address), &link(self.index, [0xff; 6]));
-            if let Err(error) = sent {
+    /// Our MAC.
+    pub(crate) fn own(&self) -> MacAddr {
+        self.own
+    }
+
+    /// Asks who has `address`, which `expected` is to have; the probe, if one went out. Failures cost the check alone.
+    pub(crate) fn probe(
+        &mut self,
+        address: Ipv4Addr,
+        expected: MacAddr,
+        now: Timestamp,
+    ) -> Option<[u8; LENGTH]> {
+        if !self.waiting.add(address, expected, now) {
+            return None;
+        }
+        let probe = probe(self.own, address);
+        match self.socket.get_ref().send_to(&probe, &link(self.index, [0xff; 6])) {
+            Ok(_) => Some(probe),
+            Err(error) => {
                 tracing::debug!(%error, %address, "ARP probe not sent");
+                None
             }
         }
     }
@@ -117,7 +134,7 @@ impl Arp {
             let message: Vec<u8> = buffer[..length].iter().map(|b| unsafe { b.assume_init() }).collect();
             let Some((found, address)) = sender(&message) else { continue };
             if let Some(expected) = self.waiting.conflict(address, found, now()) {
-                return Conflict { address, expected, found };
+                return Conflict { address, expected, found, message };
             }
         }
     }

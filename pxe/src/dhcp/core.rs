@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use dayzero_model::boot::{Arch, Chain, Client};
-use dayzero_model::event::What;
+use dayzero_model::event::{Ignored, What};
 use dayzero_model::{BootId, HostName, MacAddr, Timestamp};
 
 use super::decide::{Answer, Asking, Boot, Silence, Step, decide, identity};
@@ -47,6 +47,18 @@ pub(crate) struct Handled {
     pub(crate) events: Vec<PxeEvent>,
     /// An address that this client is to have: whoever else answers there is a conflict.
     pub(crate) probe: Option<(Ipv4Addr, MacAddr)>,
+}
+
+impl Handled {
+    /// The client that it is about.
+    pub(crate) fn mac(&self) -> Option<MacAddr> {
+        self.events.first().and_then(|event| event.mac)
+    }
+
+    /// That client is a host's NIC or BMC.
+    pub(crate) fn of_host(&self) -> bool {
+        self.events.first().is_some_and(|event| event.host.is_some())
+    }
 }
 
 /// Where a datagram came from, and to what.
@@ -152,8 +164,8 @@ impl DhcpCore {
         self.tell(&asker, what, &mut handled);
         let way = match way {
             Ok(way) => way,
-            Err(reason) => {
-                self.ignore(&asker, reason, &mut handled);
+            Err((why, reason)) => {
+                self.ignore(&asker, why, reason, &mut handled);
                 return handled;
             }
         };
@@ -166,8 +178,9 @@ impl DhcpCore {
     }
 
     /// Which network a message is of, and how its answer gets back.
-    fn way(&self, request: &Request, came: Came) -> Result<Way<'_>, String> {
-        let home = || self.networks.covering(self.interface.address).ok_or("no network of ours".to_owned());
+    fn way(&self, request: &Request, came: Came) -> Result<Way<'_>, (Ignored, String)> {
+        let none = || (Ignored::Other, "no network of ours".to_owned());
+        let home = || self.networks.covering(self.interface.address).ok_or_else(none);
         let local = if self.networks.is_own(came.to) { came.to } else { self.interface.address };
         if request.giaddr.is_unspecified() {
             let from = request.ciaddr;
@@ -182,23 +195,30 @@ impl DhcpCore {
         }
         let giaddr = request.giaddr;
         if request.hops > MOST_HOPS {
-            return Err(format!("came through {} relays: they pass it round in a circle", request.hops));
+            let reason = format!("came through {} relays: they pass it round in a circle", request.hops);
+            return Err((Ignored::Other, reason));
         }
         let link = request.relayed_address(relay::LINK).filter(|link| !link.is_unspecified());
         let of = link.unwrap_or(giaddr);
+        let unknown = Ignored::UnknownRelay { relay: giaddr.into() };
         let Some(subnet) = self.networks.covering(of) else {
-            return Err(format!("came by relay {giaddr} for {of}, which is of no network of the plan"));
+            return Err((
+                unknown,
+                format!("came by relay {giaddr} for {of}, which is of no network of the plan"),
+            ));
         };
         if !subnet.net.relays.contains(&giaddr) {
-            return Err(format!(
+            let reason = format!(
                 "came by relay {giaddr}, which the plan does not list for network {}",
                 subnet.net.name
-            ));
+            );
+            return Err((unknown, reason));
         }
         if subnet.net.boots() && !self.interface.boots() {
-            return Err(format!(
+            let reason = format!(
                 "came by relay {giaddr} to {local}, where nothing boots: let the relay send to our address on a management network"
-            ));
+            );
+            return Err((Ignored::Other, reason));
         }
         let server = request.relayed_address(relay::SERVER).filter(|server| !server.is_unspecified());
         Ok(Way { subnet, via: Via::Relay(giaddr), server: server.unwrap_or(local) })
@@ -214,8 +234,8 @@ impl DhcpCore {
         });
     }
 
-    fn ignore(&self, asker: &Asker, reason: impl Into<String>, handled: &mut Handled) {
-        self.tell(asker, What::DhcpIgnored { reason: reason.into() }, handled);
+    fn ignore(&self, asker: &Asker, why: Ignored, reason: impl Into<String>, handled: &mut Handled) {
+        self.tell(asker, What::DhcpIgnored { reason: reason.into(), why }, handled);
     }
 
     fn step(&self, turn: &Turn<'_>) -> Option<Step> {
@@ -245,7 +265,7 @@ impl DhcpCore {
         let Some(step) = self.step(turn) else { return };
         let stage = match request.kind {
             Kind::Discover if asker.planned => {
-                self.sessions.discover(request.mac, request.is_ipxe(), turn.now)
+                self.sessions.discover(request.mac, request.is_ipxe(), request.arch(), turn.now)
             }
             _ => self.sessions.stage(request.mac),
         };
@@ -268,14 +288,14 @@ impl DhcpCore {
             loaders: &self.loaders,
         };
         let answer = decide(client, &asking);
-        if let Some(reason) = no_file(&answer, told, planned) {
-            self.ignore(asker, reason, handled);
+        if let Some((why, reason)) = no_file(&answer, told, planned) {
+            self.ignore(asker, why, reason, handled);
         }
         match answer {
             Answer::Silent(Silence::Expected) => self.overheard(turn, step),
             Answer::Silent(silence) => {
                 if let Some(reason) = silence.reason() {
-                    self.ignore(asker, reason, handled);
+                    self.ignore(asker, silence.why(), reason, handled);
                 }
             }
             Answer::Refuse(address) => self.refuse(turn, &format!("its address is {address}"), handled),
@@ -317,7 +337,10 @@ impl DhcpCore {
                 }
                 self.send(Kind::Offer, turn, address, &Boot::Nothing, handled);
             }
-            None => self.ignore(&turn.asker, "the pool is used up: make it larger in the plan", handled),
+            None => {
+                let reason = "the pool is used up: make it larger in the plan";
+                self.ignore(&turn.asker, Ignored::PoolUsedUp, reason, handled);
+            }
         }
     }
 
@@ -336,7 +359,7 @@ impl DhcpCore {
             }
             None if stranger && prefix.holds(address) => {
                 let reason = format!("asks for {address}, of which we know nothing");
-                self.ignore(&turn.asker, reason, handled);
+                self.ignore(&turn.asker, Ignored::Other, reason, handled);
             }
             None => self.refuse(turn, &format!("{address} is not its address"), handled),
         }
@@ -361,7 +384,7 @@ impl DhcpCore {
             let reason = format!(
                 "declines {address}{said}: somebody else answers there, or it dislikes our answer; find the other machine, or fix the plan"
             );
-            self.ignore(&turn.asker, reason, handled);
+            self.ignore(&turn.asker, Ignored::Declined { address: address.into() }, reason, handled);
         }
     }
 
@@ -391,7 +414,7 @@ impl DhcpCore {
         }
         let name = other.host.map(|host| format!(", a NIC of {host}")).unwrap_or_default();
         let reason = format!("{address}, which it is to have, is in use by {found}{name}: find that machine");
-        self.ignore(&asker, reason, &mut handled);
+        self.ignore(&asker, Ignored::InUse { address, by: found }, reason, &mut handled);
         handled
     }
 
@@ -494,23 +517,29 @@ impl DhcpCore {
 }
 
 /// Why a client that boots gets no boot file.
-fn no_file(answer: &Answer, told: Option<&str>, planned: Option<&str>) -> Option<String> {
+fn no_file(answer: &Answer, told: Option<&str>, planned: Option<&str>) -> Option<(Ignored, String)> {
     let (Answer::Offer(_, boot) | Answer::Ack(_, boot) | Answer::Proxy(boot)) = answer else { return None };
     match boot {
-        Boot::NoLoader(arch) => Some(format!("no loader for its architecture {}: no boot file", code(*arch))),
-        Boot::NothingSigned(Chain::Shim) => Some(
+        Boot::NoLoader(arch) => {
+            let reason = format!("no loader for its architecture {}: no boot file", code(*arch));
+            Some((Ignored::NoLoader { arch: *arch }, reason))
+        }
+        Boot::NothingSigned(Chain::Shim) => Some((Ignored::NothingSigned, 
             "it boots by shim and GRUB, which need PXE (TFTP), and there is nothing for what it asks: no boot file; switch PXE for IPv4 on in its firmware, and see the to-do list"
                 .to_owned(),
-        ),
-        Boot::NothingSigned(_) => Some(
+        )),
+        Boot::NothingSigned(_) => Some((Ignored::NothingSigned, 
             "it boots under Secure Boot, and no signed boot files are here: no boot file; set `secure` under [files] in serve.toml, and see the to-do list"
                 .to_owned(),
-        ),
-        Boot::OtherMachine => Some(format!(
-            "its UUID {} is not {}, which the plan has: another machine has this host's NIC, no boot file; correct the plan, or the cable",
-            told.unwrap_or_default(),
-            planned.unwrap_or_default()
         )),
+        Boot::OtherMachine => {
+            let reason = format!(
+                "its UUID {} is not {}, which the plan has: another machine has this host's NIC, no boot file; correct the plan, or the cable",
+                told.unwrap_or_default(),
+                planned.unwrap_or_default()
+            );
+            Some((Ignored::OtherMachine, reason))
+        }
         _ => None,
     }
 }

@@ -92,7 +92,7 @@ fn kind(handled: &Handled) -> Option<String> {
 fn ignored(handled: &Handled) -> String {
     assert!(handled.reply.is_none(), "answered: {handled:?}");
     let mut reasons = handled.events.iter().filter_map(|e| match &e.what {
-        What::DhcpIgnored { reason } => Some(reason.clone()),
+        What::DhcpIgnored { reason, .. } => Some(reason.clone()),
         _ => None,
     });
     reasons.next().expect("a reason")
@@ -199,7 +199,7 @@ fn a_client_without_a_loader_still_gets_its_address() {
     let got = ask(&core, &[DISCOVER, (60, b"PXEClient:Arch:00011"), (93, &[0, 11])]);
     assert_eq!((kind(&got).as_deref(), file(&got)), (Some("Offer"), None));
     let told = got.events.iter().any(
-        |e| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("no loader") && reason.contains("arm64")),
+        |e| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains("no loader") && reason.contains("arm64")),
     );
     assert!(told, "{:?}", got.events);
 }
@@ -430,8 +430,7 @@ fn a_machine_with_another_uuid_gets_its_address_and_no_boot_file() {
     other[0] = 0;
     let got = ask(&core, &[DISCOVER, PXE, BIOS, (97, &other)]);
     assert_eq!((kind(&got).as_deref(), file(&got)), (Some("Offer"), None));
-    let told =
-        |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("another machine"));
+    let told = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains("another machine"));
     assert!(got.events.iter().any(told), "{:?}", got.events);
     let same =
         [0, 0x33, 0x22, 0x11, 0, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];

@@ -9,6 +9,7 @@
 use std::net::Ipv4Addr;
 
 use dayzero_model::boot::{Arch, Chain, Client};
+use dayzero_model::event::Ignored;
 use dayzero_model::site::{DhcpMode, NetworkRole};
 
 use crate::config::{Ipv4Prefix, Loaders};
@@ -127,6 +128,17 @@ pub enum Silence {
 }
 
 impl Silence {
+    /// For the rules of `why`.
+    pub fn why(self) -> Ignored {
+        match self {
+            Silence::Pending => Ignored::Pending,
+            Silence::WrongNetwork | Silence::NotHere(_) => Ignored::WrongNetwork,
+            Silence::NoPool => Ignored::NoPool,
+            Silence::Elsewhere(address) => Ignored::OtherServer { address },
+            Silence::Foreign(_) | Silence::Nothing | Silence::Expected | Silence::Off => Ignored::Other,
+        }
+    }
+
     /// In words, with what to do; none: nothing to tell.
     pub fn reason(self) -> Option<String> {
         let text = match self {

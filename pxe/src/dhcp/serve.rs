@@ -6,14 +6,14 @@
 //! so that what it leads to is told after it. Nothing waits for an ARP answer.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dayzero_model::Timestamp;
-use dayzero_model::event::What;
+use dayzero_model::event::{Ignored, What};
+use dayzero_model::{MacAddr, Timestamp};
 use nix::libc;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg,
@@ -26,7 +26,7 @@ use super::arp::{Arp, Conflict};
 use super::core::{Came, Destination, DhcpCore, Handled};
 use super::lease::{LeaseChange, LeaseStore, LeaseStoreError};
 use super::wire::{MAX_DATAGRAM, Request};
-use crate::director::BootDirector;
+use crate::director::{BootDirector, Datagram, Wire};
 use crate::net::{DirectSender, udp_on};
 
 /// Datagrams that are read or sent in one system call.
@@ -38,6 +38,12 @@ const CLIENT_PORT: u16 = 68;
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// For datagrams, whose order matters to the microsecond.
+pub(crate) fn micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A batch of answers that the store is making true.
@@ -100,13 +106,15 @@ impl DhcpServer {
                     self.settle(stored, batch).await;
                 }
                 conflict = conflict(&mut self.arp) => {
-                    let Conflict { address, expected, found } = conflict;
+                    let Conflict { address, expected, found, message } = conflict;
+                    let wire = Wire::Arp { from: found, to: self.mac() };
+                    self.tap(Some(expected), true, false, wire, &message);
                     let handled = self.core.conflict(address, expected, found, now());
                     self.sort(vec![handled], &mut waiting).await;
                 }
                 ready = ready(self.boot_server.as_ref()), if waiting.len() < WAITING => {
                     if let (Ok(()), Some(socket)) = (ready, &self.boot_server) {
-                        for handled in read(socket, &self.core, &self.device, &mut buffers, true) {
+                        for handled in self.read(socket, &mut buffers, true) {
                             self.told(handled, socket).await;
                         }
                     }
@@ -116,7 +124,7 @@ impl DhcpServer {
                         tracing::warn!(%error, device = %self.device, "DHCP socket");
                         break;
                     }
-                    let batch = read(&self.socket, &self.core, &self.device, &mut buffers, false);
+                    let batch = self.read(&self.socket, &mut buffers, false);
                     self.sort(batch, &mut waiting).await;
                 }
             }
@@ -128,12 +136,58 @@ impl DhcpServer {
         }
     }
 
+    /// Reads and handles what has arrived, at most [`AT_ONCE`] datagrams.
+    fn read(&self, socket: &UdpSocket, buffers: &mut Buffers, boot_server: bool) -> Vec<Handled> {
+        let device = self.device.as_str();
+        let got = socket.try_io(Interest::READABLE, || receive(socket, buffers));
+        let got = match got {
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Vec::new(),
+            Err(error) => {
+                tracing::debug!(%error, device, "DHCP receive");
+                return Vec::new();
+            }
+        };
+        let at = now();
+        let port = if boot_server { port_of(socket) } else { self.server.port() };
+        let mut batch = Vec::with_capacity(got.len());
+        for ((length, from, to), buffer) in got.into_iter().zip(&buffers.0) {
+            let bytes = &buffer[..length];
+            let wire = udp(from, SocketAddrV4::new(to, port));
+            match Request::parse(bytes) {
+                Ok(request) => {
+                    let handled = self.core.handle(&request, Came { from, to, boot_server }, at);
+                    self.tap(Some(request.mac), handled.of_host(), false, wire, bytes);
+                    batch.push(handled);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, %from, device, "DHCP datagram ignored");
+                    self.tap(hardware_address(bytes), false, false, wire, bytes);
+                }
+            }
+        }
+        batch
+    }
+
+    fn tap(&self, mac: Option<MacAddr>, of_host: bool, sent: bool, wire: Wire, bytes: &[u8]) {
+        let (at, interface, length) = (micros(), self.device.as_str(), bytes.len());
+        self.director.datagram(&Datagram { at, interface, mac, of_host, sent, wire, bytes, length });
+    }
+
+    fn mac(&self) -> MacAddr {
+        self.arp.as_ref().map_or(MacAddr([0; 6]), Arp::own)
+    }
+
     /// Sends what depends on no lease, and keeps the rest.
     async fn sort(&mut self, batch: Vec<Handled>, waiting: &mut Vec<Handled>) {
         let mut ready = Vec::with_capacity(batch.len());
         for handled in batch {
-            if let (Some((address, expected)), Some(arp)) = (handled.probe, &mut self.arp) {
-                arp.probe(address, expected, now());
+            if let Some((address, expected)) = handled.probe {
+                let probe = self.arp.as_mut().and_then(|arp| arp.probe(address, expected, now()));
+                if let Some(probe) = probe {
+                    let wire = Wire::Arp { from: self.mac(), to: MacAddr([0xff; 6]) };
+                    self.tap(Some(expected), handled.of_host(), true, wire, &probe);
+                }
             }
             if handled.change.is_some() {
                 waiting.push(handled);
@@ -152,7 +206,7 @@ impl DhcpServer {
                 for event in &mut handled.events {
                     if matches!(event.what, What::DhcpOut { .. }) {
                         let reason = "the lease could not be stored: see the appliance's log".to_owned();
-                        event.what = What::DhcpIgnored { reason };
+                        event.what = What::DhcpIgnored { reason, why: Ignored::NotStored };
                     }
                 }
             }
@@ -163,21 +217,27 @@ impl DhcpServer {
     async fn send_all(&self, batch: Vec<Handled>) {
         let mut routed: Vec<(Vec<u8>, SocketAddrV4, Ipv4Addr)> = Vec::with_capacity(batch.len());
         for handled in batch {
+            let (mac, of_host) = (handled.mac(), handled.of_host());
             for event in handled.events {
                 self.director.event(event);
             }
             let Some((bytes, to)) = handled.reply else { continue };
             let from = handled.from.unwrap_or(*self.server.ip());
             let all = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
+            let at = match to {
+                Destination::Unicast(at) => at,
+                Destination::Broadcast => all,
+                Destination::Direct(_, address) => SocketAddrV4::new(address, CLIENT_PORT),
+            };
+            let source = SocketAddrV4::new(from, self.server.port());
+            self.tap(mac, of_host, true, udp(source, at), &bytes);
             match to {
                 Destination::Unicast(at) => routed.push((bytes, at, from)),
                 Destination::Broadcast => routed.push((bytes, all, from)),
-                Destination::Direct(mac, address) => {
-                    let at = SocketAddrV4::new(address, CLIENT_PORT);
-                    let from = SocketAddrV4::new(from, self.server.port());
-                    if let Err(error) = self.direct.send(mac, from, at, &bytes) {
+                Destination::Direct(mac, _) => {
+                    if let Err(error) = self.direct.send(mac, source, at, &bytes) {
                         tracing::debug!(%error, %mac, "frame not sent to its MAC: broadcasting");
-                        routed.push((bytes, all, *from.ip()));
+                        routed.push((bytes, all, from));
                     }
                 }
             }
@@ -193,10 +253,13 @@ impl DhcpServer {
     }
 
     async fn told(&self, handled: Handled, socket: &UdpSocket) {
+        let (mac, of_host) = (handled.mac(), handled.of_host());
         for event in handled.events {
             self.director.event(event);
         }
         if let Some((bytes, Destination::Unicast(to))) = handled.reply {
+            let source = SocketAddrV4::new(*self.server.ip(), port_of(socket));
+            self.tap(mac, of_host, true, udp(source, to), &bytes);
             self.send_from(socket, &[(bytes, to, *self.server.ip())], *self.server.ip()).await;
         }
     }
@@ -252,32 +315,18 @@ async fn ready(socket: Option<&UdpSocket>) -> io::Result<()> {
     }
 }
 
-/// Reads and handles what has arrived, at most [`AT_ONCE`] datagrams.
-fn read(
-    socket: &UdpSocket,
-    core: &DhcpCore,
-    device: &str,
-    buffers: &mut Buffers,
-    boot_server: bool,
-) -> Vec<Handled> {
-    let got = socket.try_io(Interest::READABLE, || receive(socket, buffers));
-    let got = match got {
-        Ok(got) => got,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Vec::new(),
-        Err(error) => {
-            tracing::debug!(%error, device, "DHCP receive");
-            return Vec::new();
-        }
-    };
-    let at = now();
-    let mut batch = Vec::with_capacity(got.len());
-    for ((length, from, to), buffer) in got.into_iter().zip(&buffers.0) {
-        match Request::parse(&buffer[..length]) {
-            Ok(request) => batch.push(core.handle(&request, Came { from, to, boot_server }, at)),
-            Err(error) => tracing::debug!(%error, %from, device, "DHCP datagram ignored"),
-        }
-    }
-    batch
+fn udp(from: SocketAddrV4, to: SocketAddrV4) -> Wire {
+    Wire::Udp { from: SocketAddr::V4(from), to: SocketAddr::V4(to) }
+}
+
+fn port_of(socket: &UdpSocket) -> u16 {
+    socket.local_addr().map(|address| address.port()).unwrap_or_default()
+}
+
+/// The MAC in a message that is otherwise none.
+fn hardware_address(bytes: &[u8]) -> Option<MacAddr> {
+    let ethernet = bytes.get(1..3)? == [1, 6];
+    ethernet.then(|| bytes.get(28..34)?.try_into().ok().map(MacAddr)).flatten()
 }
 
 /// Length, sender and destination of each datagram.

@@ -7,7 +7,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::sync::Arc;
 
 use dayzero_model::boot::Client;
-use dayzero_model::event::What;
+use dayzero_model::event::{Ignored, What};
 use dayzero_model::{MacAddr, Timestamp};
 
 use super::wire::{Kind, Message, Options, encode, option, status};
@@ -108,28 +108,29 @@ impl Core {
                 let turn = Turn { message, network, mac, client: &client, seen: &seen, now };
                 self.answer(&turn, &mut handled);
             }
-            Err(reason) => self.tell(mac, &client, What::DhcpIgnored { reason }, &mut handled),
+            Err((why, reason)) => self.tell(mac, &client, What::DhcpIgnored { reason, why }, &mut handled),
         }
         handled
     }
 
     /// The network that a client is on: our interface's, or the one that its first relay stands for.
-    fn network(&self, message: &Message) -> Result<&ServedNetwork, String> {
+    fn network(&self, message: &Message) -> Result<&ServedNetwork, (Ignored, String)> {
         let Some(relay) = message.relays.last() else {
             let own = self.networks.iter().find(|network| network.name == self.interface.network.name);
-            return own.ok_or_else(|| "this network has no IPv6 prefix in the plan".to_owned());
+            let none = || (Ignored::Other, "this network has no IPv6 prefix in the plan".to_owned());
+            return own.ok_or_else(none);
         };
         let link = relay.link;
         let of = self.networks.iter().find(|network| network.prefix6.is_some_and(|p| p.covers(link)));
+        let unknown = Ignored::UnknownRelay { relay: link.into() };
         let Some(network) = of else {
-            return Err(format!("came by relay {link}, which is of no network of the plan"));
+            return Err((unknown, format!("came by relay {link}, which is of no network of the plan")));
         };
         let listed = network.prefix6.is_some_and(|p| network.relays.iter().any(|relay| p.of(*relay) == link));
         if !listed {
-            return Err(format!(
-                "came by relay {link}, which the plan does not list for network {}",
-                network.name
-            ));
+            let reason =
+                format!("came by relay {link}, which the plan does not list for network {}", network.name);
+            return Err((unknown, reason));
         }
         Ok(network)
     }
@@ -150,13 +151,13 @@ impl Core {
             Answer::Silent(silence) => {
                 let reason = silence.reason().filter(|_| silence != Silence::Expected);
                 if let Some(reason) = reason {
-                    self.tell(mac, client, What::DhcpIgnored { reason }, handled);
+                    self.tell(mac, client, What::DhcpIgnored { reason, why: silence.why() }, handled);
                 }
                 return;
             }
             _ => {
                 let reason = "no reservation, and there are no pools by IPv6".to_owned();
-                self.tell(mac, client, What::DhcpIgnored { reason }, handled);
+                self.tell(mac, client, What::DhcpIgnored { reason, why: Ignored::NoPool }, handled);
                 return;
             }
         };
@@ -190,7 +191,8 @@ impl Core {
                 let reason = format!(
                     "declines {address6}: somebody else answers there; find the other machine, or fix the plan"
                 );
-                self.tell(mac, client, What::DhcpIgnored { reason }, handled);
+                let why = Ignored::Declined { address: address6.into() };
+                self.tell(mac, client, What::DhcpIgnored { reason, why }, handled);
                 options.status(status::SUCCESS, "");
             }
             _ => {
@@ -212,7 +214,7 @@ impl Core {
         };
         let stage = match mac {
             Some(mac) if message.kind == Kind::Solicit && *client != Client::Unknown => {
-                self.sessions.discover(mac, message.ipxe, now)
+                self.sessions.discover(mac, message.ipxe, message.arch, now)
             }
             Some(mac) => self.sessions.stage(mac),
             None => Default::default(),

@@ -122,8 +122,7 @@ fn a_planned_machine_gets_the_address_that_follows_from_the_plan() {
     assert_eq!(read(&two).1.len(), 1, "one address a machine");
     let declined = ask(&core, 9, &[(1, CLIENT), (2, SERVER), (3, &own)]);
     assert_eq!(read(&declined).0, 7);
-    let told =
-        |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("declines fd77::"));
+    let told = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains("declines fd77::"));
     assert!(declined.events.iter().any(told), "{:?}", declined.events);
     assert_eq!(read(&ask(&core, 8, &[(1, CLIENT), (2, SERVER), (3, &own)])).0, 7, "RELEASE");
     assert_eq!(read(&ask(&core, 11, &[(1, CLIENT)])), (7, vec![], None), "INFORMATION-REQUEST");
@@ -145,7 +144,7 @@ fn what_is_not_for_us_or_not_planned_is_not_answered() {
     }
     let unknown = ask(&core(Client::Unknown), 1, &[(1, CLIENT), (3, &own)]);
     let pending =
-        |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("pending"));
+        |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains("pending"));
     assert!(unknown.reply.is_none() && unknown.events.iter().any(pending), "{unknown:?}");
 }
 
@@ -189,7 +188,8 @@ fn relays_of_the_plan_bring_clients_of_their_networks() {
     for (last, third, want) in [(2, 8, "does not list for network far"), (1, 9, "of no network of the plan")]
     {
         let got = by(last, third);
-        let said = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains(want));
+        let said =
+            |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains(want));
         assert!(got.reply.is_none() && got.events.iter().any(said), "{got:?}");
     }
     assert_eq!(Message::parse(&inner).unwrap().mac(LINK_LOCAL), Some(MAC));

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
+use dayzero_model::MacAddr;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
@@ -11,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::Core;
 use super::wire::{MAX_DATAGRAM, Message};
-use crate::dhcp::serve::now;
-use crate::director::BootDirector;
+use crate::dhcp::serve::{micros, now};
+use crate::director::{BootDirector, Datagram, Wire};
 use crate::net::device_index;
 
 const SERVER_PORT: u16 = 547;
@@ -66,13 +67,16 @@ impl Server {
             match Message::parse(&buffer[..length]) {
                 Ok(message) => {
                     let handled = self.core.handle(&message, *from.ip(), now());
+                    let first = handled.events.first();
+                    let client = first.map(|event| (event.mac, event.host.is_some())).unwrap_or_default();
+                    self.tap(client, from, false, &buffer[..length]);
                     for event in handled.events {
                         self.director.event(event);
                     }
-                    if let Some(reply) = handled.reply
-                        // To where it came from: a client's port 546, a relay's 547.
-                        && let Err(error) = self.socket.send_to(&reply, from).await
-                    {
+                    let Some(reply) = handled.reply else { continue };
+                    self.tap(client, from, true, &reply);
+                    // To where it came from: a client's port 546, a relay's 547.
+                    if let Err(error) = self.socket.send_to(&reply, from).await {
                         tracing::warn!(%error, %from, device = %self.device, "DHCPv6 answer not sent");
                     }
                 }
@@ -81,5 +85,15 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Which of our addresses it came to is not asked of the kernel: a client's own is ALL_AGENTS.
+    fn tap(&self, (mac, of_host): (Option<MacAddr>, bool), peer: SocketAddrV6, sent: bool, bytes: &[u8]) {
+        let peer = SocketAddr::V6(peer);
+        let all = SocketAddr::V6(SocketAddrV6::new(ALL_AGENTS, SERVER_PORT, 0, 0));
+        let ours = SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, SERVER_PORT, 0, 0));
+        let wire = if sent { Wire::Udp { from: ours, to: peer } } else { Wire::Udp { from: peer, to: all } };
+        let (at, interface, length) = (micros(), self.device.as_str(), bytes.len());
+        self.director.datagram(&Datagram { at, interface, mac, of_host, sent, wire, bytes, length });
     }
 }

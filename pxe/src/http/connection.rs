@@ -35,7 +35,7 @@ pub(crate) async fn serve(mut wire: Wire, peer: SocketAddr, shared: Arc<Shared>)
         let mut sent = 0;
         let keep = asked.keep && !reply.close;
         let done = send(&mut wire, &Asked { keep, ..asked }, &reply.answer, &mut sent).await;
-        reply.after(&shared, peer, sent);
+        reply.after(&shared, peer, sent, done.as_ref().err());
         if let Err(error) = done {
             tracing::debug!(%error, %peer, sent, "HTTP boot connection");
             return;

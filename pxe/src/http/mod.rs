@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{BootFiles, Loaders, PxeConfig, ServedInterface, plain_name};
 use crate::dhcp::serve::now;
 use crate::director::{BootDirector, PxeEvent, ScriptQuery};
+use crate::machine::Machines;
 use crate::net::tcp_on;
 use crate::script::{Place, ScriptError, script, words};
 use crate::session::Sessions;
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     loaders: Loaders,
     /// What TFTP serves too, from memory.
     memory: BTreeMap<String, Content>,
+    machines: Machines,
     director: Arc<dyn BootDirector>,
     sessions: Sessions,
     clients: Mutex<HashMap<IpAddr, usize>>,
@@ -101,6 +103,7 @@ impl HttpBoot {
             boot: config.boot.clone(),
             loaders: config.loaders.clone(),
             memory: config.tftp.iter().map(content).collect(),
+            machines: Machines::of(&config.tftp),
             director,
             sessions,
             clients: Mutex::default(),
@@ -223,19 +226,27 @@ pub(crate) struct Reply {
     pub(crate) close: bool,
     /// Path to tell of; none: nothing is told.
     told: Option<String>,
+    /// It is told only if it breaks off.
+    quiet: bool,
     flow: Option<Flow>,
 }
 
 impl Reply {
     fn plain(answer: Answer) -> Self {
-        Self { answer, close: false, told: None, flow: None }
+        Self { answer, close: false, told: None, quiet: false, flow: None }
     }
 
-    /// The answer is over, after `sent` bytes of its body.
-    pub(crate) fn after(self, shared: &Shared, peer: SocketAddr, sent: u64) {
-        let over = self.answer.status == 200 && sent == self.answer.length;
-        if let Some(path) = &self.told {
-            shared.fetched(path, self.answer.status, over, sent, peer);
+    /// The answer is over, after `sent` bytes of its body, or broke off.
+    pub(crate) fn after(self, shared: &Shared, peer: SocketAddr, sent: u64, broke: Option<&io::Error>) {
+        let (status, length) = (self.answer.status, self.answer.length);
+        let over = status == 200 && sent == length;
+        match (&self.told, broke) {
+            (Some(path), Some(error)) if status < 400 && sent < length => {
+                let (path, error) = (path.clone(), error.to_string());
+                shared.tell(peer, What::HttpBroken { path, peer: peer.ip(), bytes: sent, length, error });
+            }
+            (Some(path), _) if !self.quiet => shared.fetched(path, status, over, sent, peer),
+            _ => {}
         }
         drop(self.flow);
         let last = self.told.as_deref().and_then(|path| path.strip_prefix("/boot/file/"));
@@ -285,9 +296,9 @@ impl Shared {
             }
         }
         // Chunks come by the hundred: only what failed is worth an event.
-        let untold = asked.head || (image && answer.status < 400);
-        let told = (!untold).then(|| shown(&asked.path));
-        Reply { answer, close: false, told, flow }
+        let quiet = image && answer.status < 400;
+        let told = (!asked.head).then(|| shown(&asked.path));
+        Reply { answer, close: false, told, quiet, flow }
     }
 
     /// "Come back in so many seconds": iPXE and our agent do.
@@ -318,14 +329,19 @@ impl Shared {
 
     fn fetched(&self, path: &str, status: u16, over: bool, bytes: u64, peer: SocketAddr) {
         let name = path.strip_prefix("/boot/file/").unwrap_or_default();
+        let mut wrong = None;
         if let IpAddr::V4(address) = peer.ip()
             && over
             && self.memory.contains_key(name)
             && self.loaders.is_loader(name)
         {
-            self.sessions.loader_fetched(address, now());
+            let arch = self.sessions.loader_fetched(address, now());
+            wrong = self.machines.fetched(name, arch);
         }
         self.tell(peer, What::HttpFile { path: path.to_owned(), peer: peer.ip(), status, bytes });
+        if let Some(wrong) = wrong {
+            self.tell(peer, wrong);
+        }
     }
 
     /// What a client's iPXE is to do, or what an agent whose command line was signed must know of its boot.

@@ -76,7 +76,7 @@ fn an_unknown_client_gets_nothing_and_is_recorded() {
     assert!(!ok, "{said}");
     let pending = |event: &PxeEvent| {
         event.mac == Some(MAC)
-            && matches!(&event.what, What::DhcpIgnored { reason } if reason.contains("pending"))
+            && matches!(&event.what, What::DhcpIgnored { reason, .. } if reason.contains("pending"))
     };
     rack.director.wait("record of the unknown client", SOON, pending);
     assert_eq!(

@@ -61,9 +61,11 @@ fn boots(firmware: Firmware, loader: &'static str, stages: usize) {
          initramfs {initrd:.1}, init {init:.1} s; load {}",
         std::fs::read_to_string("/proc/loadavg").unwrap().trim()
     );
+    let verdict = director.verdict(mac);
+    assert_eq!(verdict, "agent-silent", "its kernel started and powered off:\n{}", director.show());
     let discovers = director.count(|what| matches!(what, What::DhcpOut { kind, .. } if kind == "ACK"));
     assert_eq!(discovers, stages, "one DHCP a stage, no loop:\n{}", director.show());
-    let failed = director.count(|what| matches!(what, What::TftpEnd { error: Some(_), .. }));
+    let failed = director.count(|what| matches!(what, What::TftpBroken { .. } | What::HttpBroken { .. }));
     assert_eq!(failed, 0, "no transfer is shown as failed:\n{}", director.show());
     let uuids = |what: &What| matches!(what, What::DhcpIn { uuid: Some(u), .. } if u == "00112233-4455-6677-8899-aabbccddeeff");
     assert!(director.count(uuids) > 0, "its UUID is read:\n{}", director.show());

@@ -10,30 +10,95 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dayzero_model::boot::{BootAction, BootWindow, Client};
-use dayzero_model::event::What;
+use dayzero_model::event::{Event, What};
+use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::site::{AddressRange, NetworkRole};
-use dayzero_model::{BootId, MacAddr};
+use dayzero_model::{BootId, MacAddr, Timestamp};
 use dayzero_pxe::{
-    BootDirector, BootFiles, Ipv4Prefix, LeasePool, MemoryLeases, PxeConfig, PxeEvent, PxeServer,
-    ScriptQuery, SeenClient, ServedInterface, ServedNetwork,
+    BootDirector, BootFiles, Datagram, Ipv4Prefix, LeasePool, MemoryLeases, PxeConfig, PxeEvent, PxeServer,
+    ScriptQuery, SeenClient, ServedInterface, ServedNetwork, Wire,
 };
+use dayzero_timeline::{Finding, Timeline, WhyContext, capture};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub(crate) const GUESTS: Ipv4Addr = Ipv4Addr::new(10, 77, 100, 2);
 
-/// Plays the control plane.
-#[derive(Default)]
+/// Plays the control plane, with the real recorder.
 pub(crate) struct Director {
     pub(crate) clients: Mutex<BTreeMap<MacAddr, Client>>,
     /// Who stands at a relay's port, by circuit id.
     pub(crate) ports: Mutex<BTreeMap<Vec<u8>, Client>>,
     seen: Mutex<Vec<(Instant, PxeEvent)>>,
     more: Condvar,
+    timeline: Timeline,
+    _store: TempDir,
+}
+
+impl Default for Director {
+    fn default() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dayzero_store::Store::open(dir.path(), dayzero_store::Options::default()).unwrap();
+        Self {
+            clients: Mutex::default(),
+            ports: Mutex::default(),
+            seen: Mutex::default(),
+            more: Condvar::new(),
+            timeline: Timeline::open(&store).unwrap(),
+            _store: dir,
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp(u64::try_from(since.as_millis()).unwrap())
 }
 
 impl Director {
+    /// What `why` says of host1, or of a MAC of no host, two minutes from now.
+    pub(crate) fn why(&self, mac: MacAddr) -> Vec<Finding> {
+        let of_host = self.timeline.of_host(&"host1".parse().unwrap(), Timestamp(0));
+        let events = if of_host.is_empty() { self.timeline.of_mac(mac, Timestamp(0)) } else { of_host };
+        let now = Timestamp(now().0 + 120_000);
+        dayzero_timeline::why(&events, &WhyContext { now, conditions: None, facts: None, lacp: false })
+    }
+
+    /// What `why` says of host1 whose BMC powered it on just now, whose NIC has a link as its BMC would tell, and whose bond
+    /// is planned by LACP, or not.
+    pub(crate) fn why_powered(&self, mac: MacAddr, link: bool, lacp: bool) -> Vec<Finding> {
+        let (host, at): (dayzero_model::HostName, _) = ("host1".parse().unwrap(), now());
+        let window = WindowFacts {
+            window: BootWindow { boot: BootId(0xd15c), host: host.clone() },
+            opened: at,
+            override_read_back: "Pxe".into(),
+            powered: Some(at),
+            channel: "virtual media".into(),
+            ipxe_served: None,
+            script_served: None,
+            kernel_served: None,
+            enrol_asked: None,
+            waiting: Vec::new(),
+        };
+        let facts = HostFacts { window: Some(window), ..HostFacts::default() };
+        let what = What::Link { nic: mac, up: link, told_by: "the BMC".into() };
+        self.timeline.record(Event { at, host: Some(host.clone()), mac: None, boot: None, what });
+        let now = Timestamp(at.0 + 180_000);
+        let context = WhyContext { now, conditions: None, facts: Some(&facts), lacp };
+        dayzero_timeline::why(&self.timeline.of_host(&host, at), &context)
+    }
+
+    /// The rule that `why` puts first.
+    pub(crate) fn verdict(&self, mac: MacAddr) -> &'static str {
+        self.why(mac).first().map_or("nothing", |finding| finding.rule)
+    }
+
+    /// The datagrams of a MAC, as `dayzero pcap` writes them.
+    pub(crate) fn pcapng(&self, mac: MacAddr) -> Vec<u8> {
+        self.timeline.pcapng(&[mac]).unwrap().expect("datagrams")
+    }
+
     /// Waits until an event fits; what was seen stands in the failure.
     pub(crate) fn wait(&self, what: &str, patience: Duration, fits: impl Fn(&PxeEvent) -> bool) -> Instant {
         let end = Instant::now() + patience;
@@ -87,7 +152,20 @@ impl BootDirector for Director {
         }
     }
 
+    fn datagram(&self, datagram: &Datagram<'_>) {
+        let Datagram { at, interface, mac, of_host, sent, wire, bytes, length } = *datagram;
+        let Some(mac) = mac else { return };
+        let around = match wire {
+            Wire::Udp { from, to } => capture::Around::Udp { from, to },
+            Wire::Arp { from, to } => capture::Around::Arp { from, to },
+        };
+        let kept = capture::Datagram { at, interface, mac, of_host, sent, around, bytes, length };
+        self.timeline.capture(&kept);
+    }
+
     fn event(&self, event: PxeEvent) {
+        let PxeEvent { mac, host, boot, what, .. } = event.clone();
+        self.timeline.record(Event { at: now(), host, mac, boot, what });
         self.seen.lock().unwrap().push((Instant::now(), event));
         self.more.notify_all();
     }

@@ -135,9 +135,10 @@ fn a_relay_that_the_plan_does_not_list_is_named_and_not_answered() {
         "Sending on   Socket/fallback",
     );
     let _client = far.client();
-    let named = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("relay 10.88.0.7") && reason.contains("far"));
+    let named = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains("relay 10.88.0.7") && reason.contains("far"));
     far.rack.director.wait("record of the relay", SOON, named);
     assert_eq!(far.rack.director.count(|what| matches!(what, What::DhcpOut { .. })), 0);
+    assert_eq!(far.rack.director.verdict(MAC), "unknown-relay", "{}", far.rack.director.show());
 }
 
 #[test]
@@ -170,7 +171,7 @@ fn an_address_that_somebody_uses_is_found_while_the_client_is_served() {
         "ip -n {ns} link add mv0 link guest type macvlan mode bridge; ip -n {ns} link set mv0 address {MAC} up"
     ));
     let (_, said) = udhcpc(&rack, "mv0", "");
-    let in_use = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason } if reason.contains("10.77.100.50") && reason.contains("in use"));
+    let in_use = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains("10.77.100.50") && reason.contains("in use"));
     rack.director.wait("conflict", SOON, in_use);
     let (ok, again) = udhcpc(&rack, "mv0", "");
     assert!(ok && again.contains("bound ip=10.77.100.51"), "{said}\n{again}\n{}", rack.director.show());
@@ -194,7 +195,7 @@ fn perfdhcp_loses_no_lease() {
 }
 
 /// The site's own server, which gives addresses and knows nothing of booting.
-fn other_server(rack: &Rack, kind: &str) -> Daemon {
+pub(crate) fn other_server(rack: &Rack, kind: &str) -> Daemon {
     let (ns, dir) = (&rack.client, rack.dir.path().display());
     must(&format!("ip -n {ns} addr add 10.77.0.66/24 dev mgmt"));
     if kind == "dnsmasq" {

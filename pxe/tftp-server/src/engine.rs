@@ -24,7 +24,7 @@ use crate::burst::{Burst, Packet};
 use crate::name;
 use crate::negotiate::{Caps, Terms, negotiate};
 use crate::packet::{self, ErrorCode, Refusal};
-use crate::server::{Event, EventKind, Lookup, Request, Shared};
+use crate::server::{Event, EventKind, Lookup, Request, Shared, Tap, Tapped};
 use crate::sockets::{Listener, path_block};
 use crate::table::{Full, Place};
 use crate::transfer::{Outcome, Send as Packets, Step, Transfer};
@@ -38,6 +38,13 @@ const REQUESTS_A_TURN: usize = 32;
 const LONE_TURN: usize = 64;
 /// Longest wait, so that a missed wake-up can cost no more.
 const LONGEST: Duration = Duration::from_secs(1);
+
+/// Datagrams of a new transfer that are shown to the tap: RRQ's answer, its acknowledgement, the first blocks.
+const TAPPED_FIRST: u8 = 6;
+/// And after something had to be sent again: that, and what it leads to.
+const TAPPED_AGAIN: u8 = 2;
+/// Octets of a block that are shown, after its header.
+const TAPPED_DATA: usize = 64;
 
 /// How a thread is given transfers, and told to end.
 pub(crate) struct Inbox {
@@ -92,6 +99,11 @@ impl Asked {
             kind,
         }
     }
+
+    fn tap(&self, tap: &Tap, port: u16, sent: bool, bytes: &[u8], length: usize) {
+        let local = SocketAddrV4::new(self.local, port);
+        tap(&Tapped { peer: self.peer, local, iface: &self.iface, sent, bytes, length });
+    }
 }
 
 /// A request that was granted.
@@ -115,6 +127,8 @@ struct Running {
     bytes: u64,
     terms: (u16, u16),
     told: bool,
+    /// Datagrams that are still shown to the tap.
+    taps: u8,
     /// The time of its one entry in the heap of alarms; never later than its deadline.
     alarm: Instant,
     _place: Place,
@@ -196,9 +210,7 @@ where
         for _ in 0..LONE_TURN {
             let Some(running) = self.running[slot].as_mut() else { return };
             let step = match recv(running.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
-                Ok(length) => {
-                    running.transfer.handle(packet::parse_incoming(&buffer[..length]), Instant::now())
-                }
+                Ok(length) => running.arrived(&buffer[..length], Instant::now(), self.shared.tap.as_ref()),
                 Err(Errno::ECONNREFUSED) => running.transfer.refused(),
                 Err(_) => return,
             };
@@ -267,6 +279,7 @@ where
                 bytes,
                 terms: agreed,
                 told: false,
+                taps: TAPPED_FIRST,
                 alarm,
                 _place: place,
             });
@@ -278,7 +291,7 @@ where
     fn arrived(&mut self, slot: usize, buffer: &mut [u8], now: Instant) {
         let Some(running) = self.running.get_mut(slot).and_then(Option::as_mut) else { return };
         let step = match recv(running.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(length) => running.transfer.handle(packet::parse_incoming(&buffer[..length]), now),
+            Ok(length) => running.arrived(&buffer[..length], now, self.shared.tap.as_ref()),
             Err(Errno::ECONNREFUSED) => running.transfer.refused(),
             Err(_) => return,
         };
@@ -298,6 +311,7 @@ where
                 continue;
             }
             let step = running.transfer.tick(now);
+            running.taps = running.taps.max(TAPPED_AGAIN);
             running.alarm = running.transfer.deadline();
             self.alarms.push(Reverse((running.alarm, slot)));
             self.carry_out(slot, step);
@@ -319,6 +333,9 @@ where
                         .event(&running.name, EventKind::Started { bytes: running.bytes, block, window }),
                 );
             }
+            if let Some(tap) = self.shared.tap.as_ref().filter(|_| running.taps > 0) {
+                running.show(&send, tap);
+            }
             if running.send(&send).is_err() {
                 outcome = running.transfer.refused().outcome;
             }
@@ -338,6 +355,38 @@ where
 }
 
 impl Running {
+    /// A datagram of the client.
+    fn arrived(&mut self, bytes: &[u8], now: Instant, tap: Option<&Tap>) -> Step {
+        let step = self.transfer.handle(packet::parse_incoming(bytes), now);
+        if let Some(tap) = tap.filter(|_| self.taps > 0 || step.outcome.is_some()) {
+            self.taps = self.taps.saturating_sub(1);
+            let shown = &bytes[..bytes.len().min(packet::DATA_HEADER + TAPPED_DATA)];
+            self.asked.tap(tap, self.port(), false, shown, bytes.len());
+        }
+        step
+    }
+
+    /// Shows what is about to be sent: of a window, its first block.
+    fn show(&mut self, what: &Packets, tap: &Tap) {
+        self.taps -= 1;
+        match what {
+            Packets::Oack => {
+                let oack = self.transfer.oack();
+                self.asked.tap(tap, self.port(), true, &oack, oack.len());
+            }
+            Packets::Blocks { first, .. } => {
+                let (head, data) = self.transfer.packet(*first);
+                let shown = [&head[..], &data[..data.len().min(TAPPED_DATA)]].concat();
+                self.asked.tap(tap, self.port(), true, &shown, head.len() + data.len());
+            }
+        }
+    }
+
+    fn port(&self) -> u16 {
+        let local = self.socket.local_addr().ok().and_then(|address| address.as_socket_ipv4());
+        local.map(|address| address.port()).unwrap_or_default()
+    }
+
     fn send(&mut self, what: &Packets) -> io::Result<()> {
         match what {
             Packets::Oack => {
@@ -389,6 +438,10 @@ where
     E: Fn(Event),
 {
     let mut name = String::new();
+    let port = listener.listen.address.port();
+    if let Some(tap) = &shared.tap {
+        asked.tap(tap, port, false, datagram, datagram.len());
+    }
     let refusal = match grant(datagram, asked, &mut name, listener, shared) {
         Ok(started) => return Some(started),
         Err(Denial::Silent) => return None,
@@ -399,7 +452,11 @@ where
         Err(Denial::Refused(refusal)) => refusal,
     };
     // An error answers from the listening port: there is no transfer that it could belong to.
-    listener.send_to(&packet::error_packet(refusal.code.wire(), &refusal.message), asked.peer);
+    let answer = packet::error_packet(refusal.code.wire(), &refusal.message);
+    listener.send_to(&answer, asked.peer);
+    if let Some(tap) = &shared.tap {
+        asked.tap(tap, port, true, &answer, answer.len());
+    }
     let kind = EventKind::Refused { code: refusal.code.wire(), message: refusal.message };
     (shared.events)(asked.event(&name, kind));
     None

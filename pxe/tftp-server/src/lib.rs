@@ -38,5 +38,5 @@ mod transfer;
 
 pub use negotiate::{Caps, DEFAULT_BLOCK, LARGEST_BLOCK, Terms, negotiate};
 pub use packet::{ErrorCode, Incoming, ReadRequest, Refusal, parse_incoming, parse_request};
-pub use server::{BindError, Event, EventKind, Limits, Listen, Lookup, Request, Server};
+pub use server::{BindError, Event, EventKind, Limits, Listen, Lookup, Request, Server, Tapped};
 pub use transfer::{Outcome, Send, Step, Transfer};

@@ -144,6 +144,28 @@ pub enum EventKind {
     Busy,
 }
 
+/// A datagram of a transfer, as it came or went: requests, option acknowledgements, errors, the first ones of a transfer,
+/// its last acknowledgement, and what was sent again. The thousands of blocks between are not shown, and of a block only its
+/// beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Tapped<'a> {
+    /// The client.
+    pub peer: SocketAddrV4,
+    /// Our address and port.
+    pub local: SocketAddrV4,
+    /// Interface of the listener.
+    pub iface: &'a str,
+    /// We sent it.
+    pub sent: bool,
+    /// Its octets; of a block the first 68.
+    pub bytes: &'a [u8],
+    /// How many it has.
+    pub length: usize,
+}
+
+/// Called for datagrams, from the server's threads; must not block.
+pub(crate) type Tap = Box<dyn Fn(&Tapped<'_>) + Send + Sync>;
+
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen for TFTP on {address}{}: {step} failed", device.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())]
@@ -163,11 +185,13 @@ pub struct BindError {
 pub struct Server {
     listeners: Vec<Listener>,
     limits: Limits,
+    tap: Option<Tap>,
 }
 
 /// What all threads of a server share.
 pub(crate) struct Shared<L, E> {
     pub(crate) limits: Limits,
+    pub(crate) tap: Option<Tap>,
     pub(crate) table: Arc<Table>,
     pub(crate) lookup: L,
     pub(crate) events: E,
@@ -180,7 +204,14 @@ impl Server {
     /// [`BindError`] for the first one that fails.
     pub fn bind(listen: &[Listen], limits: Limits) -> Result<Self, BindError> {
         let listeners = listen.iter().map(Listener::open).collect::<Result<_, _>>()?;
-        Ok(Self { listeners, limits })
+        Ok(Self { listeners, limits, tap: None })
+    }
+
+    /// Shows datagrams to `tap` as they come and go.
+    #[must_use]
+    pub fn tapped(mut self, tap: impl Fn(&Tapped<'_>) + Send + Sync + 'static) -> Self {
+        self.tap = Some(Box::new(tap));
+        self
     }
 
     /// The addresses listened on.
@@ -196,7 +227,7 @@ impl Server {
         E: Fn(Event) + Send + Sync + 'static,
     {
         let table = Table::new(self.limits.transfers, self.limits.per_client);
-        let shared = Arc::new(Shared { limits: self.limits, table, lookup, events });
+        let shared = Arc::new(Shared { limits: self.limits, tap: self.tap, table, lookup, events });
         let inboxes: io::Result<Vec<_>> = (0..threads()).map(|_| Inbox::new().map(Arc::new)).collect();
         let inboxes: Arc<[Arc<Inbox>]> = match inboxes {
             Ok(inboxes) => inboxes.into(),

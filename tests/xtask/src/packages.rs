@@ -57,6 +57,7 @@ const LABS: &[&str] = &[
     "kea-dhcp4-server",
     "systemd",
     "tftp-hpa",
+    "tshark",
     "libvirt-clients",
     "libvirt-daemon",
     "libvirt-daemon-driver-qemu",

@@ -5,6 +5,7 @@ use crate::{Api, Identity, Problem, live};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use dayzero_control::ApplyRequest;
 use dayzero_control::view::{Applied, PlanPreview, StatusView, VmRequest, WhyView};
@@ -35,6 +36,16 @@ pub(crate) async fn why(
     Segment(subject): Segment<String>,
 ) -> Result<Json<WhyView>, Problem> {
     Ok(Json(api.service.why(&subject).await?))
+}
+
+/// A file for Wireshark.
+pub(crate) async fn pcap(State(api): Api_, Segment(subject): Segment<String>) -> Result<Response, Problem> {
+    let file = api.service.pcap(&subject).await?;
+    // Fit for a file's name, whatever was asked for.
+    let name: String = subject.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
+    let disposition = format!("attachment; filename=\"dayzero-{name}.pcapng\"");
+    Ok(([(CONTENT_TYPE, "application/x-pcapng".to_owned()), (CONTENT_DISPOSITION, disposition)], file)
+        .into_response())
 }
 
 pub(crate) async fn events(State(api): Api_, identity: Identity) -> Response {

@@ -184,6 +184,8 @@ pub struct Nic {
     pub mac: String,
     /// `IPv4Addresses`, those that are set.
     pub ipv4: Vec<String>,
+    /// `LinkStatus`: it has a link; none where the service does not say.
+    pub link: Option<bool>,
 }
 
 impl Nic {
@@ -194,6 +196,8 @@ impl Nic {
             id: owned(body, "/Id").unwrap_or_default(),
             mac: mac.to_owned(),
             ipv4: addresses.filter_map(|a| owned(a, "/Address")).filter(|a| a != "0.0.0.0").collect(),
+            // LinkUp, NoLink, LinkDown (DSP8010, EthernetInterface); null where it is not known.
+            link: text(body, "/LinkStatus").map(|status| status == "LinkUp"),
         })
     }
 }

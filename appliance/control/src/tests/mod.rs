@@ -5,6 +5,7 @@ mod life;
 mod listeners;
 mod proof;
 mod rack;
+mod recorder;
 mod secure_boot;
 
 use crate::config::{ControlConfig, Images, Ports, Puller};

@@ -29,6 +29,8 @@ impl From<MachineError> for ChassisError {
 pub trait Chassis: Send + Sync {
     /// Whether it is on.
     fn is_on(&self) -> bool;
+    /// Whether a NIC of it has a link.
+    fn has_link(&self, nic: usize) -> bool;
     /// Powers it on; nothing where it is on.
     async fn power_on(&self) -> Result<(), ChassisError>;
     /// Cuts its power; nothing where it is off.
@@ -55,6 +57,9 @@ pub trait Chassis: Send + Sync {
 impl Chassis for Machine {
     fn is_on(&self) -> bool {
         Machine::is_on(self)
+    }
+    fn has_link(&self, nic: usize) -> bool {
+        Machine::is_on(self) && !self.is_pulled(nic)
     }
     async fn power_on(&self) -> Result<(), ChassisError> {
         Ok(Machine::power_on(self).await?)

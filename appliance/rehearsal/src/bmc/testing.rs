@@ -47,6 +47,9 @@ impl Chassis for FakeChassis {
     fn is_on(&self) -> bool {
         self.state.lock().unwrap().on
     }
+    fn has_link(&self, nic: usize) -> bool {
+        self.is_on() && nic == 0
+    }
     async fn power_on(&self) -> Result<(), ChassisError> {
         if !self.is_on() {
             self.boot();

@@ -157,6 +157,11 @@ fn redfish_certificate_pin_media_and_order() {
         assert_eq!(bmc.protocol(), BmcProtocol::Redfish);
         let identity = bmc.identity().await.unwrap();
         assert_eq!(identity.nic_macs.len(), 2);
+        let links = |links: Vec<(MacAddr, bool)>| links.into_iter().map(|(_, up)| up).collect::<Vec<_>>();
+        assert_eq!(links(bmc.nic_links().await.unwrap()), [false, false], "off");
+        bmc.set_power(PowerAction::On).await.unwrap();
+        assert_eq!(links(bmc.nic_links().await.unwrap()), [true, false]);
+        bmc.set_power(PowerAction::ForceOff).await.unwrap();
         let pin = identity.certificate.unwrap();
         assert!(connect(&target(BmcProtocol::Redfish).pinned(Some(pin)), &factory()).await.is_ok());
         let other = dayzero_model::Sha256::of(b"another certificate");

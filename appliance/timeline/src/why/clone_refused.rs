@@ -1,6 +1,6 @@
 //! A key was refused a certificate: somebody on the boot network claims to be this host.
 
-use super::{Finding, WhyContext};
+use super::{Finding, Hop, WhyContext};
 use dayzero_model::event::Event;
 
 pub(super) fn apply(_: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
@@ -12,11 +12,13 @@ pub(super) fn apply(_: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
     });
     Some(Finding {
         rule: "clone-refused",
+        hop: Hop::Vouching,
         sentence: format!("{} key(s) were refused a certificate in this host's name", refused.len()),
         evidence: shown.collect(),
         next_action: format!(
             "find the machine that had address {} on the boot network: it shows this host's MAC and is not it",
             last.peer
-        ),
+        )
+        .into(),
     })
 }

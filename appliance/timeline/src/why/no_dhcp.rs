@@ -1,6 +1,6 @@
 //! Power is on, and the firmware never asked by DHCP.
 
-use super::{Finding, WhyContext};
+use super::{Finding, Hop, WhyContext};
 use dayzero_model::event::{Event, What};
 use dayzero_model::units::Millis;
 
@@ -20,10 +20,15 @@ fn is_dhcp(what: &What) -> bool {
 
 pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
     let powered = silent_since(events, context)?;
+    if context.lacp || super::no_link::apply(events, context).is_some() {
+        // Those rules say more.
+        return None;
+    }
     Some(Finding {
         rule: "no-dhcp",
+        hop: Hop::Dhcp,
         sentence: "the host has power, but none of its pod NICs asked by DHCP".to_owned(),
         evidence: vec![format!("power on since {powered}, no DHCP message of a pod NIC since")],
-        next_action: "check that network boot is on in the firmware's setup, that the planned MACs are right, and that the ports carry the management network untagged".to_owned(),
+        next_action: "check that network boot is on in the firmware's setup, that the planned MACs are right, and that the ports carry the management network untagged".into(),
     })
 }

@@ -1,6 +1,6 @@
 //! We offered an address, and no REQUEST came.
 
-use super::{Finding, PATIENCE, WhyContext, follows, last, overdue};
+use super::{Finding, Hop, PATIENCE, WhyContext, last, overdue};
 use crate::text;
 use dayzero_model::event::{Event, What};
 
@@ -9,17 +9,20 @@ fn is(what: &What, wanted: &str) -> bool {
 }
 
 pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
-    let (at, offer) = last(events, |what| is(what, "OFFER"))?;
-    if follows(events, at, |what| is(what, "REQUEST") || is(what, "ACK"))
-        || !overdue(offer, context, PATIENCE)
-    {
+    // Of an address: a proxy's offer gives none, and the REQUEST after it is another server's.
+    let (at, offer) =
+        last(events, |what| matches!(what, What::DhcpOut { kind, address: Some(_), .. } if kind == "OFFER"))?;
+    let same = |event: &&Event| event.mac == offer.mac;
+    let taken = |event: &Event| is(&event.what, "REQUEST") || is(&event.what, "ACK");
+    if events.iter().skip(at + 1).filter(same).any(taken) || !overdue(offer, context, PATIENCE) {
         return None;
     }
-    let tries = events.iter().filter(|event| is(&event.what, "DISCOVER")).count();
+    let tries = events.iter().filter(same).filter(|event| is(&event.what, "DISCOVER")).count();
     Some(Finding {
         rule: "no-request-after-offer",
+        hop: Hop::Dhcp,
         sentence: "the client never took our DHCP offer".to_owned(),
         evidence: vec![format!("{tries} DISCOVER(s) in"), text::line(offer)],
-        next_action: "our answer does not reach it, or another DHCP server answered first: set the port to spanning-tree edge (portfast), check relay and DHCP snooping (our port must be trusted), and look for a second DHCP server".to_owned(),
+        next_action: "our answer does not reach it, or another DHCP server answered first: set the port to spanning-tree edge (portfast), check relay and DHCP snooping (our port must be trusted), and look for a second DHCP server".into(),
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Only where Secure Boot is known to matter: the BMC tells that it is enforced, or the loader is one for it.
 
-use super::{Finding, WhyContext, last, overdue};
+use super::{Finding, Hop, WhyContext, last, overdue};
 use crate::text;
 use dayzero_model::boot::Chain;
 use dayzero_model::event::{Event, What};
@@ -53,9 +53,10 @@ pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Findin
     let (who, next_action) = advice(name, chain);
     Some(Finding {
         rule: "secure-boot-refused",
+        hop: Hop::Firmware,
         sentence: format!("{name} was fetched whole and never started: refused by Secure Boot, at {who}"),
         evidence,
-        next_action: next_action.to_owned(),
+        next_action: next_action.into(),
     })
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use dayzero_model::boot::{Arch, BootAction, BootWindow};
 use dayzero_model::condition::{Cause, Condition, ConditionRecord, State};
+use dayzero_model::event::{Ignored, TftpFault};
 use dayzero_model::facts::{RefusedKey, WindowFacts};
 use dayzero_model::ids::{BootId, MacAddr, Sha256};
 
@@ -24,10 +25,6 @@ fn dhcp(kind: &str) -> What {
     What::DhcpIn { kind: kind.to_owned(), interface, arch, ipxe: false, uuid: None, vendor_class: None }
 }
 
-fn out(kind: &str) -> What {
-    What::DhcpOut { kind: kind.to_owned(), address: None, file: None }
-}
-
 fn script() -> What {
     let peer = "10.77.0.11".parse().unwrap();
     What::Script { action: BootAction::Discovery { boot: BootId(1), cmdline: vec![] }, peer }
@@ -37,43 +34,160 @@ fn file(status: u16) -> What {
     What::HttpFile { path: "/boot/file/x".into(), peer: "10.77.0.11".parse().unwrap(), status, bytes: 1 }
 }
 
-fn tftp(bytes: u64, error: Option<&str>) -> What {
-    What::TftpEnd { file: "snponly.efi".into(), bytes, ms: 1, error: error.map(str::to_owned) }
+fn tftp(fault: TftpFault, after_block: u64) -> What {
+    let (file, message) = (LOADER.to_owned(), "no such file".to_owned());
+    What::TftpBroken { file, fault, after_block, bytes: after_block * 1468, block: 1468, message }
+}
+
+fn fetched() -> What {
+    What::TftpEnd { file: LOADER.into(), bytes: 900, ms: 1, error: None }
+}
+
+fn told(kind: &str, file: &str) -> What {
+    let address = Some("10.77.0.11".parse().unwrap());
+    What::DhcpOut { kind: kind.to_owned(), address, file: Some(file.to_owned()) }
+}
+
+fn ignored(why: Ignored) -> What {
+    What::DhcpIgnored { reason: "as it says".into(), why }
+}
+
+fn ipxe(kind: &str) -> What {
+    match dhcp(kind) {
+        What::DhcpIn { kind, interface, arch, uuid, vendor_class, .. } => {
+            What::DhcpIn { kind, interface, arch, ipxe: true, uuid, vendor_class }
+        }
+        other => other,
+    }
+}
+
+fn enrol(granted: bool, reason: &str) -> What {
+    let peer = "10.77.0.11".parse().unwrap();
+    What::Enrol { granted, key: Sha256([1; 32]), reason: reason.into(), peer }
+}
+
+fn broken() -> What {
+    let peer = "10.77.0.11".parse().unwrap();
+    let (path, error) = ("/boot/file/initrd.img".to_owned(), "timed out".to_owned());
+    What::HttpBroken { path, peer, bytes: 10, length: 100, error }
+}
+
+const LOADER: &str = "snponly.efi";
+const SCRIPT: &str = "http://10.77.0.2:8080/boot/script?mac=52:54:00:77:01:01";
+
+/// A boot by PXE, from the first question to the agent.
+fn healthy() -> Vec<What> {
+    vec![
+        dhcp("DISCOVER"),
+        told("OFFER", LOADER),
+        dhcp("REQUEST"),
+        told("ACK", LOADER),
+        What::TftpStart { file: LOADER.into() },
+        fetched(),
+        ipxe("DISCOVER"),
+        told("OFFER", SCRIPT),
+        ipxe("REQUEST"),
+        told("ACK", SCRIPT),
+        script(),
+        file(200),
+        file(200),
+        enrol(true, "vouched"),
+        What::Agent { message: "connected".into() },
+    ]
+}
+
+fn rules_of(list: &[What], context: &WhyContext<'_>) -> Vec<(&'static str, Hop)> {
+    let list = list.iter().enumerate().map(|(at, what)| (at as u64 + 1, what.clone())).collect();
+    why(&events(list), context).into_iter().map(|finding| (finding.rule, finding.hop)).collect()
+}
+
+/// Where a boot that ends is said to have ended, at each of its steps.
+#[test]
+fn a_boot_that_ends_is_told_at_its_hop() {
+    let boot = healthy();
+    let verdict = |steps: usize| rules_of(&boot[..steps], &context());
+    assert_eq!(verdict(boot.len()), [], "a healthy boot has none");
+    for (steps, rule, hop) in [
+        (2, "no-request-after-offer", Hop::Dhcp),
+        (4, "loader-not-asked", Hop::Loader),
+        (6, "loader-not-started", Hop::Firmware),
+        (8, "no-request-after-offer", Hop::Dhcp),
+        (10, "script-not-asked", Hop::Script),
+        (11, "kernel-not-fetched", Hop::Kernel),
+        (12, "kernel-not-fetched", Hop::Kernel),
+        (13, "agent-silent", Hop::Agent),
+    ] {
+        assert_eq!(verdict(steps), [(rule, hop)], "after {steps} steps");
+    }
+    // The same, a moment after the last step: it is under way.
+    let fresh = WhyContext { now: Timestamp(100), ..context() };
+    for steps in 1..boot.len() {
+        assert_eq!(rules_of(&boot[..steps], &fresh), [], "after {steps} steps, just now");
+    }
+}
+
+/// Each fault after so many steps of a healthy boot: found by its rule alone, and forgotten once the boot went on.
+#[test]
+fn each_fault_is_found_by_its_rule_and_forgotten_once_the_boot_went_on() {
+    let peer = "10.77.0.11".parse().unwrap();
+    let address = "10.77.0.11".parse().unwrap();
+    let clock =
+        What::TlsRefused { peer, listener: "enrolment".into(), reason: "expired".into(), clock: true };
+    let late = What::Clock { whose: "the agent".into(), ahead: -600_000_000 };
+    let wrong = What::WrongLoader { file: LOADER.into(), arch: Arch::UefiX64, made_for: "UEFI arm64".into() };
+    let gone = What::HttpFile { path: "/boot/file/vmlinuz".into(), peer, status: 404, bytes: 0 };
+    let by = MacAddr([2; 6]);
+    for (steps, fault, rule, hop, says) in [
+        (1, ignored(Ignored::Pending), "dhcp-not-answered", Hop::Dhcp, "as it says"),
+        (1, ignored(Ignored::PoolUsedUp), "pool-used-up", Hop::Dhcp, "no address left"),
+        (1, ignored(Ignored::UnknownRelay { relay: peer }), "unknown-relay", Hop::Dhcp, "10.77.0.11"),
+        (1, ignored(Ignored::WrongNetwork), "wrong-network", Hop::Dhcp, "not planned on"),
+        (1, ignored(Ignored::NoPool), "no-pool", Hop::Dhcp, "as it says"),
+        (1, ignored(Ignored::NotStored), "lease-not-stored", Hop::Dhcp, "store"),
+        (4, ignored(Ignored::NoLoader { arch: None }), "no-loader", Hop::Dhcp, "architecture"),
+        (4, ignored(Ignored::NothingSigned), "nothing-signed", Hop::Dhcp, "Secure Boot"),
+        (4, ignored(Ignored::OtherMachine), "other-machine", Hop::Dhcp, "another UUID"),
+        (4, ignored(Ignored::InUse { address, by }), "address-in-use", Hop::Arp, "02:02:02:02:02:02"),
+        (4, ignored(Ignored::Declined { address: peer }), "declined", Hop::Arp, "declined 10.77.0.11"),
+        (2, ignored(Ignored::OtherServer { address }), "other-dhcp-server", Hop::Dhcp, "10.77.0.11"),
+        (5, tftp(TftpFault::Silent, 0), "tftp-stopped", Hop::Loader, "first block of 1468"),
+        (5, tftp(TftpFault::Silent, 7), "tftp-stopped", Hop::Loader, "after block 7"),
+        (5, tftp(TftpFault::Aborted { code: 0 }, 3), "tftp-stopped", Hop::Loader, "gave up after block 3"),
+        (5, tftp(TftpFault::PortClosed, 3), "tftp-stopped", Hop::Loader, "port was closed"),
+        (4, tftp(TftpFault::Refused { code: 1 }, 0), "tftp-stopped", Hop::Loader, "no such file"),
+        (4, tftp(TftpFault::Busy, 0), "tftp-stopped", Hop::Loader, "too many"),
+        (6, wrong, "wrong-architecture", Hop::Firmware, "made for UEFI arm64"),
+        (11, gone, "http-refused", Hop::Kernel, "404"),
+        (12, broken(), "http-stalled", Hop::Kernel, "10 of 100 bytes"),
+        (13, clock, "clock-off", Hop::Vouching, "not valid at its time"),
+        (13, late, "clock-off", Hop::Vouching, "19.0 years behind"),
+        (13, enrol(false, "the boot window is over"), "nonce-expired", Hop::Vouching, "nonce"),
+    ] {
+        let boot = healthy();
+        let mut list = boot[..steps].to_vec();
+        list.push(fault.clone());
+        let numbered =
+            |list: &[What]| list.iter().enumerate().map(|(at, what)| (at as u64 + 1, what.clone())).collect();
+        let found = why(&events(numbered(&list)), &context());
+        let Some(verdict) = found.first() else { panic!("{fault:?} is not found") };
+        assert_eq!((verdict.rule, verdict.hop), (rule, hop), "{fault:?}: {found:#?}");
+        assert!(verdict.sentence.contains(says), "{}", verdict.sentence);
+        assert!(!verdict.evidence.is_empty() && verdict.next_action.len() > 20, "{verdict:?}");
+        list.extend(healthy());
+        let after = why(&events(numbered(&list)), &context());
+        assert!(after.is_empty(), "{fault:?} is told although the next boot succeeded: {after:#?}");
+    }
 }
 
 #[test]
-fn each_fault_is_found_by_its_rule() {
-    let rules = |list| why(&events(list), &context()).into_iter().map(|f| f.rule).collect::<Vec<_>>();
-    let healthy = vec![
-        (1, dhcp("DISCOVER")),
-        (2, out("OFFER")),
-        (3, dhcp("REQUEST")),
-        (4, out("ACK")),
-        (5, tftp(900, None)),
-        (6, script()),
-        (7, file(200)),
-        (8, file(200)),
-        (9, What::Agent { message: "connected".into() }),
-    ];
-    assert_eq!(rules(healthy.clone()), Vec::<&str>::new());
-    assert_eq!(rules(healthy[..8].to_vec()), ["agent-silent"]);
-    assert_eq!(rules(healthy[..6].to_vec()), ["kernel-not-fetched"]);
-    assert_eq!(rules(healthy[..7].to_vec()), ["kernel-not-fetched", "agent-silent"]);
-    assert_eq!(rules(healthy[..2].to_vec()), ["no-request-after-offer"]);
-    assert_eq!(
-        rules(vec![(NOW - 100, dhcp("DISCOVER")), (NOW - 90, out("OFFER"))]),
-        Vec::<&str>::new(),
-        "it just began"
-    );
-    assert_eq!(rules(vec![(1, tftp(1468, Some("timed out")))]), ["tftp-stopped"]);
-    assert_eq!(
-        rules(vec![(1, tftp(0, Some("timed out"))), (2, What::TftpStart { file: "x".into() })]),
-        Vec::<&str>::new()
-    );
-    assert_eq!(
-        rules(vec![(1, What::DhcpIgnored { reason: "not in the plan".into() })]),
-        ["dhcp-not-answered"]
-    );
+fn who_does_not_answer_arp_is_named_before_what_follows_from_it() {
+    let mut list = healthy()[..5].to_vec();
+    list.push(What::ArpSilent { address: "10.77.0.11".parse().unwrap() });
+    list.push(tftp(TftpFault::Silent, 0));
+    let rules = rules_of(&list, &context());
+    assert_eq!(rules, [("arp-silent", Hop::Arp), ("tftp-stopped", Hop::Loader)]);
+    list.extend(healthy());
+    assert_eq!(rules_of(&list, &context()), []);
 }
 
 #[test]
@@ -138,8 +252,86 @@ fn secure_boot_is_named_only_where_it_matters() {
 }
 
 #[test]
-fn facts_and_causes_are_told() {
-    let window = WindowFacts {
+fn a_loader_that_comes_again_and_again_is_a_loop() {
+    let round = healthy()[..6].to_vec();
+    let mut list = Vec::new();
+    for times in 1..=4 {
+        list.extend(round.clone());
+        let rules: Vec<_> =
+            rules_of(&list, &WhyContext { now: Timestamp(500), ..context() }).into_iter().collect();
+        assert_eq!(rules.iter().any(|(rule, _)| *rule == "ipxe-loop"), times >= 3, "{times}: {rules:?}");
+    }
+    let old = rules_of(&list, &context());
+    assert_ne!(old[0].0, "ipxe-loop", "{old:?}");
+    list.extend(healthy());
+    assert_eq!(rules_of(&list, &WhyContext { now: Timestamp(500), ..context() }), []);
+}
+
+#[test]
+fn firmware_that_boots_from_the_network_first_is_told_when_no_window_is_open() {
+    let peer = "10.77.0.11".parse().unwrap();
+    let sent_on = What::Script { action: BootAction::LocalDisk, peer };
+    let facts = HostFacts::default();
+    let host = WhyContext { facts: Some(&facts), ..context() };
+    assert_eq!(rules_of(std::slice::from_ref(&sent_on), &host), []);
+    assert_eq!(rules_of(&[sent_on.clone(), sent_on.clone()], &host), [("network-first", Hop::After)]);
+    assert_eq!(rules_of(&[sent_on.clone(), sent_on.clone()], &context()), [], "of a host alone");
+    let open = HostFacts { window: Some(window()), ..HostFacts::default() };
+    let host = WhyContext { facts: Some(&open), now: Timestamp(3), ..context() };
+    assert_eq!(rules_of(&[sent_on.clone(), sent_on], &host), []);
+}
+
+#[test]
+fn a_silent_host_is_told_by_what_its_bmc_says_of_the_links() {
+    let facts = HostFacts { window: Some(window()), ..HostFacts::default() };
+    let link = |nic: u8, up| What::Link { nic: MacAddr([2, 0, 0, 0, 0, nic]), up, told_by: "the BMC".into() };
+    for (lacp, links, rule) in [
+        (true, vec![], "lacp-without-fallback"),
+        (true, vec![link(1, true), link(2, false)], "lacp-without-fallback"),
+        (true, vec![link(1, false), link(2, false)], "no-link"),
+        (true, vec![link(1, false), link(1, true)], "lacp-without-fallback"),
+        (false, vec![], "no-dhcp"),
+        (false, vec![link(1, true)], "no-dhcp"),
+        (false, vec![link(1, false)], "no-link"),
+    ] {
+        let host = WhyContext { facts: Some(&facts), lacp, ..context() };
+        // Two events of before the power on; then the links.
+        let mut list = vec![What::Rack { message: "before".into() }; 2];
+        list.extend(links.clone());
+        let found: Vec<_> = rules_of(&list, &host).into_iter().map(|(rule, _)| rule).collect();
+        assert_eq!(found, [rule], "lacp {lacp}, {links:?}");
+        list.push(dhcp("DISCOVER"));
+        assert_eq!(rules_of(&list, &host), [], "it asked");
+    }
+}
+
+#[test]
+fn what_stopped_a_boot_comes_before_that_it_ran_out_of_time() {
+    let state = |code: &str| {
+        State::Failed(Cause {
+            code: code.into(),
+            sentence: "it took too long".into(),
+            expected: "a boot".into(),
+            observed: "none".into(),
+            next_action: "look".into(),
+        })
+    };
+    let mut list = healthy()[..5].to_vec();
+    list.push(tftp(TftpFault::Silent, 7));
+    for (condition, rules) in [
+        (Condition::Vouched, ["tftp-stopped", "condition-failed"]),
+        (Condition::Cabled, ["condition-failed", "tftp-stopped"]),
+    ] {
+        let record =
+            ConditionRecord { condition, state: state("boot-timeout"), since: Timestamp(9), began: None };
+        let conditions = Conditions(vec![record]);
+        let found = rules_of(&list, &WhyContext { conditions: Some(&conditions), ..context() });
+        assert_eq!(found.iter().map(|(rule, _)| *rule).collect::<Vec<_>>(), rules);
+    }
+}
+
+fn window() -> WindowFacts {
+    WindowFacts {
         window: BootWindow { boot: BootId(1), host: "host1".parse().unwrap() },
         opened: Timestamp(1),
         override_read_back: "Pxe".into(),
@@ -151,14 +343,18 @@ fn facts_and_causes_are_told() {
         kernel_served: None,
         enrol_asked: None,
         waiting: Vec::new(),
-    };
+    }
+}
+
+#[test]
+fn facts_and_causes_are_told() {
     let refused = RefusedKey {
         key: Sha256([1; 32]),
         reason: "a second machine claims to be this host".into(),
         peer: "10.77.0.11".into(),
         at: Timestamp(5),
     };
-    let facts = HostFacts { window: Some(window), refused_keys: vec![refused], ..HostFacts::default() };
+    let facts = HostFacts { window: Some(window()), refused_keys: vec![refused], ..HostFacts::default() };
     let cause = Cause {
         code: "cable-swapped".into(),
         sentence: "2 cable(s) end elsewhere than planned".into(),
@@ -172,7 +368,16 @@ fn facts_and_causes_are_told() {
     let full = WhyContext { facts: Some(&facts), conditions: Some(&conditions), ..context() };
     let shown: Vec<_> = why(&[], &full)
         .into_iter()
-        .map(|f| format!("{}: {}\n  {}\n  -> {}", f.rule, f.sentence, f.evidence.join("\n  "), f.next_action))
+        .map(|f| {
+            format!(
+                "{} ({}): {}\n  {}\n  -> {}",
+                f.rule,
+                f.hop.words(),
+                f.sentence,
+                f.evidence.join("\n  "),
+                f.next_action
+            )
+        })
         .collect();
     insta::assert_snapshot!(shown.join("\n"));
 }

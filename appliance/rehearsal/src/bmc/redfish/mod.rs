@@ -50,6 +50,7 @@ impl Service {
             state: &state,
             on: chassis.is_on(),
             armed: chassis.pxe_armed(),
+            links: (0..self.context.spec.nic_macs.len()).map(|nic| chassis.has_link(nic)).collect(),
         };
         tree::resource(&now, path)
     }

@@ -48,6 +48,8 @@ pub(super) struct Now<'a> {
     pub(super) state: &'a State,
     pub(super) on: bool,
     pub(super) armed: bool,
+    /// Of each NIC.
+    pub(super) links: Vec<bool>,
 }
 
 /// A path without a slash at its end.
@@ -207,9 +209,11 @@ fn member(now: &Now, path: &str) -> Option<Value> {
             Some(resource_of("Role", path, id, name, body))
         }
         "/redfish/v1/Systems/1/EthernetInterfaces" => {
-            let mac = now.spec.nic_macs.get(id.strip_prefix("NIC")?.parse::<usize>().ok()?)?;
-            let mac = mac.to_string();
-            let body = json!({ "MACAddress": mac, "PermanentMACAddress": mac, "Status": ok() });
+            let number = id.strip_prefix("NIC")?.parse::<usize>().ok()?;
+            let mac = now.spec.nic_macs.get(number)?.to_string();
+            let link = if now.links.get(number).copied()? { "LinkUp" } else { "LinkDown" };
+            let body =
+                json!({ "MACAddress": mac, "PermanentMACAddress": mac, "LinkStatus": link, "Status": ok() });
             Some(resource_of("EthernetInterface", path, id, id, body))
         }
         "/redfish/v1/Managers/1/EthernetInterfaces" if id == now.spec.interface => {

@@ -1,0 +1,226 @@
+//! What the recorder keeps over a restart, and faults between a host and us that only control sees: an expired boot window, a
+//! clock that is years off, a boot that failed.
+
+use super::rack::{Key, Rack, post_enrol};
+use super::{open, request, site, until};
+use crate::boot::Director;
+use crate::control::{Control, Plan};
+use crate::service::Service;
+use dayzero_lifecycle::cause::cause;
+use dayzero_model::condition::Condition;
+use dayzero_model::event::What;
+use dayzero_model::facts::{Failure, WindowFacts};
+use dayzero_model::ids::{HostName, MacAddr};
+use dayzero_model::units::{Millis, Timestamp};
+use dayzero_model::wire::{ClockReport, EnrolAnswer};
+use dayzero_pxe::{BootDirector, Datagram, SeenClient, Wire};
+use dayzero_trust::Channel;
+use rustls::pki_types::{ServerName, UnixTime};
+use std::sync::Arc;
+use std::time::Duration;
+use tower::ServiceExt;
+
+const STRANGER: MacAddr = MacAddr([0x52, 0x54, 0, 0xde, 0xad, 1]);
+
+/// A site whose hosts nothing is done with: control is open, and not started.
+async fn still(dir: &std::path::Path) -> Arc<Control> {
+    let rack = Rack::new(&site(1));
+    let control = open(dir, &rack);
+    control.apply(request(site(1), None), "test").await.unwrap();
+    control
+}
+
+fn host() -> HostName {
+    "host1".parse().unwrap()
+}
+
+fn nic(control: &Control) -> MacAddr {
+    control.plan().unwrap().site.host(&host()).unwrap().host.bond.nics[0].mac
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pending_clients_count_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = still(dir.path()).await;
+    let seen = SeenClient {
+        mac: STRANGER,
+        network: "mgmt".parse().unwrap(),
+        wants_boot: true,
+        arch: None,
+        uuid: None,
+        vendor_class: Some("PXEClient".into()),
+        client_id: None,
+        duid: None,
+        circuit: None,
+    };
+    for _ in 0..4 {
+        control.note_unknown(&seen);
+    }
+    let (last, first) = {
+        let status = control.status().await.unwrap();
+        assert_eq!(status.pending[0].count, 4);
+        (status.pending[0].last, status.pending[0].first)
+    };
+    control.stop().await;
+    drop(control);
+    let again = open(dir.path(), &Rack::new(&site(1)));
+    let status = again.status().await.unwrap();
+    let pending = &status.pending[0];
+    assert_eq!((pending.count, pending.first, pending.last), (4, first, last));
+    let why = again.why(&STRANGER.to_string()).await.unwrap();
+    assert!(why.standing.contains("asked 4 time(s)"), "{}", why.standing);
+
+    // Invented MACs drive out others, and no more than so many are in the store.
+    for number in 0..400_u32 {
+        let [_, a, b, c] = number.to_be_bytes();
+        again.note_unknown(&SeenClient { mac: MacAddr([2, 0, 0, a, b, c]), ..seen.clone() });
+    }
+    again.store_pending().await.unwrap();
+    let stored = crate::records::all(&again.store, &crate::records::PENDING).unwrap();
+    assert_eq!((stored.len(), stored.contains_key(&STRANGER)), (256, false));
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_window_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = still(dir.path()).await;
+    let long_ago = Timestamp(control.now().0 - 7_200_000);
+    let (name, hour) = (host(), Millis(3_600_000));
+    let opened = control.enrolment.open_window(&name, Channel::VirtualMedia, long_ago, hour).await.unwrap();
+    let nonce = opened.nonce.unwrap().expose().clone();
+    let request = Key::new().request(opened.boot, nic(&control), Some(nonce));
+    let answer = post_enrol(&control, &request, "10.77.0.11").await;
+    assert!(matches!(answer, EnrolAnswer::Refused { .. }), "{answer:?}");
+    let why = control.why("host1").await.unwrap();
+    let found = why.findings.iter().find(|finding| finding.rule == "nonce-expired").expect("the finding");
+    assert_eq!(found.hop, "vouching");
+    assert!(found.evidence[0].contains("the boot window is over"), "{found:?}");
+    control.stop().await;
+}
+
+/// 1980-01-01, as a server with an empty battery says; our certificates are valid from 2000 on.
+#[derive(Debug)]
+struct Year1980;
+
+const YEAR_1980: u64 = 315_532_800;
+
+impl rustls::time_provider::TimeProvider for Year1980 {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(YEAR_1980)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_whose_clock_is_years_off_is_told_by_its_handshake_and_by_its_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = still(dir.path()).await;
+    // The host speaks from this machine.
+    let mut plan = site(1);
+    plan.zones[0].pods[0].clusters[0].hosts[0].address = [127, 0, 0, 1].into();
+    control.mirror_mut().plan = Some(Plan::new(plan, dayzero_model::Sha256([1; 32])));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let end = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn(crate::enrol::serve(control.clone(), port, end.clone()));
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(control.ca.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_details(provider, Arc::new(Year1980))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    let begun = std::time::Instant::now();
+    let stream = loop {
+        match tokio::net::TcpStream::connect(port).await {
+            Ok(stream) => break stream,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let refused = connector.connect(name, stream).await.expect_err("the certificate is of a later year");
+    assert!(refused.to_string().contains("certificate"), "{refused}");
+    let look = || control.timeline().of_host(&host(), Timestamp(0));
+    let told = |events: &Vec<dayzero_model::event::Event>| {
+        events.iter().any(|event| matches!(event.what, What::TlsRefused { clock: true, .. }))
+    };
+    until("the handshake is recorded", look, told).await;
+
+    // The agent says its time too; only of an open window, and only once a minute.
+    let (name, now, minute) = (host(), control.now(), Millis(60_000));
+    let opened = control.enrolment.open_window(&name, Channel::VirtualMedia, now, minute).await.unwrap();
+    let boot = opened.boot;
+    let window = WindowFacts {
+        window: dayzero_model::boot::BootWindow { boot, host: host() },
+        opened: now,
+        override_read_back: String::new(),
+        powered: None,
+        channel: String::new(),
+        ipxe_served: None,
+        script_served: None,
+        kernel_served: None,
+        enrol_asked: None,
+        waiting: Vec::new(),
+    };
+    control.step(&host(), move |facts| facts.window = Some(window)).await.unwrap();
+    let report = ClockReport { boot, mac: nic(&control), clock: Timestamp(YEAR_1980 * 1000) };
+    let other = ClockReport { boot: dayzero_model::BootId(boot.0 ^ 1), ..report.clone() };
+    for report in [&other, &report, &report] {
+        let body = axum::body::Body::from(serde_json::to_vec(report).unwrap());
+        let asked = axum::http::Request::post("/clock").header("content-type", "application/json").body(body);
+        let answer = crate::enrol::routes(control.clone()).oneshot(asked.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), axum::http::StatusCode::NO_CONTENT);
+    }
+    let clocks = look().iter().filter(|event| matches!(event.what, What::Clock { .. })).count();
+    assert_eq!(clocks, 1);
+    let why = control.why("host1").await.unwrap();
+    let verdict = &why.findings[0];
+    assert_eq!((verdict.rule.as_str(), verdict.evidence.len()), ("clock-off", 2), "{verdict:?}");
+    assert!(verdict.sentence.contains("years behind ours"), "{verdict:?}");
+    end.cancel();
+    serving.await.unwrap().unwrap();
+    control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_boots_datagrams_outlive_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = still(dir.path()).await;
+    let mac = nic(&control);
+    assert!(control.pcap("host1").await.is_err(), "nothing yet");
+    let director = Director::start(&control);
+    let wire = Wire::Udp { from: "0.0.0.0:68".parse().unwrap(), to: "255.255.255.255:67".parse().unwrap() };
+    let bytes = b"a datagram of a boot that failed";
+    let datagram = Datagram {
+        at: 1,
+        interface: "mgmt0",
+        mac: Some(mac),
+        of_host: true,
+        sent: false,
+        wire,
+        bytes,
+        length: bytes.len(),
+    };
+    director.datagram(&datagram);
+    director.datagram(&Datagram { mac: Some(STRANGER), ..datagram });
+    let at = control.now();
+    let cause = cause("bmc-unreachable", "its BMC is silent", "an answer", "none", "look");
+    let failure = Failure { condition: Condition::Found, cause, at };
+    control.step(&host(), move |facts| facts.failure = Some(failure)).await.unwrap();
+    // Its task is one of control's, and those end before control does.
+    control.stop().await;
+    drop((control, director));
+    let again = open(dir.path(), &Rack::new(&site(1)));
+    for subject in ["host1".to_owned(), mac.to_string()] {
+        let file = again.pcap(&subject).await.unwrap();
+        assert!(file.windows(bytes.len()).any(|part| part == bytes), "{subject}");
+        let cause = b"bmc-unreachable";
+        assert!(file.windows(cause.len()).any(|part| part == cause), "{subject}: the section says why");
+    }
+    let error = again.pcap(&STRANGER.to_string()).await.unwrap_err();
+    assert!(error.is_askers_fault() && error.to_string().contains("no datagram"), "{error}");
+    again.stop().await;
+}
