@@ -524,11 +524,13 @@ fn no_file(answer: &Answer, told: Option<&str>, planned: Option<&str>) -> Option
             let reason = format!("no loader for its architecture {}: no boot file", code(*arch));
             Some((Ignored::NoLoader { arch: *arch }, reason))
         }
-        Boot::NothingSigned(Chain::Shim) => Some((Ignored::NothingSigned, 
+        Boot::NothingSigned(Chain::Shim) => Some((
+            Ignored::NothingSigned,
             "it boots by shim and GRUB, which need PXE (TFTP), and there is nothing for what it asks: no boot file; switch PXE for IPv4 on in its firmware, and see the to-do list"
                 .to_owned(),
         )),
-        Boot::NothingSigned(_) => Some((Ignored::NothingSigned, 
+        Boot::NothingSigned(_) => Some((
+            Ignored::NothingSigned,
             "it boots under Secure Boot, and no signed boot files are here: no boot file; set `secure` under [files] in serve.toml, and see the to-do list"
                 .to_owned(),
         )),

@@ -79,6 +79,7 @@ impl Director {
             script_served: None,
             kernel_served: None,
             enrol_asked: None,
+            chain: dayzero_model::boot::Chain::Ipxe,
             waiting: Vec::new(),
         };
         let facts = HostFacts { window: Some(window), ..HostFacts::default() };

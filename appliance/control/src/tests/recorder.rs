@@ -163,6 +163,7 @@ async fn a_host_whose_clock_is_years_off_is_told_by_its_handshake_and_by_its_wor
         script_served: None,
         kernel_served: None,
         enrol_asked: None,
+        chain: dayzero_model::boot::Chain::Ipxe,
         waiting: Vec::new(),
     };
     control.step(&host(), move |facts| facts.window = Some(window)).await.unwrap();
