@@ -50,6 +50,7 @@ impl Service {
             state: &state,
             on: chassis.is_on(),
             armed: chassis.pxe_armed(),
+            order: chassis.firmware_order(),
         };
         tree::resource(&now, path)
     }
