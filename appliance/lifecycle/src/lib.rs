@@ -16,6 +16,7 @@ pub mod deadlines;
 pub mod desired;
 pub mod retry;
 mod snapshot;
+pub mod started;
 
 #[cfg(test)]
 mod testing;

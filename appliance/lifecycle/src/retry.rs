@@ -27,7 +27,7 @@ pub fn retry(facts: &mut HostFacts, conditions: &Conditions) {
                 facts.consent.as_ref().is_some_and(|consent| consent.finding == finding.digest)
             };
             facts.finding = facts.finding.take().filter(consented);
-            facts.boot_order_at = None;
+            (facts.boot_order_at, facts.started) = (None, None);
             if !installed && !connected {
                 boot_again(facts);
             }

@@ -11,6 +11,7 @@ use dayzero_model::inventory::{BootMode, Cpu, Firmware, Inventory, Neighbour, Sy
 use dayzero_model::network::{BondState, LegState, NetworkReport};
 use dayzero_model::proof::{Break, ProofReport, Trial};
 use dayzero_model::site::{BmcProtocol, Host, Site};
+use dayzero_model::startup::{BootDevice, BootEntry, RootDisk, StartReport};
 use dayzero_model::storage::{LunReport, PathState};
 use dayzero_model::units::{Bytes, MebiBytes, Mhz, Millis, Timestamp};
 
@@ -105,6 +106,7 @@ pub(crate) fn whole(site: &Site, host: &str) -> HostFacts {
         install: Some(install(plan)),
         boot_order: vec!["disk".into()],
         boot_order_at: Some(at),
+        started: Some(started(plan)),
         agent: Some(AgentFacts {
             installed: true,
             version: "1".into(),
@@ -202,6 +204,25 @@ fn install(plan: &Host) -> InstallReport {
     }
 }
 
+fn started(plan: &Host) -> StartReport {
+    let entry = BootEntry { number: 3, name: "Dayzero".into(), leads: BootDevice::Partition("esp".into()) };
+    StartReport {
+        kernel_boot: "b".into(),
+        mode: BootMode::Uefi,
+        root: RootDisk {
+            kernel_name: "sda".into(),
+            serial: plan.os_disk.serial.clone(),
+            wwn: None,
+            disk_guid: Some("guid".into()),
+            root_guid: Some("root".into()),
+            partitions: vec!["esp".into(), "root".into()],
+        },
+        current: Some(entry.clone()),
+        order: vec![entry],
+        problems: vec![],
+    }
+}
+
 /// The facts of a host that has come as far as `to`: what later conditions rest on is not there yet.
 pub(crate) fn cut(mut facts: HostFacts, to: Condition) -> HostFacts {
     let none = HostFacts::default();
@@ -215,7 +236,8 @@ pub(crate) fn cut(mut facts: HostFacts, to: Condition) -> HostFacts {
         (facts.network, facts.network_basis, facts.luns, facts.luns_basis) = (None, None, vec![], None);
     }
     if to <= Condition::Imaged {
-        (facts.install, facts.boot_order, facts.boot_order_at) = (None, vec![], None);
+        (facts.install, facts.boot_order) = (None, vec![]);
+        (facts.boot_order_at, facts.started) = (None, None);
         if let Some(agent) = &mut facts.agent {
             agent.installed = false;
         }
@@ -244,7 +266,9 @@ pub(crate) fn carry_out(facts: &mut HostFacts, whole: &HostFacts, kind: ActionKi
         ActionKind::Inventory => facts.inventory.clone_from(&whole.inventory),
         ActionKind::Install => facts.install.clone_from(&whole.install),
         ActionKind::RebootToDisk => facts.agent = None,
-        ActionKind::ReadBootOrder => facts.boot_order_at = whole.boot_order_at,
+        ActionKind::ReadBootOrder => {
+            (facts.boot_order_at, facts.started) = (whole.boot_order_at, whole.started.clone());
+        }
         ActionKind::ApplyNetwork => {
             facts.network.clone_from(&whole.network);
             facts.network_basis = whole.network_basis;

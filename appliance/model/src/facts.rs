@@ -8,6 +8,7 @@ use crate::inventory::Inventory;
 use crate::network::NetworkReport;
 use crate::proof::ProofReport;
 use crate::site::BmcProtocol;
+use crate::startup::StartReport;
 use crate::storage::LunReport;
 use crate::units::{MebiBytes, Mhz, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -42,10 +43,13 @@ pub struct HostFacts {
     pub consent: Option<DiskConsent>,
     /// The installation.
     pub install: Option<InstallReport>,
-    /// Boot order as the BMC or firmware showed it after the install.
+    /// Boot order as the BMC showed it after the install; empty = the BMC cannot tell it.
     #[serde(default)]
     pub boot_order: Vec<String>,
-    /// When the boot order was read on the installed host.
+    /// How the installed host was started, as it read it of itself after the restart from disk.
+    #[serde(default)]
+    pub started: Option<StartReport>,
+    /// When both were read.
     #[serde(default)]
     pub boot_order_at: Option<Timestamp>,
     /// The agent.

@@ -250,7 +250,8 @@ pub struct InstallReport {
     pub initiator: String,
     /// SHA-256 of the SSH host public key.
     pub ssh_host_key: Sha256,
-    /// Firmware boot order after the install, as text (UEFI), or how BIOS boots.
+    /// Firmware's boot order as the installer left it, as text (UEFI); empty with BIOS. What the firmware made of it shows
+    /// after the restart: [`crate::startup::StartReport`].
     pub boot_entries: Vec<String>,
     /// Seconds x 1000 that writing took, by the host's clock.
     pub millis: u64,

@@ -17,6 +17,7 @@ pub mod network;
 pub mod proof;
 pub mod secret;
 pub mod site;
+pub mod startup;
 pub mod storage;
 pub mod units;
 pub mod vm;

@@ -10,6 +10,7 @@ use crate::install::{DiskFinding, InstallOrder, InstallReport};
 use crate::inventory::Inventory;
 use crate::network::{HostNetwork, NetworkReport};
 use crate::proof::WriterProgress;
+use crate::startup::StartReport;
 use crate::storage::{LunReport, LunSpec, VolumeSpec};
 use crate::vm::{TemplateSource, VmReport, VmSpec};
 use serde::de::DeserializeOwned;
@@ -152,6 +153,8 @@ pub enum Order {
     Install(Box<InstallOrder>),
     /// Restart the machine.
     Reboot,
+    /// Read how the running system was started. For installed hosts.
+    StartReport,
     /// Make and keep this network.
     Network(Box<HostNetwork>),
     /// Read the network back.
@@ -251,6 +254,8 @@ pub enum Report {
     Disk(DiskFinding),
     /// The installation.
     Installed(Box<InstallReport>),
+    /// How the system was started.
+    Started(Box<StartReport>),
     /// The network.
     Network(Box<NetworkReport>),
     /// LUNs.

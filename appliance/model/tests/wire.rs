@@ -94,6 +94,7 @@ fn orders() -> Vec<Order> {
         Order::InspectDisk { disk: DiskSelector { serial: Some("S".to_owned()), wwn: None } },
         install(),
         Order::Reboot,
+        Order::StartReport,
         Order::Network(Box::new(network())),
         Order::NetworkReport,
         Order::Storage(vec![lun.clone()]),

@@ -4,6 +4,7 @@
 //! off (boot override, media, cables) holds when it starts. It speaks no BMC protocol and knows no plan.
 
 mod spec;
+mod vars;
 
 pub use spec::{
     DirectBoot, DiskSpec, Firmware, Identity, MachineSpec, NicSpec, OVMF_CODE, OVMF_VARS, PortSpec, nic_slot,
@@ -212,6 +213,18 @@ impl Machine {
     pub fn boot_order(&self) -> BootOrder {
         let once = held(&self.inner.desired).pxe_once.then_some(BootSource::Pxe);
         BootOrder { once, order: vec![BootSource::Disk, BootSource::Pxe] }
+    }
+
+    /// The lasting order that its own firmware keeps, first one first: number and description of each entry. Empty with
+    /// BIOS, which keeps none, and before EDK2 has made one.
+    pub fn firmware_order(&self) -> Vec<(u16, String)> {
+        let spec = &self.inner.spec;
+        match spec.firmware {
+            Firmware::Uefi => {
+                std::fs::read(spec.vars()).map(|vars| vars::boot_order(&vars)).unwrap_or_default()
+            }
+            Firmware::Bios => Vec::new(),
+        }
     }
 
     /// Virtual media in the drive.

@@ -116,6 +116,12 @@ pub async fn carry_out(host: &Arc<Host>, order: Order, reporter: &Reporter) -> R
         }
         Order::Install(order) => install(host, &order, reporter).await,
         Order::Reboot => reboot(host).await,
+        Order::StartReport => {
+            let boot = host.kernel_boot.clone();
+            let read = tokio::task::spawn_blocking(move || dayzero_storage::startup::read(&boot));
+            let report = read.await.map_err(|e| io_error("reading how it was started", e))??;
+            Ok(Report::Started(Box::new(report)))
+        }
         Order::Network(wanted) => network(host, *wanted).await,
         Order::NetworkReport => {
             let wanted = host.network.lock().map_err(|e| io_error("network", e))?.clone();

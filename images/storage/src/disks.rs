@@ -69,10 +69,11 @@ pub fn enumerate_in(sys_block: &Path, dev: &Path) -> Result<Vec<FoundDisk>, Stor
     let mut names: Vec<String> =
         listing.flatten().filter_map(|entry| entry.file_name().into_string().ok()).take(MOST).collect();
     names.sort();
-    Ok(names.iter().filter_map(|name| one(sys_block, dev, name)).collect())
+    Ok(names.iter().filter_map(|name| one_in(sys_block, dev, name)).collect())
 }
 
-fn one(sys_block: &Path, dev: &Path, name: &str) -> Option<FoundDisk> {
+/// The whole disk of this kernel name.
+pub(crate) fn one_in(sys_block: &Path, dev: &Path, name: &str) -> Option<FoundDisk> {
     // nvme0c0n1 is one path of nvme0n1.
     let nvme_path = name
         .strip_prefix("nvme")

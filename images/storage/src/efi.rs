@@ -2,8 +2,11 @@
 //!
 //! Our entry comes first in BootOrder: local disk first is the rule, network boot is asked for by the BMC once. An older
 //! entry of ours is replaced. Where entries are lost, the loader also lies at the removable path.
+//!
+//! Reading: [`order`] and [`current`] say where each entry leads by its device path alone; its description is only shown.
 
 use crate::error::StorageError;
+use dayzero_model::startup::{BootDevice, BootEntry};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -60,6 +63,20 @@ impl Loader {
     }
 }
 
+/// Sees to it that the variables are shown.
+///
+/// # Errors
+/// They are not, and the kernel does not mount them.
+pub fn mounted(vars: &Path) -> Result<(), StorageError> {
+    let empty = std::fs::read_dir(vars).map(|mut listing| listing.next().is_none()).unwrap_or(true);
+    if empty {
+        let kind = Some("efivarfs");
+        nix::mount::mount(kind, vars, kind, nix::mount::MsFlags::empty(), None::<&str>)
+            .map_err(|e| StorageError::io("mounting efivarfs at", vars)(e.into()))?;
+    }
+    Ok(())
+}
+
 fn variable(vars: &Path, name: &str) -> PathBuf {
     vars.join(format!("{name}-{GLOBAL}"))
 }
@@ -101,6 +118,63 @@ pub fn entries(vars: &Path) -> Vec<String> {
         Some(format!("{name} {}", description(&option)))
     };
     order.iter().filter_map(line).collect()
+}
+
+/// Entries that are read at most.
+const MOST: usize = 64;
+
+fn entry(vars: &Path, number: u16) -> Option<BootEntry> {
+    let option = read(vars, &format!("Boot{number:04X}"))?;
+    Some(BootEntry { number, name: description(&option), leads: leads(&option) })
+}
+
+/// The entries of BootOrder, in its order; those that are missing are left out.
+pub fn order(vars: &Path) -> Vec<BootEntry> {
+    let order = numbers(&read(vars, "BootOrder").unwrap_or_default());
+    order.into_iter().take(MOST).filter_map(|number| entry(vars, number)).collect()
+}
+
+/// The entry that started this system, by BootCurrent; none where the firmware does not say it.
+pub fn current(vars: &Path) -> Option<BootEntry> {
+    let number = *numbers(&read(vars, "BootCurrent")?).first()?;
+    let unknown = || BootEntry { number, name: String::new(), leads: BootDevice::Other };
+    Some(entry(vars, number).unwrap_or_else(unknown))
+}
+
+/// Where a load option leads, by the nodes of its device path (UEFI 2.10 section 10.3): a MAC or IP node is the network,
+/// a hard drive node with a GUID a partition, a node of a drive's bus a whole drive.
+fn leads(option: &[u8]) -> BootDevice {
+    let length = option.get(4..6).map_or(0, |b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let text = option.get(6..).unwrap_or_default();
+    let Some(end) = text.chunks_exact(2).position(|unit| unit == [0, 0]) else { return BootDevice::Other };
+    let path = text.get((end + 1) * 2..).unwrap_or_default();
+    let mut rest = &path[..length.min(path.len())];
+    let mut found = BootDevice::Other;
+    while let Some(&[kind, sub, low, high]) = rest.first_chunk::<4>() {
+        let node = usize::from(u16::from_le_bytes([low, high]));
+        if node < 4 || node > rest.len() || kind == 0x7f {
+            break;
+        }
+        match (kind, sub) {
+            // MAC address, IPv4, IPv6, URI.
+            (3, 11 | 12 | 13 | 24) => return BootDevice::Network,
+            // Hard drive, its signature a GUID.
+            (4, 1) if node >= 42 && rest[41] == 2 => {
+                if let Ok(guid) = <[u8; 16]>::try_from(&rest[24..40]) {
+                    found = BootDevice::Partition(Uuid::from_bytes_le(guid).to_string());
+                }
+            }
+            // A PCI device without more, as a virtio disk has it.
+            (1, 1) if found == BootDevice::Other => found = BootDevice::Drive,
+            // ATAPI, SCSI, USB, logical unit, SATA, NVMe, SD, UFS, eMMC.
+            (3, 1 | 2 | 5 | 17 | 18 | 23 | 25 | 26 | 29) if found == BootDevice::Other => {
+                found = BootDevice::Drive;
+            }
+            _ => {}
+        }
+        rest = &rest[node..];
+    }
+    found
 }
 
 /// Numbers of the entries that are there.
@@ -195,6 +269,53 @@ mod tests {
         let option = loader(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff).load_option();
         let hex: String = option.iter().map(|b| format!("{b:02x}")).collect();
         insta::assert_snapshot!(hex, @"0100000064004400610079007a00650072006f00000004012a00020000000010000000000000000003000000000033221100554477668899aabbccddeeff0202040436005c004500460049005c006400610079007a00650072006f005c0067007200750062007800360034002e0065006600690000007fff0400");
+    }
+
+    /// A load option with these nodes, each a kind, a subtype and its data.
+    fn option_of(text: &str, nodes: &[(u8, u8, usize)]) -> Vec<u8> {
+        let mut path = Vec::new();
+        for (kind, sub, data) in nodes {
+            path.extend([*kind, *sub]);
+            path.extend((*data as u16 + 4).to_le_bytes());
+            path.resize(path.len() + data, 0);
+        }
+        path.extend([0x7f, 0xff, 4, 0]);
+        let mut option = 1_u32.to_le_bytes().to_vec();
+        option.extend((path.len() as u16).to_le_bytes());
+        option.extend(utf16(text));
+        [option, path].concat()
+    }
+
+    #[test]
+    fn where_an_entry_leads_is_told_by_its_device_path_not_by_its_name() {
+        let guid = "00000000-0000-0000-0000-000000000001".to_owned();
+        // As OVMF writes them: PCI root, PCI, then the device.
+        let (root, pci) = ((2, 1, 8), (1, 1, 2));
+        for (option, device) in [
+            (loader(1).load_option(), BootDevice::Partition(guid)),
+            (option_of("Dayzero", &[root, pci, (3, 11, 33), (3, 12, 23)]), BootDevice::Network),
+            (option_of("UEFI DAYZERO LABDISK", &[root, pci, (3, 2, 4)]), BootDevice::Drive),
+            (option_of("UEFI PXEv4", &[root, pci, (3, 18, 6)]), BootDevice::Drive),
+            (option_of("UEFI Misc Device", &[root, pci]), BootDevice::Drive),
+            (option_of("UiApp", &[(4, 7, 16), (4, 6, 16)]), BootDevice::Other),
+        ] {
+            assert_eq!(leads(&option), device, "{}", description(&option));
+            for cut in 0..option.len() {
+                leads(&option[..cut]);
+            }
+        }
+    }
+
+    #[test]
+    fn order_and_current_are_read_as_the_firmware_keeps_them() {
+        let vars = firmware();
+        assert_eq!(current(vars.path()), None, "a firmware that does not say it");
+        install(vars.path(), &loader(1)).unwrap();
+        write(vars.path(), "BootOrder", &[0, 0, 9, 0, 2, 0]).unwrap();
+        write(vars.path(), "BootCurrent", &[2, 0]).unwrap();
+        let shown: Vec<String> = order(vars.path()).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["Boot0000 UEFI PXEv4", "Boot0002 Dayzero"]);
+        assert_eq!(current(vars.path()).unwrap(), order(vars.path())[1]);
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn finish(writer: Writer, disk: &Path) -> Result<(Uuid, Vec<String>), StorageErr
             };
             firmware_entry(&loader)?
         }
-        _ => vec!["BIOS: boot sector with GRUB on this disk".to_owned()],
+        _ => Vec::new(),
     };
     Ok((table.disk, entries))
 }
@@ -276,10 +276,6 @@ impl Drop for Mount {
 
 fn firmware_entry(loader: &Loader) -> Result<Vec<String>, StorageError> {
     let vars = Path::new(efi::EFIVARS);
-    let empty = std::fs::read_dir(vars).map(|mut listing| listing.next().is_none()).unwrap_or(true);
-    if empty {
-        mount(Some("efivarfs"), vars, Some("efivarfs"), MsFlags::empty(), None::<&str>)
-            .map_err(|e| StorageError::io("mounting efivarfs at", vars)(e.into()))?;
-    }
+    efi::mounted(vars)?;
     efi::install(vars, loader)
 }

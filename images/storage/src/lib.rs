@@ -36,6 +36,7 @@ pub mod personalise;
 pub mod proof;
 pub mod source;
 pub mod sshkey;
+pub mod startup;
 #[cfg(test)]
 mod testing;
 pub mod tool;

@@ -1,6 +1,7 @@
 //! Booting: by network into the discovery image, with the BMC's channel for vouching prepared first; from disk; and
 //! the boot order.
 
+use super::orders::{order as give, unexpected};
 use super::{agent_cause, stopping, store_cause};
 use crate::control::Control;
 use crate::engine::Delta;
@@ -10,13 +11,16 @@ use dayzero_lifecycle::boot;
 use dayzero_lifecycle::cause::cause;
 use dayzero_model::boot::{BootWindow, Chain};
 use dayzero_model::condition::Cause;
+use dayzero_model::event::What;
 use dayzero_model::facts::WindowFacts;
 use dayzero_model::ids::{BootId, HostName};
+use dayzero_model::inventory::BootMode;
 use dayzero_model::media::{VouchFile, write_iso};
 use dayzero_model::secret::Secret;
 use dayzero_model::site::Host;
+use dayzero_model::startup::StartReport;
 use dayzero_model::units::Millis;
-use dayzero_model::wire::Order;
+use dayzero_model::wire::{Order, Report};
 use dayzero_trust::{Channel, SecureBootKey, TrustError, WindowState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,24 +218,52 @@ pub(super) async fn to_disk(control: &Arc<Control>, host: &HostName) -> Result<D
     Ok(Box::new(|_| {}))
 }
 
-/// Reads the boot order: from the BMC where it knows it, else from the installation's own reading of the firmware.
+/// Reads how the installed host was started, from the host itself, and the boot order from the BMC where it can tell it.
 pub(super) async fn order(control: &Arc<Control>, host: &HostName) -> Result<Delta, Cause> {
-    let (_, planned) = control.planned(host)?;
-    let _permit = control.bmc_limit.acquire().await.map_err(|_| stopping())?;
-    let bmc = control.bmc(host).await?;
-    let order = bmc.boot_order().await;
-    let mut order = order.map_err(|error| bmc_cause(&planned, "reading the boot order", &error))?;
-    if order.is_empty() {
-        order = control
-            .facts(host)
-            .and_then(|facts| facts.install.as_ref().map(|i| i.boot_entries.clone()))
-            .unwrap_or_default();
-    }
-    let shown = order.join(", ");
-    control.tell_bmc(host, "boot order", &Ok::<_, dayzero_bmc::BmcError>(()), &format!("reads {shown}"));
+    let doing = "reading how it was started";
+    let started = match give(control, host, Order::StartReport, SHORT).await {
+        Ok(Report::Started(report)) => *report,
+        Ok(other) => return Err(agent_cause(host, doing, unexpected(&other))),
+        Err(fault) => return Err(agent_cause(host, doing, fault)),
+    };
+    control.tell(host, What::Agent { message: started_text(&started) });
+    let order = bmc_order(control, host).await?;
     let now = control.now();
     Ok(Box::new(move |facts| {
+        facts.started = Some(started);
         facts.boot_order = order;
         facts.boot_order_at = Some(now);
     }))
+}
+
+/// The order as the BMC shows it; empty where it cannot. That the BMC fails is recorded and stops nothing: the host told it.
+async fn bmc_order(control: &Arc<Control>, host: &HostName) -> Result<Vec<String>, Cause> {
+    let _permit = control.bmc_limit.acquire().await.map_err(|_| stopping())?;
+    let bmc = control.bmc(host).await?;
+    let read = bmc.boot_order().await;
+    let shown = match &read {
+        Ok(order) if !order.is_empty() => format!("reads {}", order.join(", ")),
+        _ => "the BMC cannot tell the order".to_owned(),
+    };
+    control.tell_bmc(host, "boot order", &read, &shown);
+    Ok(read.unwrap_or_default())
+}
+
+fn started_text(report: &StartReport) -> String {
+    let root = &report.root;
+    let disk = root.serial.as_ref().unwrap_or(&root.kernel_name);
+    let guid = root.disk_guid.as_deref().unwrap_or("none");
+    let firmware = match (report.mode, &report.current) {
+        (BootMode::Bios, _) => "BIOS".to_owned(),
+        (BootMode::Uefi, Some(current)) => format!("UEFI's {current}"),
+        (BootMode::Uefi, None) => "UEFI, which does not say by which entry".to_owned(),
+    };
+    let mut text = format!(
+        "started from disk {disk} (partition table {guid}) by {firmware}; boot order: {}",
+        report.order_text()
+    );
+    if !report.problems.is_empty() {
+        text = format!("{text}; {}", report.problems.join("; "));
+    }
+    text
 }

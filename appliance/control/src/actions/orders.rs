@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long an agent may be away within an order: it reconnects by itself, and attaches to the work that goes on.
 const AWAY: Duration = Duration::from_secs(60);
 
-fn unexpected(report: &Report) -> AgentFault {
+pub(super) fn unexpected(report: &Report) -> AgentFault {
     let text = format!("{report:?}");
     AgentFault::Unexpected(text.chars().take(120).collect())
 }

@@ -202,3 +202,25 @@ async fn a_host_is_given_away_with_the_login_that_its_bmc_takes() {
     assert!(control.bmc_credentials(&host, "test").await.is_err(), "nothing of it is left");
     control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_firmware_that_starts_from_the_network_first_stops_the_host_until_it_is_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let host: HostName = "host1".parse().unwrap();
+    let rack = Rack::new(&site(1));
+    rack.with(&host, |machine| machine.network_first = true);
+    let control = open(dir.path(), &rack);
+    control.start();
+    rack.clone().live(control.clone());
+    control.apply(request(site(1), None), "test").await.unwrap();
+    let stopped = until("it stops", || phase(&control, &host), |phase| phase.contains("boot-order")).await;
+    assert!(stopped.contains("Imaged") && stopped.contains("network first"), "{stopped}");
+    let events = control.host(&host, 500).await.unwrap().timeline_text.join("\n");
+    assert!(events.contains("the BMC cannot tell the order"), "{events}");
+    assert!(events.contains("boot order: Boot0001 UEFI PXEv4, Boot0003 Dayzero"), "{events}");
+    rack.with(&host, |machine| machine.network_first = false);
+    control.retry(&host, "test").await.unwrap();
+    ready(&control, "host1").await;
+    assert_eq!(rack.with(&host, |machine| machine.installs), 1, "it is not installed again");
+    control.stop().await;
+}

@@ -22,6 +22,7 @@ use dayzero_model::network::{BondState, HostNetwork, LegState, NetworkReport};
 use dayzero_model::proof::{Break, WriterProgress};
 use dayzero_model::secret::Secret;
 use dayzero_model::site::{BmcProtocol, Host, Placed, Site};
+use dayzero_model::startup::{BootDevice, BootEntry, RootDisk, StartReport};
 use dayzero_model::storage::{LunReport, LunSpec, PathState};
 use dayzero_model::units::{Bytes, MebiBytes, Mhz};
 use dayzero_model::vm::{VmReport, VmSpec};
@@ -99,6 +100,8 @@ pub(super) struct Machine {
     blocks: u64,
     volume_group: bool,
     vms: BTreeMap<Name, VmSpec>,
+    /// The firmware starts from the network before the disk.
+    pub(super) network_first: bool,
     /// Ports as LLDP shows them.
     pub(super) cabling: BTreeMap<MacAddr, String>,
     pub(super) serial: String,
@@ -139,6 +142,7 @@ impl Rack {
             blocks: 0,
             volume_group: false,
             vms: BTreeMap::new(),
+            network_first: false,
             cabling: host.nics().map(|(_, mac, port)| (mac, port.to_string())).collect(),
             serial: host.serial.clone(),
             secure_boot: None,
@@ -377,6 +381,26 @@ impl Rack {
         }
     }
 
+    fn started(machine: &Machine) -> StartReport {
+        let entry = |number, name: &str, leads| BootEntry { number, name: name.into(), leads };
+        let mut order = vec![entry(3, "Dayzero", BootDevice::Partition("esp".into()))];
+        order.insert(usize::from(!machine.network_first), entry(1, "UEFI PXEv4", BootDevice::Network));
+        StartReport {
+            kernel_boot: format!("boot-{}", machine.boots),
+            mode: BootMode::Uefi,
+            root: RootDisk {
+                kernel_name: "sda".into(),
+                serial: machine.plan.os_disk.serial.clone(),
+                disk_guid: machine.disk.map(|_| "guid".to_owned()),
+                partitions: vec!["esp".into(), "root".into()],
+                ..RootDisk::default()
+            },
+            current: order.iter().find(|entry| entry.name == "Dayzero").cloned(),
+            order,
+            problems: vec![],
+        }
+    }
+
     fn carry_out(machine: &mut Machine, order: Order) -> Result<Report, AgentError> {
         Ok(match order {
             Order::Inventory { .. } => Report::Inventory(Box::new(Self::inventory(machine))),
@@ -388,6 +412,7 @@ impl Rack {
                 machine.runs = if machine.disk.is_some() { Runs::Disk } else { Runs::Nothing };
                 Report::Ok
             }
+            Order::StartReport => Report::Started(Box::new(Self::started(machine))),
             Order::Network(network) => {
                 machine.network = Some(*network);
                 Report::Network(Box::new(Self::network(machine)))

@@ -1,4 +1,5 @@
-//! Imaged: the operating system is on the planned disk, verified, and the host started from there.
+//! Imaged: the operating system is on the planned disk, verified, and the host started from there, and will again: as
+//! the running system reads it of itself.
 
 use super::agent_or_wait;
 use crate::action::Action;
@@ -6,6 +7,7 @@ use crate::cause::{cause, foreign_disk};
 use crate::deadlines;
 use crate::desired;
 use crate::snapshot::{Outcome, Snapshot};
+use crate::started;
 use dayzero_model::install::{DiskConsent, InstallOrder, Personality};
 
 /// The step.
@@ -13,21 +15,23 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
     let facts = s.facts;
     let Some(install) = &facts.install else { return install_first(s) };
     let running = facts.agent.as_ref().filter(|agent| agent.connected);
-    if facts.boot_order_at.is_some() {
-        let evidence = format!(
-            "{} chunk(s) verified on disk {}, started from there, boot order: {}",
-            install.chunks_verified,
-            install.disk,
-            facts.boot_order.join(", ")
-        );
-        return Outcome::met(
-            evidence,
-            &(&install.disk, &install.disk_guid, &install.machine_id, &facts.boot_order),
-        );
+    if let (Some(_), Some(report)) = (facts.boot_order_at, &facts.started) {
+        let started = match started::judge(&s.placed.host.name, install, report) {
+            Ok(started) => started,
+            Err(cause) => return Outcome::Failed(cause),
+        };
+        let bmc = match facts.boot_order.as_slice() {
+            [] => "the BMC cannot tell the order".to_owned(),
+            order => format!("the BMC shows {}", order.join(", ")),
+        };
+        let (chunks, disk) = (install.chunks_verified, &install.disk);
+        let evidence = format!("{chunks} chunk(s) verified on disk {disk}; {started}; {bmc}");
+        let basis = (disk, &install.disk_guid, &install.machine_id, &report.order, &facts.boot_order);
+        return Outcome::met(evidence, &basis);
     }
     match running {
         Some(agent) if agent.installed => {
-            Outcome::work(Action::ReadBootOrder, "the boot order to be read back")
+            Outcome::work(Action::ReadBootOrder, "how it was started, and the boot order, to be read back")
         }
         Some(_) => Outcome::work(Action::RebootToDisk, "the restart from disk"),
         None => Outcome::wait("the installed system to start and its agent to connect", deadlines::DISK_BOOT),

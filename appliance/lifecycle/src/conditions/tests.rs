@@ -7,6 +7,7 @@ use dayzero_model::facts::*;
 use dayzero_model::ids::{HostName, Sha256};
 use dayzero_model::install::{DiskConsent, DiskFinding};
 use dayzero_model::site::Site;
+use dayzero_model::startup::{BootDevice, BootEntry};
 use dayzero_model::units::Timestamp;
 use proptest::prelude::*;
 
@@ -144,6 +145,14 @@ fn each_fault_has_its_cause() {
             c.facts.install = None;
             c.facts.finding =
                 Some(DiskFinding::new(Some("DZDISK0001".into()), None, vec!["an ext4 filesystem".into()]));
+        }),
+        ("boot-order", Condition::Imaged, |c| {
+            let started = c.facts.started.as_mut().unwrap();
+            let pxe = BootEntry { number: 1, name: "UEFI PXEv4".into(), leads: BootDevice::Network };
+            started.order.insert(0, pxe);
+        }),
+        ("started-elsewhere", Condition::Imaged, |c| {
+            c.facts.started.as_mut().unwrap().root.disk_guid = Some("another".into())
         }),
         ("path-degraded", Condition::Wired, |c| {
             c.facts.network.as_mut().unwrap().bond.as_mut().unwrap().legs[1].usable = false
@@ -364,7 +373,10 @@ fn set(case: &mut Case, which: u8, there: bool) {
         3 => field!(inventory),
         4 => field!(agent),
         5 => field!(install),
-        6 => field!(boot_order_at),
+        6 => {
+            field!(boot_order_at);
+            facts.started = facts.boot_order_at.and(testing::whole(&case.site, "host1").started);
+        }
         7 => field!(network_basis),
         8 => field!(luns_basis),
         9 => field!(proof),

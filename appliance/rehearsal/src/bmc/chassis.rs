@@ -43,6 +43,8 @@ pub trait Chassis: Send + Sync {
     fn pxe_armed(&self) -> bool;
     /// Arms or disarms a network boot.
     async fn arm_pxe(&self, armed: bool) -> Result<(), ChassisError>;
+    /// The lasting boot order that its firmware keeps: number and description of each entry. Empty = it tells none.
+    fn firmware_order(&self) -> Vec<(u16, String)>;
     /// Puts an image into its virtual drive.
     async fn insert_media(&self, path: &Path) -> Result<(), ChassisError>;
     /// Takes it out.
@@ -78,6 +80,9 @@ impl Chassis for Machine {
     }
     async fn arm_pxe(&self, armed: bool) -> Result<(), ChassisError> {
         if armed { Ok(self.set_once_pxe().await?) } else { Ok(self.clear_once().await?) }
+    }
+    fn firmware_order(&self) -> Vec<(u16, String)> {
+        Machine::firmware_order(self)
     }
     async fn insert_media(&self, path: &Path) -> Result<(), ChassisError> {
         Ok(Machine::insert_media(self, path).await?)

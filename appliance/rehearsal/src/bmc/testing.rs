@@ -15,6 +15,7 @@ use tokio::sync::broadcast;
 pub(crate) struct State {
     pub(crate) on: bool,
     pub(crate) armed: bool,
+    pub(crate) order: Vec<(u16, String)>,
     pub(crate) media: Option<PathBuf>,
     pub(crate) boots: Vec<&'static str>,
     pub(crate) typed: Vec<u8>,
@@ -73,6 +74,9 @@ impl Chassis for FakeChassis {
     async fn arm_pxe(&self, armed: bool) -> Result<(), ChassisError> {
         self.state.lock().unwrap().armed = armed;
         Ok(())
+    }
+    fn firmware_order(&self) -> Vec<(u16, String)> {
+        self.state.lock().unwrap().order.clone()
     }
     async fn insert_media(&self, path: &Path) -> Result<(), ChassisError> {
         self.state.lock().unwrap().media = Some(path.to_owned());

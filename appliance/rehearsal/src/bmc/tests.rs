@@ -171,7 +171,10 @@ fn redfish_certificate_pin_media_and_order() {
             "{:?}",
             changed.err()
         );
-        assert_eq!(bmc.boot_order().await.unwrap(), ["Hard disk", "PXE NIC0", "PXE NIC1"]);
+        assert!(bmc.boot_order().await.unwrap().is_empty(), "no firmware has told an order yet");
+        let order = [(2, "Dayzero".to_owned()), (0, "UEFI PXEv4".to_owned())];
+        rack.chassis.state.lock().unwrap().order = order.to_vec();
+        assert_eq!(bmc.boot_order().await.unwrap(), ["Dayzero", "UEFI PXEv4"]);
 
         assert_eq!(bmc.vouch_channel().await.unwrap(), VouchChannel::VirtualMedia);
         let listener = tokio::net::TcpListener::bind("10.99.7.1:8082").await.unwrap();

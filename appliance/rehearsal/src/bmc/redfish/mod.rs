@@ -51,6 +51,7 @@ impl Service {
             on: chassis.is_on(),
             armed: chassis.pxe_armed(),
             links: (0..self.context.spec.nic_macs.len()).map(|nic| chassis.has_link(nic)).collect(),
+            order: chassis.firmware_order(),
         };
         tree::resource(&now, path)
     }

@@ -21,8 +21,6 @@ pub(super) const EJECT: &str = "/redfish/v1/Managers/1/VirtualMedia/Cd/Actions/V
 pub(super) const BOOT_TARGETS: [&str; 3] = ["None", "Pxe", "Hdd"];
 pub(super) const RESET_TYPES: [&str; 5] =
     ["On", "ForceOff", "GracefulShutdown", "ForceRestart", "PowerCycle"];
-/// The boot options: disk first, then each NIC.
-const BOOT_DISK: &str = "Boot0000";
 
 /// Schemas in use: name, type version.
 const SCHEMAS: [(&str, &str); 14] = [
@@ -50,6 +48,7 @@ pub(super) struct Now<'a> {
     pub(super) armed: bool,
     /// Of each NIC.
     pub(super) links: Vec<bool>,
+    pub(super) order: Vec<(u16, String)>,
 }
 
 /// A path without a slash at its end.
@@ -225,8 +224,7 @@ fn member(now: &Now, path: &str) -> Option<Value> {
             Some(resource_of("EthernetInterface", path, id, "NIC of the BMC", body))
         }
         "/redfish/v1/Systems/1/BootOptions" => {
-            let position = boot_order(now).iter().position(|o| o == id)?;
-            let name = if id == BOOT_DISK { "Hard disk".into() } else { format!("PXE NIC{}", position - 1) };
+            let (_, name) = now.order.iter().find(|(number, _)| reference(*number) == id)?;
             let body = json!({ "BootOptionReference": id, "DisplayName": name, "BootOptionEnabled": true });
             Some(resource_of("BootOption", path, id, id, body))
         }
@@ -234,8 +232,13 @@ fn member(now: &Now, path: &str) -> Option<Value> {
     }
 }
 
+fn reference(number: u16) -> String {
+    format!("Boot{number:04X}")
+}
+
+/// What the host's firmware keeps; a BMC makes none up.
 fn boot_order(now: &Now) -> Vec<String> {
-    (0..=now.spec.nic_macs.len()).map(|i| format!("Boot{i:04X}")).collect()
+    now.order.iter().map(|(number, _)| reference(*number)).collect()
 }
 
 fn root(now: &Now) -> Value {
