@@ -17,6 +17,7 @@ use dayzero_model::event::{Event, What};
 use dayzero_model::facts::HostFacts;
 use dayzero_model::ids::{HostName, MacAddr, Name, Sha256};
 use dayzero_model::site::Site;
+use dayzero_model::storage::VolumeWarrant;
 use dayzero_model::units::Timestamp;
 use dayzero_store::Store;
 use dayzero_timeline::Timeline;
@@ -54,6 +55,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What lets a volume of this primary storage be overwritten; none = the storage has no WWN in the plan.
+    pub(crate) fn warrant(&self, storage: &Name) -> Option<VolumeWarrant> {
+        let wwn = self.site.storage(storage)?.wwn.clone()?;
+        Some(VolumeWarrant { plan_hash: self.hash, wwn })
+    }
+
     pub(crate) fn new(site: Site, hash: Sha256) -> Self {
         let clients = Arc::new(Clients::of(&site));
         Self { site: Arc::new(site), hash, clients }

@@ -326,12 +326,11 @@ impl Control {
             Some(sha256) => sha256,
             None => checksum_beside(&url).await.map_err(Stop::Later)?,
         };
+        let warrant = plan.warrant(&volume.storage).ok_or_else(|| gone("the WWN of its primary storage"))?;
         let agents = &self.world.agents;
-        agents
-            .order(&elected, Order::VolumeCreate(volume.clone()), SHORT)
-            .await
-            .map_err(|f| stop("making its volume", f))?;
-        let fill = Order::VolumeFill { volume, template: TemplateSource { url, sha256 } };
+        let create = Order::VolumeCreate { volume: volume.clone(), warrant: warrant.clone() };
+        agents.order(&elected, create, SHORT).await.map_err(|f| stop("making its volume", f))?;
+        let fill = Order::VolumeFill { volume, warrant, template: TemplateSource { url, sha256 } };
         match agents.order(&host, fill, FILL).await.map_err(|f| stop("filling its volume", f))? {
             Report::Filled { sha256: read } if read == sha256 => Ok((
                 VmState::Starting,

@@ -22,6 +22,25 @@ pub const MII_MS: u32 = 100;
 pub const ARP_MS: u32 = 200;
 /// Probes that may be missed.
 pub const ARP_MISSED_MAX: u8 = 2;
+/// Intervals beyond the missed ones until the kernel calls a leg dead: half an interval of grace, rounded up with the phase
+/// of the check, which runs once an interval (drivers/net/bonding/bond_main.c, `bond_time_in_interval` and `bond_ab_arp_inspect`).
+const ARP_LAG_INTERVALS: u64 = 2;
+/// LACP's Fast_Periodic_Time (IEEE 802.1AX-2020 section 6.4.4): netconf sets `lacp_rate fast` on each 802.3ad bond.
+const LACP_FAST_MS: u64 = 1000;
+/// Periods of LACP's Short_Timeout_Time (IEEE 802.1AX-2020 section 6.4.4).
+const LACP_TIMEOUT_PERIODS: u64 = 3;
+/// Periods until the partner has heard it, and stops using the leg too.
+const LACP_AGREE_PERIODS: u64 = 1;
+/// Granted beyond the timers, until traffic flows over the other leg: the tables of the switches, a late tick.
+const SETTLE_MS: u64 = 1000;
+/// Asked: a gap after a lost carrier of at most 1 s (the project's bounds of a proof).
+pub const CARRIER_MOST_MS: u64 = 1000;
+/// Asked: a gap after a switch died of at most 5 s (the project's bounds of a proof).
+pub const DEAD_SWITCH_MOST_MS: u64 = 5000;
+/// Asked: a storage stall of at most the timers' sum + 1 s (the project's bounds of a proof) …
+const STALL_GRANTED_MS: u64 = 1000;
+/// … and that of at most 10 s.
+pub const STALL_MOST_MS: u64 = 10_000;
 /// First routing table of a storage NIC.
 pub const FIRST_TABLE: u32 = 101;
 
@@ -141,47 +160,50 @@ pub struct Bound {
     pub is: String,
 }
 
-/// Bound of a broken bond leg.
-pub fn leg_bound(monitor: &BondMonitor, how: Break) -> Bound {
-    match (monitor, how) {
-        (BondMonitor::Mii { interval_ms }, Break::Cable) => Bound {
-            limit: Millis(1000),
-            is: format!("carrier polled every {interval_ms} ms (miimon), asked: at most 1000 ms"),
-        },
-        (BondMonitor::Mii { .. }, Break::DeadSwitch) => Bound {
-            limit: Millis(5000),
-            is: "LACP short timeout 3 x 1000 ms + 1000 ms until the partner agrees + 1000 ms margin"
-                .to_owned(),
-        },
-        (BondMonitor::Arp { interval_ms, missed_max, .. }, how) => {
-            let (interval, missed) = (u64::from(*interval_ms), u64::from(*missed_max));
-            let seen = interval * (missed + 2);
-            match how {
-                Break::Cable => Bound {
-                    limit: Millis(1000.max(seen)),
-                    is: format!(
-                        "ARP interval {interval} ms x ({missed} missed + 2) = {seen} ms, asked: at most 1000 ms"
-                    ),
-                },
-                Break::DeadSwitch => Bound {
-                    limit: Millis(seen + 1000),
-                    is: format!("ARP interval {interval} ms x ({missed} missed + 2) + 1000 ms margin"),
-                },
-            }
-        }
+/// A bound from the time that the configuration needs to see the break, and what is granted beyond it, never more than asked.
+fn bound(seen_ms: u64, seen_is: String, granted_ms: u64, asked_ms: u64) -> Bound {
+    let sum = seen_ms.saturating_add(granted_ms);
+    let mut is = format!("{seen_is} + {granted_ms} ms = {sum} ms");
+    if sum > asked_ms {
+        is = format!("{is}, asked: at most {asked_ms} ms");
     }
+    Bound { limit: Millis(sum.min(asked_ms)), is }
 }
 
-/// Bound of a storage stall.
+/// Bound of a broken bond leg. The modes see a break each by its own timer: carrier polling, LACP's short timeout, or ARP
+/// probes, which see a lost carrier no sooner than a dead switch.
+pub fn leg_bound(monitor: &BondMonitor, how: Break) -> Bound {
+    let asked = match how {
+        Break::Cable => CARRIER_MOST_MS,
+        Break::DeadSwitch => DEAD_SWITCH_MOST_MS,
+    };
+    let (seen, is) = match (monitor, how) {
+        (BondMonitor::Mii { interval_ms }, Break::Cable) => {
+            (u64::from(*interval_ms), format!("carrier polled every {interval_ms} ms (miimon)"))
+        }
+        (BondMonitor::Mii { .. }, Break::DeadSwitch) => {
+            let periods = LACP_TIMEOUT_PERIODS + LACP_AGREE_PERIODS;
+            let is = format!(
+                "LACP short timeout {LACP_TIMEOUT_PERIODS} x {LACP_FAST_MS} ms + {LACP_AGREE_PERIODS} x {LACP_FAST_MS} ms until the partner agrees"
+            );
+            (periods * LACP_FAST_MS, is)
+        }
+        (BondMonitor::Arp { interval_ms, missed_max, .. }, _) => {
+            let (interval, missed) = (u64::from(*interval_ms), u64::from(*missed_max));
+            let is = format!("ARP interval {interval} ms x ({missed} missed + {ARP_LAG_INTERVALS})");
+            (interval * (missed + ARP_LAG_INTERVALS), is)
+        }
+    };
+    bound(seen, is, SETTLE_MS, asked)
+}
+
+/// Bound of a storage stall: the sum of the timers that must run out before the other path is taken.
 pub fn stall_bound(timers: &MultipathTimers) -> Bound {
-    let sum = u64::from(timers.stall_bound_s());
-    Bound {
-        limit: Millis((sum + 1) * 1000),
-        is: format!(
-            "noop interval {} s + noop timeout {} s + fast_io_fail {} s + 1 s",
-            timers.noop_interval_s, timers.noop_timeout_s, timers.fast_io_fail_s
-        ),
-    }
+    let is = format!(
+        "noop interval {} s + noop timeout {} s + fast_io_fail {} s",
+        timers.noop_interval_s, timers.noop_timeout_s, timers.fast_io_fail_s
+    );
+    bound(u64::from(timers.stall_bound_s()) * 1000, is, STALL_GRANTED_MS, STALL_MOST_MS)
 }
 
 /// What a proof of this host does, and what it is about.
@@ -233,14 +255,69 @@ mod tests {
             for path in &order.paths {
                 for (how, bound) in &path.bounds {
                     let most = match (path.probe, how) {
-                        (Probe::Ping, Break::Cable) => 1000,
-                        (Probe::Ping, Break::DeadSwitch) => 5000,
-                        (Probe::Writer, _) => 10_000,
+                        (Probe::Ping, Break::Cable) => CARRIER_MOST_MS,
+                        (Probe::Ping, Break::DeadSwitch) => DEAD_SWITCH_MOST_MS,
+                        (Probe::Writer, _) => STALL_MOST_MS,
                     };
                     assert!(bound.limit.0 <= most, "{} {how:?}: {bound:?}", path.role);
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_bound_follows_its_timers_and_never_passes_what_is_asked() {
+        let mii = |interval_ms| BondMonitor::Mii { interval_ms };
+        let arp = |interval_ms, missed_max| BondMonitor::Arp {
+            interval_ms,
+            missed_max,
+            target: Ipv4Addr::new(10, 77, 0, 1),
+        };
+        let (cable, dead) = (Break::Cable, Break::DeadSwitch);
+        for (monitor, how, limit, is) in [
+            (
+                mii(100),
+                cable,
+                1000,
+                "carrier polled every 100 ms (miimon) + 1000 ms = 1100 ms, asked: at most 1000 ms",
+            ),
+            (
+                mii(100),
+                dead,
+                5000,
+                "LACP short timeout 3 x 1000 ms + 1 x 1000 ms until the partner agrees + 1000 ms = 5000 ms",
+            ),
+            (
+                arp(200, 2),
+                cable,
+                1000,
+                "ARP interval 200 ms x (2 missed + 2) + 1000 ms = 1800 ms, asked: at most 1000 ms",
+            ),
+            (arp(200, 2), dead, 1800, "ARP interval 200 ms x (2 missed + 2) + 1000 ms = 1800 ms"),
+            (arp(300, 4), dead, 2800, "ARP interval 300 ms x (4 missed + 2) + 1000 ms = 2800 ms"),
+            // Timers that are too slow move no bound: the proof fails.
+            (
+                arp(2000, 3),
+                cable,
+                1000,
+                "ARP interval 2000 ms x (3 missed + 2) + 1000 ms = 11000 ms, asked: at most 1000 ms",
+            ),
+            (
+                arp(2000, 3),
+                dead,
+                5000,
+                "ARP interval 2000 ms x (3 missed + 2) + 1000 ms = 11000 ms, asked: at most 5000 ms",
+            ),
+        ] {
+            assert_eq!(leg_bound(&monitor, how), Bound { limit: Millis(limit), is: is.to_owned() });
+        }
+        let mut timers = MultipathTimers::default();
+        let is = "noop interval 1 s + noop timeout 2 s + fast_io_fail 3 s + 1000 ms = 7000 ms";
+        assert_eq!(stall_bound(&timers), Bound { limit: Millis(7000), is: is.to_owned() });
+        timers.fast_io_fail_s = 30;
+        let slow = stall_bound(&timers);
+        assert_eq!(slow.limit, Millis(10_000));
+        assert!(slow.is.ends_with("= 34000 ms, asked: at most 10000 ms"), "{}", slow.is);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Shared storage as a host reaches it: iSCSI sessions, multipath devices, volumes.
 
-use crate::ids::{Name, Wwn};
+use crate::ids::{Name, Sha256, Wwn};
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -96,4 +96,14 @@ pub struct VolumeSpec {
     pub storage: Name,
     /// Size.
     pub size: Bytes,
+}
+
+/// What an order that overwrites a volume carries: it is carried out for this plan and on this LUN alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeWarrant {
+    /// Hash of the plan that it follows from: the elected host marks the volume with it.
+    pub plan_hash: Sha256,
+    /// WWN of the multipath device that the volume lies on.
+    pub wwn: Wwn,
 }

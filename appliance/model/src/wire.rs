@@ -1,8 +1,11 @@
 //! The agent's protocol: frames over mutual TLS (`dayzero-agent/1`).
 //!
 //! A frame is a length (u32, big endian, at most [`MAX_FRAME`]) and that many bytes of JSON: [`ToAgent`] or
-//! [`FromAgent`]. There is no message that runs a command: each order is one of a closed list, and a destructive one
-//! carries plan hash, disk and consent. The golden corpus in `tests/wire` pins the encoding.
+//! [`FromAgent`]. There is no message that runs a command: each order is one of a closed list. A destructive one
+//! carries the plan's hash, the disk and what permits it: [`Order::Install`] the consent to what was found on the disk;
+//! [`Order::VolumeGroup`], [`Order::VolumeCreate`], [`Order::VolumeFill`] and [`Order::WriterStart`] the LUN's WWN, and no
+//! consent, since they refuse whatever Dayzero did not make: a LUN that is not empty, a volume without the plan's mark, a
+//! volume that something has open. The golden corpus in `tests/wire` pins the encoding.
 
 use crate::facts::Capacity;
 use crate::ids::{BootId, HostName, MacAddr, Name, Sha256, Wwn};
@@ -11,7 +14,7 @@ use crate::inventory::Inventory;
 use crate::network::{HostNetwork, NetworkReport};
 use crate::proof::WriterProgress;
 use crate::startup::StartReport;
-use crate::storage::{LunReport, LunSpec, VolumeSpec};
+use crate::storage::{LunReport, LunSpec, VolumeSpec, VolumeWarrant};
 use crate::vm::{TemplateSource, VmReport, VmSpec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -169,22 +172,32 @@ pub enum Order {
         storage: Name,
         /// LUN.
         wwn: Wwn,
-        /// Plan that it follows from.
+        /// Plan that it follows from; a new group is marked with it.
         plan_hash: Sha256,
     },
-    /// Elected host only: make a volume (metadata change).
-    VolumeCreate(VolumeSpec),
-    /// Activate a volume here, and fill it from a template.
+    /// Elected host only: make a volume and mark it with the plan's hash (metadata change).
+    VolumeCreate {
+        /// Volume.
+        volume: VolumeSpec,
+        /// Plan and LUN.
+        warrant: VolumeWarrant,
+    },
+    /// Activate a volume here, and fill it from a template. Destructive.
     VolumeFill {
         /// Volume.
         volume: VolumeSpec,
+        /// Plan and LUN.
+        warrant: VolumeWarrant,
         /// Content.
         template: TemplateSource,
     },
     /// Start the proof's writer on a volume (made before by the elected host). It pushes [`FromAgent::Writer`].
+    /// Destructive.
     WriterStart {
         /// Volume that belongs to the proof alone.
         volume: VolumeSpec,
+        /// Plan and LUN.
+        warrant: VolumeWarrant,
     },
     /// Read back all blocks written so far, over whichever path is alive.
     WriterVerify,

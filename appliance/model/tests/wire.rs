@@ -5,7 +5,7 @@
 use dayzero_model::install::{DiskConsent, InstallOrder, Personality};
 use dayzero_model::network::{BondMonitor, BondSpec, BridgeSpec, HostNetwork, StorageLink};
 use dayzero_model::site::{BondMode, DiskSelector};
-use dayzero_model::storage::{LunSpec, MultipathTimers, PathSpec, VolumeSpec};
+use dayzero_model::storage::{LunSpec, MultipathTimers, PathSpec, VolumeSpec, VolumeWarrant};
 use dayzero_model::vm::{TemplateSource, VmSpec};
 use dayzero_model::wire::{AgentError, EnrolAnswer, EnrolRequest, FromAgent, Order, Report, ToAgent};
 use dayzero_model::{BootId, Bytes, MacAddr, MebiBytes, Name, Sha256, Timestamp};
@@ -44,6 +44,10 @@ fn network() -> HostNetwork {
 
 fn volume() -> VolumeSpec {
     VolumeSpec { name: name("vol-hello"), storage: name("lun0"), size: Bytes(64 << 20) }
+}
+
+fn warrant() -> VolumeWarrant {
+    VolumeWarrant { plan_hash: Sha256::of(b"plan"), wwn: "6000000000000000000000000e000001".parse().unwrap() }
 }
 
 fn install() -> Order {
@@ -100,15 +104,16 @@ fn orders() -> Vec<Order> {
         Order::Storage(vec![lun.clone()]),
         Order::StorageReport,
         Order::VolumeGroup { storage: name("lun0"), wwn: lun.wwn, plan_hash: Sha256::of(b"plan") },
-        Order::VolumeCreate(volume()),
+        Order::VolumeCreate { volume: volume(), warrant: warrant() },
         Order::VolumeFill {
             volume: volume(),
+            warrant: warrant(),
             template: TemplateSource {
                 url: "http://10.77.0.5:8081/tiny.raw".to_owned(),
                 sha256: Sha256::of(b"t"),
             },
         },
-        Order::WriterStart { volume: volume() },
+        Order::WriterStart { volume: volume(), warrant: warrant() },
         Order::WriterVerify,
         Order::WriterStop,
         Order::Capacity,
@@ -189,11 +194,25 @@ fn no_message_runs_a_command_and_unknown_fields_are_refused() {
 }
 
 #[test]
-fn the_destructive_order_carries_plan_disk_and_consent() {
-    let whole = serde_json::to_value(ToAgent::Do { id: 1, order: install() }).unwrap();
-    for key in ["plan_hash", "disk", "manifest_sha256"] {
-        let mut cut = whole.clone();
-        cut["do"]["order"]["install"].as_object_mut().unwrap().remove(key);
-        assert!(serde_json::from_value::<ToAgent>(cut).is_err(), "an installation without {key} is accepted");
+fn a_destructive_order_carries_plan_and_disk() {
+    let mut seen = 0;
+    for order in orders() {
+        let (at, keys): (&[&str], &[&str]) = match &order {
+            Order::Install(_) => (&["install"], &["plan_hash", "disk", "manifest_sha256"]),
+            Order::VolumeGroup { .. } => (&["volume-group"], &["plan_hash", "wwn"]),
+            Order::VolumeCreate { .. } => (&["volume-create", "warrant"], &["plan_hash", "wwn"]),
+            Order::VolumeFill { .. } => (&["volume-fill", "warrant"], &["plan_hash", "wwn"]),
+            Order::WriterStart { .. } => (&["writer-start", "warrant"], &["plan_hash", "wwn"]),
+            _ => continue,
+        };
+        seen += 1;
+        let whole = serde_json::to_value(ToAgent::Do { id: 1, order }).unwrap();
+        for key in keys {
+            let mut cut = whole.clone();
+            let inner = at.iter().fold(&mut cut["do"]["order"], |inner, step| &mut inner[*step]);
+            inner.as_object_mut().unwrap().remove(*key).unwrap();
+            assert!(serde_json::from_value::<ToAgent>(cut).is_err(), "{at:?} without {key} is accepted");
+        }
     }
+    assert_eq!(seen, 5);
 }

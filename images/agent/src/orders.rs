@@ -7,7 +7,7 @@ use dayzero_model::facts::Capacity;
 use dayzero_model::install::InstallOrder;
 use dayzero_model::network::HostNetwork;
 use dayzero_model::proof::WriterProgress;
-use dayzero_model::storage::{LunReport, LunSpec, VolumeSpec};
+use dayzero_model::storage::{LunReport, LunSpec, VolumeSpec, VolumeWarrant};
 use dayzero_model::units::{MebiBytes, Mhz};
 use dayzero_model::wire::{AgentError, Order, Report};
 use dayzero_model::{Name, Wwn};
@@ -138,23 +138,25 @@ pub async fn carry_out(host: &Arc<Host>, order: Order, reporter: &Reporter) -> R
             let specs = host.luns.lock().await.clone();
             Ok(Report::Storage(dayzero_storage::luns::report(&specs).await))
         }
-        Order::VolumeGroup { storage, wwn, plan_hash: _ } => {
+        Order::VolumeGroup { storage, wwn, plan_hash } => {
             let _one = host.change.lock().await;
-            dayzero_storage::lvm::make_group(&storage, &dayzero_storage::luns::device(&wwn)).await?;
+            let device = dayzero_storage::luns::device(&wwn);
+            dayzero_storage::lvm::make_group(&storage, &device, &plan_hash).await?;
             Ok(Report::Ok)
         }
-        Order::VolumeCreate(volume) => {
+        Order::VolumeCreate { volume, warrant } => {
             let _one = host.change.lock().await;
-            dayzero_storage::lvm::create(&volume, &lun_of(host, &volume.storage).await?).await?;
+            let lun = warranted(host, &volume, &warrant).await?;
+            dayzero_storage::lvm::create(&volume, &lun, &warrant.plan_hash).await?;
             Ok(Report::Ok)
         }
-        Order::VolumeFill { volume, template } => {
+        Order::VolumeFill { volume, warrant, template } => {
             reporter.step("filling the volume from its template", 0, volume.size.0);
-            let device = activate(host, &volume).await?;
+            let device = to_overwrite(host, &volume, &warrant).await?;
             let sha256 = dayzero_storage::fill::fill(&device, &template.url, &template.sha256).await?;
             Ok(Report::Filled { sha256 })
         }
-        Order::WriterStart { volume } => writer_start(host, &volume).await,
+        Order::WriterStart { volume, warrant } => writer_start(host, &volume, &warrant).await,
         Order::WriterVerify => {
             let writer = host.writer().ok_or_else(no_writer)?;
             let done = tokio::task::spawn_blocking(move || writer.verify())
@@ -255,32 +257,53 @@ fn persist<T: serde::Serialize>(name: &str, value: &T) -> Result<(), AgentError>
     write().map_err(|e| io_error(&format!("{}/{name}", service::STATE), e))
 }
 
-async fn lun_of(host: &Host, storage: &Name) -> Result<PathBuf, AgentError> {
+/// WWN of the LUN of a primary storage, as it was ordered to be connected.
+async fn wwn_of(host: &Host, storage: &Name) -> Result<Wwn, AgentError> {
     let luns = host.luns.lock().await;
-    let wwn: &Wwn = &luns
-        .iter()
-        .find(|lun| lun.storage == *storage)
-        .ok_or_else(|| {
-            wrong(
-                "no-lun",
-                format!("primary storage '{storage}' is not connected"),
-                "a connected LUN",
-                "none",
-            )
-        })?
-        .wwn;
-    Ok(dayzero_storage::luns::device(wwn))
+    let lun = luns.iter().find(|lun| lun.storage == *storage).ok_or_else(|| {
+        let sentence = format!("primary storage '{storage}' is not connected");
+        wrong("no-lun", sentence, "a connected LUN", "none")
+    })?;
+    Ok(lun.wwn.clone())
+}
+
+/// The multipath device that an order's warrant names: the one that is connected for the volume's storage.
+async fn warranted(host: &Host, volume: &VolumeSpec, warrant: &VolumeWarrant) -> Result<PathBuf, AgentError> {
+    let wwn = wwn_of(host, &volume.storage).await?;
+    if wwn != warrant.wwn {
+        let sentence =
+            format!("the order is for another LUN than primary storage '{}' has here", volume.storage);
+        return Err(wrong("wrong-lun", sentence, &wwn.to_string(), warrant.wwn.to_string()));
+    }
+    Ok(dayzero_storage::luns::device(&wwn))
+}
+
+/// The device of a volume that the warrant allows to be overwritten.
+async fn to_overwrite(
+    host: &Host,
+    volume: &VolumeSpec,
+    warrant: &VolumeWarrant,
+) -> Result<PathBuf, AgentError> {
+    let lun = warranted(host, volume, warrant).await?;
+    let device = dayzero_storage::lvm::activate(volume, &lun).await?;
+    dayzero_storage::lvm::may_overwrite(volume, &lun, &warrant.plan_hash).await?;
+    Ok(device)
 }
 
 async fn activate(host: &Host, volume: &VolumeSpec) -> Result<PathBuf, AgentError> {
-    Ok(dayzero_storage::lvm::activate(volume, &lun_of(host, &volume.storage).await?).await?)
+    let lun = dayzero_storage::luns::device(&wwn_of(host, &volume.storage).await?);
+    Ok(dayzero_storage::lvm::activate(volume, &lun).await?)
 }
 
-async fn writer_start(host: &Arc<Host>, volume: &VolumeSpec) -> Result<Report, AgentError> {
+async fn writer_start(
+    host: &Arc<Host>,
+    volume: &VolumeSpec,
+    warrant: &VolumeWarrant,
+) -> Result<Report, AgentError> {
     if let Some(writer) = host.writer() {
         return Ok(Report::Writer(writer.progress()));
     }
-    let device = activate(host, volume).await?;
+    let device = to_overwrite(host, volume, warrant).await?;
     let writer = Writer::start(&device)?;
     let progress = writer.progress();
     *host.writer.lock().map_err(|e| io_error("writer", e))? = Some(Arc::new(writer));
@@ -295,5 +318,42 @@ async fn capacity() -> Capacity {
         cpu: Mhz(u64::from(cpu.threads) * cpu.speed.0),
         memory: MebiBytes(total.0.saturating_sub(HOST_RESERVE.0)),
         kvm: vms::has_kvm().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dayzero_model::storage::MultipathTimers;
+    use dayzero_model::{Bytes, Secret, Sha256};
+
+    #[tokio::test]
+    async fn a_volume_is_touched_on_the_lun_that_the_order_names_alone() {
+        let (wwn, other): (Wwn, Wwn) = (
+            "6000000000000000000000000e000001".parse().unwrap(),
+            "6000000000000000000000000e000002".parse().unwrap(),
+        );
+        let host = Host::discovered(Credentials {
+            host: "host1".parse().unwrap(),
+            key: Secret::new(String::new()),
+            certificate: String::new(),
+            ca: String::new(),
+        });
+        let storage: Name = "lun0".parse().unwrap();
+        let volume =
+            VolumeSpec { name: "vol-hello".parse().unwrap(), storage: storage.clone(), size: Bytes(1) };
+        let warrant = |wwn: &Wwn| VolumeWarrant { plan_hash: Sha256::of(b"plan"), wwn: wwn.clone() };
+        let code = |result: Result<PathBuf, AgentError>| result.err().map(|error| error.code);
+        assert_eq!(code(warranted(&host, &volume, &warrant(&wwn)).await), Some("no-lun".to_owned()));
+        host.luns.lock().await.push(LunSpec {
+            storage,
+            target: "iqn.x:lun0".to_owned(),
+            wwn: wwn.clone(),
+            paths: Vec::new(),
+            timers: MultipathTimers::default(),
+        });
+        let device = warranted(&host, &volume, &warrant(&wwn)).await.unwrap();
+        assert_eq!(device, dayzero_storage::luns::device(&wwn));
+        assert_eq!(code(to_overwrite(&host, &volume, &warrant(&other)).await), Some("wrong-lun".to_owned()));
     }
 }

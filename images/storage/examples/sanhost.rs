@@ -94,26 +94,38 @@ async fn run(console: &mut File) -> Outcome<()> {
     )?;
 
     let device = luns::device(&lun.wwn);
+    let (plan, next_plan) = (Sha256::of(b"plan"), Sha256::of(b"next plan"));
     for pass in ["group-made", "group-kept"] {
-        let made = lvm::make_group(&"lun0".parse()?, &device).await;
+        let made = lvm::make_group(&"lun0".parse()?, &device, &plan).await;
         check(console, pass, made.is_ok(), &format!("{made:?}"))?;
     }
-    let foreign = lvm::make_group(&"other".parse()?, &luns::device(&other.wwn)).await;
+    let foreign = lvm::make_group(&"other".parse()?, &luns::device(&other.wwn), &plan).await;
     let code = foreign.as_ref().err().map(|e| e.code());
     check(console, "foreign-lun-refused", code == Some("foreign-lun"), &format!("{foreign:?}"))?;
     let volume = VolumeSpec { name: "vol-hello".parse()?, storage: "lun0".parse()?, size: Bytes(64 << 20) };
     for pass in ["volume-made", "volume-kept"] {
-        let made = lvm::create(&volume, &device).await;
+        let made = lvm::create(&volume, &device, &plan).await;
         check(console, pass, made.is_ok(), &format!("{made:?}"))?;
     }
     let inactive = !lvm::path(&volume).exists();
     check(console, "volume-is-inactive", inactive, "")?;
     let node = lvm::activate(&volume, &device).await?;
+    let stale = lvm::may_overwrite(&volume, &device, &next_plan).await.err().map(|e| e.code());
+    check(console, "another-plan-refused", stale == Some("volume-of-another-plan"), &format!("{stale:?}"))?;
+    lvm::create(&volume, &device, &next_plan).await?;
+    let marked = lvm::may_overwrite(&volume, &device, &next_plan).await;
+    check(console, "marked-anew", marked.is_ok(), &format!("{marked:?}"))?;
+    let open = File::open(&node)?;
+    let refused = lvm::may_overwrite(&volume, &device, &next_plan).await.err().map(|e| e.code());
+    check(console, "open-volume-refused", refused == Some("volume-in-use"), &format!("{refused:?}"))?;
+    drop(open);
     let template = Sha256::of(&vec![0x5a; 3 << 20]);
     let filled = fill::fill(&node, "http://10.77.11.1:8081/template.raw", &template).await;
     check(console, "filled", filled.as_ref().is_ok_and(|sum| *sum == template), &format!("{filled:?}"))?;
 
     let writer = Writer::start(&node)?;
+    let second = Writer::start(&node).err().map(|e| e.code());
+    check(console, "held-volume-refused", second == Some("volume-in-use"), &format!("{second:?}"))?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let bound = u64::from(lun.timers.stall_bound_s()) * 1000 + 1000;
     for path in ["a", "b"] {

@@ -1,4 +1,5 @@
-//! Fills a volume from a template: streamed by HTTP, hashed on the way, and read back from the device.
+//! Fills a volume from a template: streamed by HTTP, hashed on the way, and read back from the device. The device is held
+//! exclusively meanwhile: one that is mounted, or part of something, is refused before a byte is written.
 
 use crate::StorageError;
 use crate::block::{Access, Device};
@@ -16,7 +17,7 @@ fn wrong(code: &'static str, sentence: String, expected: String, observed: Strin
 /// Writes the template at `url` to the volume, and returns the SHA-256 of what was read back.
 ///
 /// # Errors
-/// `template-unreachable`, `template-too-large`, `template-corrupt` (another hash than expected: the volume's head is
+/// `volume-in-use`, `template-unreachable`, `template-too-large`, `template-corrupt` (another hash than expected: the volume's head is
 /// cleared, so that nothing boots from it), or I/O.
 pub async fn fill(volume: &Path, url: &str, expected: &Sha256) -> Result<Sha256, StorageError> {
     let unreachable = |error: reqwest::Error| {
@@ -40,11 +41,10 @@ pub async fn fill(volume: &Path, url: &str, expected: &Sha256) -> Result<Sha256,
         ));
     }
     let room = volume_size(volume)?;
+    let held = std::sync::Arc::new(hold(volume)?);
     // What a deleted volume of somebody else's left here is not for the next one to read.
-    let whole = volume.to_owned();
-    let emptied =
-        tokio::task::spawn_blocking(move || Device::open(&whole, Access::Direct)?.zero(0, room - room % 512))
-            .await;
+    let whole = held.clone();
+    let emptied = tokio::task::spawn_blocking(move || whole.zero(0, room - room % 512)).await;
     emptied.map_err(|error| StorageError::io("emptying", volume)(error.into()))??;
     let mut out = open(volume, true)?;
     let (mut hash, mut len) = (sha2::Sha256::new(), 0_u64);
@@ -78,6 +78,26 @@ pub async fn fill(volume: &Path, url: &str, expected: &Sha256) -> Result<Sha256,
         return Err(wrong("volume-corrupt", sentence, fetched.to_string(), read.to_string()));
     }
     Ok(read)
+}
+
+/// Opens a volume so that nothing else can claim it; a device that something has claimed is refused.
+///
+/// # Errors
+/// `volume-in-use`, or I/O.
+pub(crate) fn hold(volume: &Path) -> Result<Device, StorageError> {
+    Device::open(volume, Access::Exclusive).map_err(|error| refused(volume, error))
+}
+
+fn refused(volume: &Path, error: StorageError) -> StorageError {
+    match error {
+        StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::ResourceBusy => wrong(
+            crate::lvm::IN_USE,
+            format!("{} is in use on this host, and is not overwritten", volume.display()),
+            "a volume that nothing has open".to_owned(),
+            source.to_string(),
+        ),
+        other => other,
+    }
 }
 
 fn open(volume: &Path, write: bool) -> Result<std::fs::File, StorageError> {
@@ -159,5 +179,14 @@ mod tests {
         assert!(std::fs::read(file.path()).unwrap().iter().all(|byte| *byte == 0));
         let error = fill(volume(2).path(), &serve(b"other").await, &Sha256::of(b"other")).await.unwrap_err();
         assert_eq!(error.code(), "template-too-large");
+    }
+
+    #[test]
+    fn a_device_that_something_has_claimed_is_refused_in_words() {
+        let volume = Path::new("/dev/dz-lun0/vol-hello");
+        for (errno, code) in [(libc::EBUSY, "volume-in-use"), (libc::EIO, "io")] {
+            let error = StorageError::io("opening", volume)(std::io::Error::from_raw_os_error(errno));
+            assert_eq!(refused(volume, error).code(), code);
+        }
     }
 }

@@ -11,8 +11,9 @@
 //! On an installed host (`iscsiadm`, `multipathd`, `lvm` by fixed argument lists, never a shell):
 //! - `luns::connect(&[LunSpec]) -> Vec<LunReport>` (idempotent; run at each boot) and `luns::report(&[LunSpec]) -> Vec<LunReport>`;
 //! - `luns::device(&Wwn) -> PathBuf`: the multipath device of a LUN;
-//! - `lvm::make_group(&Name, &Path) -> Result<(), StorageError>`, `lvm::create(&VolumeSpec, &Path)` (elected host only);
-//! - `lvm::activate(&VolumeSpec, &Path) -> Result<PathBuf, StorageError>` and `lvm::deactivate` (the using host);
+//! - `lvm::make_group(&Name, &Path, &Sha256) -> Result<(), StorageError>`, `lvm::create(&VolumeSpec, &Path, &Sha256)` (elected host only);
+//! - `lvm::activate(&VolumeSpec, &Path) -> Result<PathBuf, StorageError>` and `lvm::deactivate` (the using host), and before
+//!   it is overwritten `lvm::may_overwrite(&VolumeSpec, &Path, &Sha256) -> Result<(), StorageError>`;
 //! - `fill::fill(&Path, url, &Sha256) -> Result<Sha256, StorageError>`: template by HTTP into a volume, read back;
 //! - `proof::Writer::start(&Path) -> Result<Writer, StorageError>`, `.progress()`, `.verify()`, `.stop() -> WriterProgress`.
 //!

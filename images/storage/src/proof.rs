@@ -2,7 +2,7 @@
 //!
 //! Blocks of 4 KiB and of 1 MiB alternate over the whole volume, again and again. Each 4 KiB sector of a block carries
 //! its sequence number, its place and a checksum of its filling, so that a lost, torn or misplaced write is seen.
-//! The volume belongs to the proof alone: what is on it is overwritten.
+//! The volume belongs to the proof alone: what is on it is overwritten. It is held exclusively while the writer runs.
 
 use crate::StorageError;
 use dayzero_model::proof::WriterProgress;
@@ -84,8 +84,9 @@ impl Writer {
     /// Starts writing to a volume of at least 2 MiB.
     ///
     /// # Errors
-    /// It cannot be opened with O_DIRECT, or is too small.
+    /// It is in use, cannot be opened with O_DIRECT, or is too small.
     pub fn start(path: &Path) -> Result<Self, StorageError> {
+        let held = crate::fill::hold(path)?;
         let file = open(path)?;
         let size = size(&file, path)?;
         let slots = usize::try_from(size / (2 * LARGE as u64)).unwrap_or(0).min(512);
@@ -100,9 +101,10 @@ impl Writer {
         }
         let shared = Arc::new(Shared { live: Mutex::new(vec![None; 2 * slots]), ..Shared::default() });
         let (mine, started) = (shared.clone(), Instant::now());
-        let thread = std::thread::Builder::new()
-            .name("proof".to_owned())
-            .spawn(move || write_loop(&file, &mine, started));
+        let thread = std::thread::Builder::new().name("proof".to_owned()).spawn(move || {
+            let _held = held;
+            write_loop(&file, &mine, started);
+        });
         let thread = thread.map_err(StorageError::io("starting the proof's writer on", path))?;
         Ok(Self { shared, path: path.to_owned(), started, thread: Mutex::new(Some(thread)) })
     }

@@ -224,5 +224,5 @@ fn a_lun_over_two_paths() {
         }
     }
     let bad: Vec<_> = checks.iter().filter(|c| c.split_whitespace().nth(2) != Some("ok")).collect();
-    assert!(bad.is_empty() && checks.len() == 19, "{} checks, {bad:#?}", checks.len());
+    assert!(bad.is_empty() && checks.len() == 23, "{} checks, {bad:#?}", checks.len());
 }

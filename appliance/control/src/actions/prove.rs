@@ -18,7 +18,7 @@ use dayzero_model::event::What;
 use dayzero_model::ids::{HostName, MacAddr, Name};
 use dayzero_model::network::{HostNetwork, NetworkReport};
 use dayzero_model::proof::{Break, Probe, ProofReport, Trial, WriterProgress};
-use dayzero_model::storage::{LunReport, LunSpec, VolumeSpec};
+use dayzero_model::storage::{LunReport, LunSpec, VolumeSpec, VolumeWarrant};
 use dayzero_model::units::{Bytes, Millis};
 use dayzero_model::wire::{Order, Report};
 use std::sync::Arc;
@@ -180,14 +180,24 @@ impl<'a> Run<'a> {
         let text = format!("proof-{}", self.host).chars().take(60).collect::<String>();
         let name = text.trim_end_matches('-').parse().map_err(|_| stopping())?;
         let volume = VolumeSpec { name, storage, size: VOLUME };
+        let warrant = self.warrant(&volume)?;
         let elected = self.control.elected(&self.plan, &self.host).ok_or_else(|| {
             let next = format!("see `dayzero status`, then `dayzero host retry {}`", self.host);
             cause("no-elected-host", "no host may make volumes", "an elected host", "none", next)
         })?;
-        give(self.control, &elected, Order::VolumeCreate(volume.clone()), SHORT)
+        give(self.control, &elected, Order::VolumeCreate { volume: volume.clone(), warrant }, SHORT)
             .await
             .map_err(|fault| agent_cause(&self.host, "making the proof's volume", fault))?;
         Ok(Some(volume))
+    }
+
+    /// What lets the proof's volume be overwritten: the plan and the LUN that this proof is about.
+    fn warrant(&self, volume: &VolumeSpec) -> Result<VolumeWarrant, Cause> {
+        self.plan.warrant(&volume.storage).ok_or_else(|| {
+            let sentence = format!("primary storage {} has no WWN in the plan", volume.storage);
+            let next = format!("correct the plan and apply it, then `dayzero host retry {}`", self.host);
+            cause("plan-gap", sentence, "a WWN", "none", next)
+        })
     }
 
     async fn ask_network(&self) -> Result<NetworkReport, AgentFault> {
@@ -426,7 +436,8 @@ impl<'a> Run<'a> {
 
     async fn start_writer(&mut self) -> Result<(), Cause> {
         let Some(volume) = self.volume.clone() else { return Ok(()) };
-        give(self.control, &self.host, Order::WriterStart { volume }, SHORT)
+        let warrant = self.warrant(&volume)?;
+        give(self.control, &self.host, Order::WriterStart { volume, warrant }, SHORT)
             .await
             .map_err(|fault| agent_cause(&self.host, "starting the writer", fault))?;
         // Writes flow before a path is pulled.

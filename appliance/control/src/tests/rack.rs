@@ -23,7 +23,7 @@ use dayzero_model::proof::{Break, WriterProgress};
 use dayzero_model::secret::Secret;
 use dayzero_model::site::{BmcProtocol, Host, Placed, Site};
 use dayzero_model::startup::{BootDevice, BootEntry, RootDisk, StartReport};
-use dayzero_model::storage::{LunReport, LunSpec, PathState};
+use dayzero_model::storage::{LunReport, LunSpec, PathState, VolumeWarrant};
 use dayzero_model::units::{Bytes, MebiBytes, Mhz};
 use dayzero_model::vm::{VmReport, VmSpec};
 use dayzero_model::wire::*;
@@ -401,6 +401,10 @@ impl Rack {
         }
     }
 
+    fn warranted(machine: &Machine, warrant: &VolumeWarrant) {
+        assert!(machine.luns.iter().any(|lun| lun.wwn == warrant.wwn), "an order for {}", warrant.wwn);
+    }
+
     fn carry_out(machine: &mut Machine, order: Order) -> Result<Report, AgentError> {
         Ok(match order {
             Order::Inventory { .. } => Report::Inventory(Box::new(Self::inventory(machine))),
@@ -427,12 +431,17 @@ impl Rack {
                 machine.volume_group = true;
                 Report::Ok
             }
-            Order::VolumeCreate(_) => {
+            Order::VolumeCreate { warrant, .. } => {
+                Self::warranted(machine, &warrant);
                 assert!(machine.volume_group, "only the elected host, with its group, makes volumes");
                 Report::Ok
             }
-            Order::VolumeFill { template, .. } => Report::Filled { sha256: template.sha256 },
-            Order::WriterStart { .. } => {
+            Order::VolumeFill { template, warrant, .. } => {
+                Self::warranted(machine, &warrant);
+                Report::Filled { sha256: template.sha256 }
+            }
+            Order::WriterStart { warrant, .. } => {
+                Self::warranted(machine, &warrant);
                 (machine.writing, machine.blocks) = (true, 0);
                 Report::Ok
             }
