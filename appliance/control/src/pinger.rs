@@ -140,6 +140,7 @@ fn identifier(base: u16, flow: usize) -> u16 {
 
 struct Shared {
     counts: Mutex<Counts>,
+    rest: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -166,6 +167,10 @@ impl PingRun for Run {
         // What is under way is of the time before, and counts for nothing.
         *self.0.counts() = Counts::new(Instant::now());
     }
+
+    fn rest(&self, resting: bool) {
+        self.0.rest.store(resting, Ordering::Relaxed);
+    }
 }
 
 impl Pings for IcmpPings {
@@ -174,7 +179,7 @@ impl Pings for IcmpPings {
             Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).map_err(|e| e.to_string())?;
         socket.set_read_timeout(Some(WAIT)).map_err(|e| e.to_string())?;
         let counts = Mutex::new(Counts::new(Instant::now()));
-        let shared = Arc::new(Shared { counts, stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { counts, rest: AtomicBool::default(), stop: AtomicBool::default() });
         let ours = shared.clone();
         std::thread::Builder::new()
             .name("pinger".to_owned())
@@ -190,7 +195,7 @@ fn run(mut socket: Socket, address: Ipv4Addr, shared: &Shared) {
     let (mut number, mut next) = (0_u64, Instant::now());
     let mut buffer = [0_u8; 1500];
     while !shared.stop.load(Ordering::Relaxed) {
-        if Instant::now() >= next {
+        if Instant::now() >= next && !shared.rest.load(Ordering::Relaxed) {
             for _ in 0..FLOWS {
                 number += 1;
                 // Noted first: the reply may be faster than we are. An error (no route just now) is a lost ping.

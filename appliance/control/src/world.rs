@@ -135,6 +135,8 @@ pub trait PingRun: Send + Sync {
     fn stats(&self) -> PingStats;
     /// Counts from now.
     fn reset(&self);
+    /// Sends nothing while it rests.
+    fn rest(&self, resting: bool);
 }
 
 /// Starts pingers.

@@ -323,6 +323,8 @@ impl<'a> Run<'a> {
     /// Pull, wait until traffic flows beside the broken path, read back, heal, wait until it is active again.
     async fn broken(&mut self, path: &ProofPath, how: Break, bound: &Bound) -> Result<Trial, Cause> {
         let cable = self.path(path)?;
+        // Pings measure legs alone: a stall of writes is not to be longer for their load.
+        self.pings.rest(path.probe == Probe::Writer);
         self.pings.reset();
         let mut stall = Stall::begin(&self.writer);
         pull(self.control, &cable, how).await?;

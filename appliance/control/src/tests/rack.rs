@@ -100,6 +100,8 @@ pub(super) struct Machine {
     blocks: u64,
     volume_group: bool,
     vms: BTreeMap<Name, VmSpec>,
+    /// The pings rest.
+    resting: bool,
     /// The firmware starts from the network before the disk.
     pub(super) network_first: bool,
     /// Ports as LLDP shows them.
@@ -142,6 +144,7 @@ impl Rack {
             blocks: 0,
             volume_group: false,
             vms: BTreeMap::new(),
+            resting: false,
             network_first: false,
             cabling: host.nics().map(|(_, mac, port)| (mac, port.to_string())).collect(),
             serial: host.serial.clone(),
@@ -728,6 +731,8 @@ impl PathPuller for Rack {
     async fn pull(&self, path: &Path, how: Break) -> Result<(), String> {
         self.pulls.lock().unwrap().push(format!("{} {how:?}", path.role));
         self.with(&path.host, |machine| {
+            let storage = machine.plan.storage_nics.iter().any(|nic| nic.role == path.role);
+            assert_eq!(machine.resting, storage, "pings run while a leg is pulled, and then alone");
             machine.broken.insert(path.role.clone());
             if machine.plan.bond.nics.iter().all(|nic| machine.broken.contains(&nic.role)) {
                 machine.dark = Some(Instant::now());
@@ -758,6 +763,9 @@ impl PingRun for FakePings {
         });
         PingStats { sent: 10, back: 10, longest: darkest.max(silent).max(Duration::from_millis(11)), silent }
     }
+    fn rest(&self, resting: bool) {
+        self.rack.with(&self.host, |machine| machine.resting = resting);
+    }
     fn reset(&self) {
         self.rack.with(&self.host, |machine| machine.darkest = Duration::ZERO);
     }
@@ -771,7 +779,9 @@ impl Pings for Rack {
             .find(|machine| machine.plan.address == address)
             .map(|m| m.plan.name.clone());
         let rack = self.me.upgrade().unwrap();
-        Ok(Box::new(FakePings { rack, host: host.unwrap() }))
+        let pings = FakePings { rack, host: host.unwrap() };
+        pings.rest(false);
+        Ok(Box::new(pings))
     }
 }
 
