@@ -1,11 +1,11 @@
 //! A rack in memory: BMCs with accounts and power, hosts that boot, enrol, install and answer orders, cables and pings.
 //! It outlives the control plane, as a real one does.
 
+mod paths;
+
 use crate::control::Control;
 use crate::view::Progress;
-use crate::world::{
-    AgentFault, Agents, Bmcs, Path, PathPuller, PingRun, PingStats, Pings, Profiles, WriterWatch,
-};
+use crate::world::{AgentFault, Agents, Bmcs, Profiles, WriterWatch};
 use async_trait::async_trait;
 use axum::extract::connect_info::MockConnectInfo;
 use base64::Engine;
@@ -19,7 +19,7 @@ use dayzero_model::install::InstallReport;
 use dayzero_model::inventory::*;
 use dayzero_model::media::read_iso;
 use dayzero_model::network::{BondState, HostNetwork, LegState, NetworkReport};
-use dayzero_model::proof::{Break, WriterProgress};
+use dayzero_model::proof::WriterProgress;
 use dayzero_model::secret::Secret;
 use dayzero_model::site::{BmcProtocol, Host, Placed, Site};
 use dayzero_model::startup::{BootDevice, BootEntry, RootDisk, StartReport};
@@ -29,7 +29,7 @@ use dayzero_model::vm::{VmReport, VmSpec};
 use dayzero_model::wire::*;
 use dayzero_pxe::PxeEvent;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -723,65 +723,6 @@ impl Agents for Rack {
 impl Profiles for Rack {
     fn drift(&self, _: &Name, _: &Placed<'_>, _: &Inventory) -> Option<Vec<String>> {
         Some(vec![])
-    }
-}
-
-#[async_trait]
-impl PathPuller for Rack {
-    async fn pull(&self, path: &Path, how: Break) -> Result<(), String> {
-        self.pulls.lock().unwrap().push(format!("{} {how:?}", path.role));
-        self.with(&path.host, |machine| {
-            let storage = machine.plan.storage_nics.iter().any(|nic| nic.role == path.role);
-            assert_eq!(machine.resting, storage, "pings run while a leg is pulled, and then alone");
-            machine.broken.insert(path.role.clone());
-            if machine.plan.bond.nics.iter().all(|nic| machine.broken.contains(&nic.role)) {
-                machine.dark = Some(Instant::now());
-            }
-        });
-        Ok(())
-    }
-    async fn restore(&self, path: &Path) -> Result<(), String> {
-        self.with(&path.host, |machine| {
-            machine.broken.remove(&path.role);
-            if let Some(since) = machine.dark.take() {
-                machine.darkest = machine.darkest.max(since.elapsed());
-            }
-        });
-        Ok(())
-    }
-}
-
-struct FakePings {
-    rack: Arc<Rack>,
-    host: HostName,
-}
-
-impl PingRun for FakePings {
-    fn stats(&self) -> PingStats {
-        let (silent, darkest) = self.rack.with(&self.host, |machine| {
-            (machine.dark.map_or(Duration::ZERO, |since| since.elapsed()), machine.darkest)
-        });
-        PingStats { sent: 10, back: 10, longest: darkest.max(silent).max(Duration::from_millis(11)), silent }
-    }
-    fn rest(&self, resting: bool) {
-        self.rack.with(&self.host, |machine| machine.resting = resting);
-    }
-    fn reset(&self) {
-        self.rack.with(&self.host, |machine| machine.darkest = Duration::ZERO);
-    }
-}
-
-impl Pings for Rack {
-    fn start(&self, address: Ipv4Addr) -> Result<Box<dyn PingRun>, String> {
-        let host = self
-            .machines()
-            .values()
-            .find(|machine| machine.plan.address == address)
-            .map(|m| m.plan.name.clone());
-        let rack = self.me.upgrade().unwrap();
-        let pings = FakePings { rack, host: host.unwrap() };
-        pings.rest(false);
-        Ok(Box::new(pings))
     }
 }
 
