@@ -266,7 +266,8 @@ pub(crate) fn boot_macs(host: &dayzero_model::site::Host) -> Vec<MacAddr> {
     host.bond.nics.iter().map(|nic| nic.mac).chain([host.bmc.mac]).collect()
 }
 
-fn planned_mac(plan: &Plan, mac: MacAddr) -> bool {
+/// Whether a host of the plan has that MAC, or its BMC.
+pub(crate) fn planned_mac(plan: &Plan, mac: MacAddr) -> bool {
     plan.site.hosts().any(|p| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac))
 }
 

@@ -7,6 +7,7 @@ use crate::actions::prove::restore_all;
 use crate::control::{Control, Plan};
 use crate::records::VMS;
 use crate::service::ServiceError;
+use crate::show::planned_mac;
 use crate::view::VmRequest;
 use crate::world::AgentFault;
 use dayzero_lifecycle::desired::bridge_name;
@@ -212,11 +213,7 @@ impl Control {
         loop {
             let [a, b, c]: [u8; 3] = rand::random();
             let mac = MacAddr([0x52, 0x54, 0x00, a, b, c]);
-            let planned = plan
-                .site
-                .hosts()
-                .any(|p| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac));
-            if !planned && self.mirror().vms.by_mac(mac).is_none() {
+            if !planned_mac(plan, mac) && self.mirror().vms.by_mac(mac).is_none() {
                 return mac;
             }
         }

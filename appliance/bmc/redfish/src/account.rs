@@ -205,11 +205,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn capture(name: &str) -> Value {
-        let path = format!("{}/tests/data/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-    }
+    use crate::captures::capture;
 
     #[test]
     fn policies_of_two_vendors() {

@@ -8,6 +8,8 @@
 //! It does not know vendors (quirks are the caller's), events, firmware updates or storage.
 
 mod account;
+#[cfg(test)]
+mod captures;
 mod client;
 mod error;
 mod media;

@@ -23,8 +23,8 @@ impl SecureBoot {
     fn from(body: &Value) -> Self {
         Self {
             enable: body.get("SecureBootEnable").and_then(Value::as_bool),
-            current: view::text(body, "/SecureBootCurrentBoot").map(str::to_owned),
-            mode: view::text(body, "/SecureBootMode").map(str::to_owned),
+            current: view::owned(body, "/SecureBootCurrentBoot"),
+            mode: view::owned(body, "/SecureBootMode"),
         }
     }
 
@@ -48,8 +48,8 @@ pub struct DatabaseCertificate {
 impl DatabaseCertificate {
     fn from(body: &Value) -> Self {
         Self {
-            pem: view::text(body, "/CertificateString").map(str::to_owned),
-            common_name: view::text(body, "/Subject/CommonName").map(str::to_owned),
+            pem: view::owned(body, "/CertificateString"),
+            common_name: view::owned(body, "/Subject/CommonName"),
         }
     }
 }
@@ -118,12 +118,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// github.com/NVIDIA/libredfish (MIT); see tests/data/README.md.
-    fn capture(name: &str) -> Value {
-        let path = format!("{}/tests/data/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-    }
+    use crate::captures::capture;
 
     #[test]
     fn what_two_vendors_tell() {

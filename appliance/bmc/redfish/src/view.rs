@@ -10,7 +10,7 @@ pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
     value.pointer(pointer).and_then(Value::as_str).map(str::trim).filter(|s| !s.is_empty())
 }
 
-fn owned(value: &Value, pointer: &str) -> Option<String> {
+pub(crate) fn owned(value: &Value, pointer: &str) -> Option<String> {
     text(value, pointer).map(str::to_owned)
 }
 
@@ -232,13 +232,8 @@ impl Manager {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::captures::capture;
     use insta::assert_debug_snapshot;
-
-    /// Dell and Supermicro: github.com/NVIDIA/libredfish (MIT); DMTF: DSP2043 public-rackmount1. See tests/data/README.md.
-    fn capture(name: &str) -> Value {
-        let path = format!("{}/tests/data/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-    }
 
     #[test]
     fn systems_of_three_vendors_are_read() {

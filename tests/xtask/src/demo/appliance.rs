@@ -94,7 +94,7 @@ impl Machine {
             claim: shown.claim.clone(),
             after: began.elapsed(),
         };
-        keep_private("master.key", &read_esp("master.key")?)?;
+        write_private(&paths::demo().join("master.key"), &read_esp("master.key")?)?;
         let Shown { fingerprint, claim, .. } = shown;
         Ok((Self { fingerprint, claim, asked: Instant::now(), on: true }, ready))
     }
@@ -204,10 +204,6 @@ fn debugfs(command: &str) -> Result<()> {
         data.and_then(|part| part["start"].as_u64()).context("the appliance made no data partition")?;
     let device = format!("{}?offset={}", disk().display(), start * sector);
     shell::read(Command::new("debugfs").args(["-R", command, &device])).map(drop)
-}
-
-fn keep_private(name: &str, content: &str) -> Result<()> {
-    write_private(&paths::demo().join(name), content)
 }
 
 /// A file for its owner alone.
