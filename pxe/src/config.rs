@@ -10,6 +10,8 @@ use dayzero_model::Name;
 use dayzero_model::boot::{Arch, Chain};
 use dayzero_model::site::{AddressRange, DhcpMode, Network, NetworkRole, Site};
 
+use crate::late::LateFiles;
+
 /// An IPv4 prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4Prefix {
@@ -209,7 +211,7 @@ impl ServedInterface {
     }
 }
 
-/// What firmware loads by architecture, and under Secure Boot: names in `PxeConfig::tftp`.
+/// What firmware loads by architecture: names in `PxeConfig::tftp`; under Secure Boot: in `PxeConfig::late`.
 #[derive(Clone, Debug)]
 pub struct Loaders {
     /// x86 BIOS.
@@ -279,12 +281,6 @@ impl Loaders {
             .into_iter()
             .filter_map(Option::as_deref)
     }
-
-    /// All of them, those for Secure Boot too.
-    pub fn all(&self) -> impl Iterator<Item = &str> {
-        let SecureLoaders { uki, mok, shim } = &self.secure;
-        self.ipxe().chain([uki, mok, shim].into_iter().filter_map(Option::as_deref))
-    }
 }
 
 /// Files of HTTP boot, on disk.
@@ -351,6 +347,8 @@ pub struct PxeConfig {
     pub loaders: Loaders,
     /// What TFTP serves, by name, from memory (UEFI HTTP boot gets the same).
     pub tftp: BTreeMap<String, Bytes>,
+    /// The same for files that come later, those of `loaders.secure` among them.
+    pub late: LateFiles,
     /// What HTTP serves.
     pub boot: BootFiles,
     /// Certificate and ciphers of HTTP boot over TLS; none: it is not served.
@@ -413,7 +411,7 @@ pub(crate) fn plain_name(name: &str) -> bool {
 }
 
 /// Whether a name is made of plain ones: loaders ask for what lies beside them.
-fn plain_path(name: &str) -> bool {
+pub(crate) fn plain_path(name: &str) -> bool {
     name.split('/').count() <= 4 && name.split('/').all(plain_name)
 }
 
@@ -448,7 +446,7 @@ impl PxeConfig {
         if !self.interfaces.iter().any(ServedInterface::boots) {
             return Ok(());
         }
-        if let Some(name) = self.loaders.all().find(|name| !self.tftp.contains_key(*name)) {
+        if let Some(name) = self.loaders.ipxe().find(|name| !self.tftp.contains_key(*name)) {
             return Err(ConfigError::LoaderMissing(name.to_owned()));
         }
         let files = self.boot.files.keys().filter(|name| !plain_name(name));

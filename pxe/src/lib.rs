@@ -18,6 +18,7 @@ pub mod doctor;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+mod late;
 mod machine;
 mod neighbours;
 mod net;
@@ -34,4 +35,5 @@ pub use config::{
 };
 pub use dhcp::lease::{Lease, LeaseChange, LeaseStore, LeaseStoreError, MemoryLeases};
 pub use director::{BootDirector, Datagram, PxeEvent, RelayPort, ScriptQuery, SeenClient, Wire};
+pub use late::LateFiles;
 pub use server::{PxeServer, StartError};

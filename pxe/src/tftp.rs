@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Loaders, PxeConfig};
 use crate::dhcp::serve::{micros, now};
 use crate::director::{BootDirector, Datagram, PxeEvent, Wire};
+use crate::late::LateFiles;
 use crate::machine::Machines;
 use crate::neighbours;
 use crate::session::Sessions;
@@ -21,6 +22,7 @@ pub(crate) struct Tftp {
     server: Server,
     watch: Watch,
     files: BTreeMap<String, Bytes>,
+    late: LateFiles,
 }
 
 struct Watch {
@@ -49,13 +51,17 @@ impl Tftp {
         let server = Server::bind(&listen, Limits::default())?;
         let (loaders, machines) = (config.loaders.clone(), Machines::of(&config.tftp));
         let watch = Watch { loaders, machines, director, sessions };
-        Ok(Self { server, watch, files: config.tftp.clone() })
+        Ok(Self { server, watch, files: config.tftp.clone(), late: config.late.clone() })
     }
 
     pub(crate) async fn run(self, cancel: CancellationToken) {
-        let Self { server, watch, files } = self;
-        let lookup = move |request: &Request| match files.get(&request.name) {
-            Some(file) => Lookup::File(file.clone()),
+        let Self { server, watch, files, late } = self;
+        let lookup = move |request: &Request| match files
+            .get(&request.name)
+            .cloned()
+            .or_else(|| late.get(&request.name))
+        {
+            Some(file) => Lookup::File(file),
             None => Lookup::NotFound,
         };
         let watch = Arc::new(watch);

@@ -45,13 +45,13 @@ struct Link {
 
 struct Slot {
     link: Option<Link>,
-    connected: watch::Sender<bool>,
+    connection: watch::Sender<Option<u64>>,
     writer: watch::Sender<Option<(Instant, WriterProgress)>>,
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Self { link: None, connected: watch::Sender::new(false), writer: watch::Sender::new(None) }
+        Self { link: None, connection: watch::Sender::new(None), writer: watch::Sender::new(None) }
     }
 }
 
@@ -100,7 +100,7 @@ impl ConnectedAgents {
         {
             old.end.cancel();
         }
-        slot.connected.send_replace(true);
+        slot.connection.send_replace(Some(number));
         number
     }
 
@@ -112,8 +112,14 @@ impl ConnectedAgents {
             return false;
         }
         slot.link = None;
-        slot.connected.send_replace(false);
+        slot.connection.send_replace(None);
         true
+    }
+
+    async fn until(&self, host: &HostName, wanted: impl Fn(Option<u64>) -> bool) {
+        let mut connection = self.slots().entry(host.clone()).or_default().connection.subscribe();
+        // The sender lives as long as we do.
+        let _ = connection.wait_for(|now| wanted(*now)).await;
     }
 
     /// A frame came in.
@@ -158,14 +164,16 @@ impl Agents for ConnectedAgents {
         tokio::time::timeout(timeout, talk).await.unwrap_or(Err(AgentFault::Timeout(timeout)))
     }
 
-    fn connected(&self, host: &HostName) -> bool {
-        self.slots().get(host).is_some_and(|slot| slot.link.is_some())
+    fn connection(&self, host: &HostName) -> Option<u64> {
+        self.slots().get(host)?.link.as_ref().map(|link| link.number)
     }
 
-    async fn until(&self, host: &HostName, connected: bool) {
-        let mut state = self.slots().entry(host.clone()).or_default().connected.subscribe();
-        // The sender lives as long as we do.
-        let _ = state.wait_for(|now| *now == connected).await;
+    async fn came(&self, host: &HostName) {
+        self.until(host, |now| now.is_some()).await;
+    }
+
+    async fn left(&self, host: &HostName, connection: u64) {
+        self.until(host, |now| now != Some(connection)).await;
     }
 
     fn writer(&self, host: &HostName) -> WriterWatch {

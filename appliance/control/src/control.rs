@@ -21,7 +21,7 @@ use dayzero_model::storage::VolumeWarrant;
 use dayzero_model::units::Timestamp;
 use dayzero_store::Store;
 use dayzero_timeline::Timeline;
-use dayzero_trust::{BmcPins, Enrolment, SecureBootKey, SiteCa, TrustError, Vault};
+use dayzero_trust::{BmcPins, Enrolment, SiteCa, TrustError, Vault};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::{Notify, Semaphore};
@@ -131,8 +131,7 @@ pub struct Control {
     /// Rung when the plan changed.
     pub(crate) replanned: Notify,
     pub(crate) media: MediaShelf,
-    /// The site's key for Secure Boot, once something was signed with it.
-    pub(crate) secure_boot: std::sync::OnceLock<SecureBootKey>,
+    pub(crate) secure: crate::secure::SecureBoot,
     pub(crate) recorded: crate::handshake::Recorded,
     #[cfg(test)]
     pub(crate) commits_left: std::sync::atomic::AtomicI64,
@@ -169,7 +168,7 @@ impl Control {
             enrolment: Enrolment::new(&vault, &ca),
             pins: BmcPins::new(&store),
             media: MediaShelf::default(),
-            secure_boot: std::sync::OnceLock::new(),
+            secure: Default::default(),
             recorded: Default::default(),
             config,
             store,

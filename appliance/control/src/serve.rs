@@ -314,7 +314,7 @@ async fn pxe(
             .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         config.tftp.insert(name, bytes.into());
     }
-    crate::secure::add(&control, &mut config).await;
+    crate::secure::name(&control, &mut config);
     let boots = config.interfaces.iter().filter(|interface| interface.boots());
     let addresses: Vec<IpAddr> = boots.map(|interface| IpAddr::V4(interface.address)).collect();
     let key = control.ca.listener(&[], &addresses).map_err(std::io::Error::other)?;
@@ -326,6 +326,7 @@ async fn pxe(
             std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
         std::io::Error::other(format!("{error}{source}"))
     })?;
+    control.tasks.spawn(crate::secure::begin(control.clone()));
     server.run(cancel).await;
     Ok(())
 }

@@ -391,7 +391,7 @@ impl Control {
             let hosts: std::collections::BTreeSet<_> =
                 self.mirror().vms.values().filter(started).filter_map(|vm| vm.host.clone()).collect();
             let mut looks = tokio::task::JoinSet::new();
-            for host in hosts.into_iter().filter(|host| self.world.agents.connected(host)) {
+            for host in hosts.into_iter().filter(|host| self.world.agents.connection(host).is_some()) {
                 let control = self.clone();
                 looks.spawn(async move {
                     match control.ask_vms(&host).await {

@@ -67,10 +67,12 @@ pub type WriterWatch = watch::Receiver<Option<(Instant, WriterProgress)>>;
 pub trait Agents: Send + Sync {
     /// Gives an order and waits for its result.
     async fn order(&self, host: &HostName, order: Order, timeout: Duration) -> Result<Report, AgentFault>;
-    /// Connected now.
-    fn connected(&self, host: &HostName) -> bool;
-    /// Resolves once the connection state is `connected`.
-    async fn until(&self, host: &HostName, connected: bool);
+    /// The connection that is there now: a number that none before it had, and none after it will have.
+    fn connection(&self, host: &HostName) -> Option<u64>;
+    /// Resolves once there is a connection.
+    async fn came(&self, host: &HostName);
+    /// Resolves once `connection` is the host's no longer: it ended, or a newer one took its place.
+    async fn left(&self, host: &HostName, connection: u64);
     /// Writer frames of this host.
     fn writer(&self, host: &HostName) -> WriterWatch;
     /// Progress of the order under way.

@@ -12,7 +12,7 @@
 
 mod admit;
 mod connection;
-mod files;
+pub(crate) mod files;
 mod head;
 mod link;
 mod range;
@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{BootFiles, Loaders, PxeConfig, ServedInterface, plain_name};
 use crate::dhcp::serve::now;
 use crate::director::{BootDirector, PxeEvent, ScriptQuery};
+use crate::late::LateFiles;
 use crate::machine::Machines;
 use crate::net::tcp_on;
 use crate::script::{Place, ScriptError, script, words};
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     loaders: Loaders,
     /// What TFTP serves too, from memory.
     memory: BTreeMap<String, Content>,
+    late: LateFiles,
     machines: Machines,
     director: Arc<dyn BootDirector>,
     sessions: Sessions,
@@ -103,6 +105,7 @@ impl HttpBoot {
             boot: config.boot.clone(),
             loaders: config.loaders.clone(),
             memory: config.tftp.iter().map(content).collect(),
+            late: config.late.clone(),
             machines: Machines::of(&config.tftp),
             director,
             sessions,
@@ -312,7 +315,8 @@ impl Shared {
         if let Some(path) = self.boot.files.get(name) {
             return Content::disk(path);
         }
-        self.memory.get(name).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        let memory = self.memory.get(name).cloned().or_else(|| self.late.content(name));
+        memory.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     fn image(&self, rest: &str) -> io::Result<Content> {

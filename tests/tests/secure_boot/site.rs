@@ -16,7 +16,7 @@ use dayzero_pxe::{
 };
 use dayzero_store::{Options, Store};
 use dayzero_timeline::{Finding, WhyContext, text, why};
-use dayzero_trust::{KeySource, Vault};
+use dayzero_trust::{KeySource, SecureBootKey, Vault};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -248,12 +248,17 @@ fn config(dir: &Path, forged: bool) -> PxeConfig {
         ..PxeConfig::default()
     };
     let images = Images { kernel: kernel(), initrd, secure: Some(secure), ..Images::default() };
-    SecureFiles::prepare(&vault, dir, &images).unwrap().unwrap().serve(&mut config);
+    let key = SecureBootKey::open(&vault).unwrap();
+    config.loaders.secure = dayzero_control::secure::loaders();
+    SecureFiles::prepare(&key, dir, &images).unwrap().unwrap().serve(&config.late).unwrap();
     if forged {
         let other = dayzero_images::build_uki(&cache, &kernel(), &images.initrd, SECURE_CMDLINE).unwrap();
-        let forged = forge::with_signature_of(&config.tftp["uki.efi"], &std::fs::read(other.path).unwrap());
+        let forged = forge::with_signature_of(
+            &config.late.get("uki.efi").unwrap(),
+            &std::fs::read(other.path).unwrap(),
+        );
         for name in ["uki.efi", "mok/grubx64.efi"] {
-            config.tftp.insert(name.to_owned(), forged.clone().into());
+            config.late.add([(name.to_owned(), forged.clone().into())]).unwrap();
         }
     }
     config

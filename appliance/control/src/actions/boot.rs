@@ -45,6 +45,7 @@ pub(super) async fn discovery(control: &Arc<Control>, host: &HostName) -> Result
         VouchChannel::None => return Err(no_channel(host)),
     };
     let (boot, nonce) = open(control, &planned, channel).await?;
+    signed_files(control, host).await?;
     if bmc.power().await.map_err(failed("reading its power"))? != PowerState::Off {
         let off = bmc.set_power(PowerAction::ForceOff).await;
         control.tell_bmc(host, "power off", &off, "reads off");
@@ -84,6 +85,25 @@ pub(super) async fn discovery(control: &Arc<Control>, host: &HostName) -> Result
     }))
 }
 
+/// What firmware loads under Secure Boot is made when the first host needs it; nobody powers on before it is served.
+async fn signed_files(control: &Arc<Control>, host: &HostName) -> Result<(), Cause> {
+    let facts = control.facts(host);
+    if facts.and_then(|facts| facts.window.as_ref().map(|w| w.chain)).is_none_or(|chain| chain == Chain::Ipxe)
+    {
+        return Ok(());
+    }
+    control.secure_files().await.map_err(|reason| {
+        let next = format!("{}, then `dayzero host retry {host}`", crate::secure::REMEDY);
+        cause(
+            "secure-boot-files",
+            "what it would load under Secure Boot cannot be made",
+            "signed files",
+            reason,
+            next,
+        )
+    })
+}
+
 /// Gives the firmware the site's certificate, where the plan wants our signature and the BMC shows that it is missing.
 async fn enrol_site_key(
     control: &Arc<Control>,
@@ -93,10 +113,8 @@ async fn enrol_site_key(
     let host = &planned.name;
     let told = control.facts(host).and_then(|facts| facts.bmc.as_ref().and_then(|bmc| bmc.secure_boot));
     let missing = told.is_some_and(|told| told.site_key == Some(false));
-    let (Some(Chain::Uki), true, Some(key)) = (planned.secure_boot, missing, control.secure_boot.get())
-    else {
-        return Ok(());
-    };
+    let (Some(Chain::Uki), true) = (planned.secure_boot, missing) else { return Ok(()) };
+    let Some(key) = control.secure_key().await else { return Ok(()) };
     let enrolled = bmc.enrol_secure_boot(&site_certificate(key)).await;
     control.tell_bmc(host, "enrol the site's Secure Boot certificate", &enrolled, "it is in the database");
     enrolled.map_err(|error| bmc_cause(planned, "enrolling the site's Secure Boot certificate", &error))?;
@@ -209,12 +227,16 @@ pub(super) async fn to_disk(control: &Arc<Control>, host: &HostName) -> Result<D
             cleared.map_err(|error| bmc_cause(&planned, "clearing the network boot", &error))?;
         }
     }
+    // A host may be back before anybody looks: what is waited for is the end of this very connection.
+    let before = control.world.agents.connection(host);
     match control.world.agents.order(host, Order::Reboot, SHORT).await {
         // An agent that is already gone restarts.
         Ok(_) | Err(crate::world::AgentFault::Gone) => {}
         Err(fault) => return Err(agent_cause(host, "the restart", fault)),
     }
-    control.world.agents.until(host, false).await;
+    if let Some(before) = before {
+        control.world.agents.left(host, before).await;
+    }
     Ok(Box::new(|_| {}))
 }
 

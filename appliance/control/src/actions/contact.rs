@@ -61,7 +61,7 @@ pub(super) async fn contact(control: &Arc<Control>, host: &HostName) -> Result<D
         }
     }
     let power = bmc.power().await.map_err(|error| bmc_cause(&planned, "reading its power", &error))?;
-    let site = control.secure_boot.get().map(super::boot::site_certificate);
+    let site = control.secure_key().await.map(super::boot::site_certificate);
     let secure_boot = bmc.secure_boot(site.as_ref()).await.unwrap_or_else(|error| {
         // It decides a boot loader at most: no reason to stop.
         tracing::warn!(%error, %host, "Secure Boot could not be read from the BMC");

@@ -39,7 +39,7 @@ pub(crate) async fn order(
     loop {
         match control.world.agents.order(host, order.clone(), timeout).await {
             Err(AgentFault::Gone) => {
-                let back = control.world.agents.until(host, true);
+                let back = control.world.agents.came(host);
                 if tokio::time::timeout(AWAY, back).await.is_err() {
                     return Err(AgentFault::Gone);
                 }

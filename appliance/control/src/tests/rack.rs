@@ -85,6 +85,8 @@ pub(super) struct Machine {
     runs: Runs,
     boots: u32,
     connected: bool,
+    /// Connections so far: the number of the one that is there.
+    connections: u64,
     ca_told: bool,
     /// The installed system's disk.
     pub(super) disk: Option<Sha256>,
@@ -132,6 +134,7 @@ impl Rack {
             runs: Runs::Nothing,
             boots: 0,
             connected: false,
+            connections: 0,
             ca_told: false,
             disk: None,
             foreign: Vec::new(),
@@ -231,7 +234,10 @@ impl Rack {
             self.enrol(control, host, &request).await;
         }
         if let Some((installed, boots)) = connect {
-            self.with(host, |machine| machine.connected = true);
+            self.with(host, |machine| {
+                machine.connected = true;
+                machine.connections += 1;
+            });
             let kernel_boot = format!("boot-{boots}");
             let facts = AgentFacts {
                 installed,
@@ -701,11 +707,16 @@ impl Agents for Rack {
             Rack::carry_out(machine, order).map_err(AgentFault::Agent)
         })
     }
-    fn connected(&self, host: &HostName) -> bool {
-        self.with(host, |machine| machine.connected)
+    fn connection(&self, host: &HostName) -> Option<u64> {
+        self.with(host, |machine| machine.connected.then_some(machine.connections))
     }
-    async fn until(&self, host: &HostName, connected: bool) {
-        while self.connected(host) != connected {
+    async fn came(&self, host: &HostName) {
+        while self.connection(host).is_none() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    async fn left(&self, host: &HostName, connection: u64) {
+        while self.connection(host) == Some(connection) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

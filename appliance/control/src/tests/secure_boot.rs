@@ -21,7 +21,7 @@ async fn the_plan_enrols_our_key_and_without_it_the_agent_is_unverified() {
         rack.with(name, |machine| machine.secure_boot = told);
     }
     let control = open(dir.path(), &rack);
-    control.secure_boot.set(SecureBootKey::open(&control.vault).unwrap()).unwrap();
+    control.secure.know(SecureBootKey::open(&control.vault).unwrap());
     control.start();
     rack.clone().live(control.clone());
     control.apply(request(site, None), "test").await.unwrap();
