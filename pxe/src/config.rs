@@ -181,7 +181,8 @@ impl ServedNetwork {
 pub struct ServedInterface {
     /// Device name, such as `mgmt0`.
     pub device: String,
-    /// Our address there: the server identifier, and what TFTP and HTTP listen on.
+    /// Our address there: the server identifier, and what TFTP and HTTP listen on. Where the network has an IPv6
+    /// prefix, they listen on [`ServedInterface::address6`] too.
     pub address: Ipv4Addr,
     /// Its network.
     pub network: ServedNetwork,
@@ -197,6 +198,11 @@ pub struct LeasePool {
 }
 
 impl ServedInterface {
+    /// Our IPv6 address there, which follows from the plan as each machine's does; none: the network has no prefix.
+    pub fn address6(&self) -> Option<Ipv6Addr> {
+        self.network.prefix6.map(|prefix| prefix.of(self.address))
+    }
+
     /// Whether loaders and scripts are served here.
     pub fn boots(&self) -> bool {
         self.network.boots()

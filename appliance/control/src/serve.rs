@@ -316,7 +316,10 @@ async fn pxe(
     }
     crate::secure::add(&control, &mut config).await;
     let boots = config.interfaces.iter().filter(|interface| interface.boots());
-    let addresses: Vec<IpAddr> = boots.map(|interface| IpAddr::V4(interface.address)).collect();
+    let six = |interface: &ServedInterface| interface.address6().map(IpAddr::V6);
+    let both =
+        |interface: &ServedInterface| std::iter::once(IpAddr::V4(interface.address)).chain(six(interface));
+    let addresses: Vec<IpAddr> = boots.flat_map(both).collect();
     let key = control.ca.listener(&[], &addresses).map_err(std::io::Error::other)?;
     config.tls = Some(dayzero_trust::boot_server_config(key).map_err(std::io::Error::other)?);
     let leases = Arc::new(StoredLeases(control.clone()));
