@@ -20,6 +20,10 @@ pub(crate) enum Firmware {
     UefiRom,
     /// EDK2's HTTP boot, no option ROM.
     UefiHttp,
+    /// EDK2's PXE by IPv6 alone, no option ROM.
+    UefiSix,
+    /// EDK2's HTTP boot, no option ROM; by IPv6 where IPv4 is not answered.
+    UefiHttpSix,
 }
 
 /// A running machine; its process ends when dropped.
@@ -111,7 +115,7 @@ impl Machine {
         command.args(["-uuid", "00112233-4455-6677-8899-aabbccddeeff"]);
         command.args(["-serial", &format!("file:{}", console.display())]);
         command.args(["-netdev", &format!("tap,id=n0,ifname={tap},script=no,downscript=no")]);
-        let rom = if matches!(firmware, Firmware::Uefi | Firmware::UefiHttp) { ",romfile=" } else { "" };
+        let rom = if matches!(firmware, Firmware::Bios | Firmware::UefiRom) { "" } else { ",romfile=" };
         command.args(["-device", &format!("virtio-net-pci,netdev=n0,mac={mac},bootindex=1{rom}")]);
         if firmware != Firmware::Bios {
             let vars = dir.join(format!("vars-{tag}"));
@@ -120,12 +124,15 @@ impl Machine {
             command.args(["-drive", code]);
             command.args(["-drive", &format!("if=pflash,unit=1,format=raw,file={}", vars.display())]);
         }
-        if matches!(firmware, Firmware::Uefi | Firmware::UefiHttp) {
-            // By IPv6 we serve nothing, and OVMF would wait a minute for it.
-            let off: &[&str] = if firmware == Firmware::UefiHttp { &["4", "6"] } else { &["6"] };
-            for version in off {
-                command.args(["-fw_cfg", &format!("name=opt/org.tianocore/IPv{version}PXESupport,string=n")]);
-            }
+        // OVMF tries one after the other, and waits a minute for each that is not answered.
+        let off: &[&str] = match firmware {
+            Firmware::Bios | Firmware::UefiRom => &[],
+            Firmware::Uefi => &["6"],
+            Firmware::UefiSix => &["4"],
+            Firmware::UefiHttp | Firmware::UefiHttpSix => &["4", "6"],
+        };
+        for version in off {
+            command.args(["-fw_cfg", &format!("name=opt/org.tianocore/IPv{version}PXESupport,string=n")]);
         }
         if let Some(disk) = disk {
             command.args(["-drive", &format!("if=none,id=d0,format=raw,file={}", disk.display())]);

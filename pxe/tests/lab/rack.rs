@@ -278,6 +278,11 @@ impl Rack {
     fn serve(&mut self, files: &[(&str, PathBuf)], tune: impl FnOnce(&mut PxeConfig)) {
         let mut config = self.config(files);
         tune(&mut config);
+        for interface in &config.interfaces {
+            if let Some(six) = interface.address6() {
+                must(&format!("ip -n {} addr add {six}/64 dev {} nodad", self.server, interface.device));
+            }
+        }
         let (path, stop) = (format!("/var/run/netns/{}", self.server), self.stop.clone());
         let director: Arc<dyn BootDirector> = Arc::clone(&self.director) as _;
         let (ready, started) = std::sync::mpsc::channel();
@@ -297,6 +302,12 @@ impl Rack {
         }));
         let failed = started.recv().expect("the server's thread lives");
         assert_eq!(failed, None, "the services start");
+    }
+
+    /// From now on nothing of IPv4 reaches our services.
+    pub(crate) fn without_ipv4(&self) {
+        let drop = "add table ip t; add chain ip t i { type filter hook input priority 0; policy drop; }";
+        must(&format!("ip netns exec {} nft '{drop}'", self.server));
     }
 
     /// Runs a shell command in the clients' namespace.
