@@ -241,6 +241,9 @@ pub struct SecureLoaders {
     pub shim: Option<String>,
 }
 
+/// What a newer iPXE asks for beside itself, before its DHCP. We have none, and that is no failure.
+pub(crate) const AUTOEXEC: &str = "autoexec.ipxe";
+
 impl Default for Loaders {
     fn default() -> Self {
         Self {
@@ -254,6 +257,10 @@ impl Default for Loaders {
 }
 
 impl Loaders {
+    /// Our iPXE for arm64 UEFI, where there is one: the file that Debian 13's package has. Not every directory of loaders
+    /// has it, so it is not among the defaults.
+    pub const ARM64: &str = "ipxe-arm64.efi";
+
     /// The loader for an architecture. A PXE client that does not say is an old BIOS one. Only x86-64 UEFI has others for
     /// Secure Boot; BIOS knows none. Debian's signed GRUB has no HTTP, so shim before it is for PXE alone.
     pub fn of(&self, arch: Option<Arch>, chain: Chain) -> Option<&str> {

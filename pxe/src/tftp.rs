@@ -9,7 +9,7 @@ use dayzero_model::event::{TftpFault, What};
 use dayzero_tftp_server::{BindError, Event, EventKind, Limits, Listen, Lookup, Request, Server, Tapped};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Loaders, PxeConfig};
+use crate::config::{AUTOEXEC, Loaders, PxeConfig};
 use crate::dhcp::serve::{micros, now};
 use crate::director::{BootDirector, Datagram, PxeEvent, Wire};
 use crate::machine::Machines;
@@ -96,6 +96,7 @@ impl Watch {
             EventKind::TimedOut { after_block, bytes, block } => {
                 broken(TftpFault::Silent, *after_block, *bytes, *block, String::new())
             }
+            EventKind::Refused { .. } if event.name == AUTOEXEC => return,
             EventKind::Refused { code, message } => {
                 broken(TftpFault::Refused { code: *code }, 0, 0, 0, message.clone())
             }

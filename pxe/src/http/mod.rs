@@ -34,7 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{BootFiles, Loaders, PxeConfig, ServedInterface, plain_name};
+use crate::config::{AUTOEXEC, BootFiles, Loaders, PxeConfig, ServedInterface, plain_name};
 use crate::dhcp::serve::now;
 use crate::director::{BootDirector, PxeEvent, ScriptQuery};
 use crate::machine::Machines;
@@ -291,8 +291,12 @@ impl Shared {
                     }
                     _ => (500, "the file cannot be read\n"),
                 };
+                let answer = Reply::plain(Answer::text(status, text));
+                if path.strip_prefix("/boot/file/") == Some(AUTOEXEC) {
+                    return answer;
+                }
                 tracing::warn!(%error, path, %peer, "HTTP boot file not served");
-                Reply { told: Some(shown(path)), ..Reply::plain(Answer::text(status, text)) }
+                Reply { told: Some(shown(path)), ..answer }
             }
         }
     }

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use dayzero_model::MacAddr;
-use dayzero_model::boot::BootAction;
+use dayzero_model::boot::{Arch, BootAction};
 use dayzero_model::event::What;
-use dayzero_pxe::PxeEvent;
+use dayzero_pxe::{Loaders, PxeEvent};
 
 use tempfile::TempDir;
 
@@ -93,6 +93,33 @@ fn a_uefi_machine_boots_by_our_loader_over_its_own_ipxe() {
 #[ignore = "needs root, qemu-system-x86, ipxe, ovmf, a kernel"]
 fn a_uefi_machine_boots_by_http() {
     boots(Firmware::UefiHttp, "snponly.efi", 2);
+}
+
+#[test]
+#[ignore = "needs root, qemu-system-arm, qemu-efi-aarch64"]
+fn an_arm64_machine_runs_our_loader_which_fetches_its_script() {
+    let rack = Rack::new(&[]);
+    let mac = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x64]);
+    rack.director.clients.lock().unwrap().insert(mac, host(A, true));
+    let machine = Machine::start(&rack, Firmware::Arm64, mac, None);
+    let (director, begin) = (&rack.director, machine.start);
+    let wait = |what: &str, fits: &dyn Fn(&PxeEvent) -> bool| {
+        director.wait(what, PATIENCE, fits).duration_since(begin).as_secs_f64()
+    };
+    let arm64 = Some(Arch::UefiArm64);
+    let dhcp =
+        wait("DISCOVER", &|e| matches!(&e.what, What::DhcpIn { arch, ipxe: false, .. } if *arch == arm64));
+    let loaded = wait("loader", &ended(Loaders::ARM64));
+    let ours = wait(
+        "our iPXE's DISCOVER",
+        &|e| matches!(&e.what, What::DhcpIn { arch, ipxe: true, .. } if *arch == arm64),
+    );
+    let script = wait("script", &|e| {
+        e.mac == Some(mac) && matches!(&e.what, What::Script { action: BootAction::Discovery { .. }, .. })
+    });
+    eprintln!("arm64: first DHCP {dhcp:.1}, loader {loaded:.1}, our iPXE {ours:.1}, script {script:.1} s");
+    let failed = director.count(|what| matches!(what, What::TftpBroken { .. }));
+    assert_eq!(failed, 0, "no transfer is shown as failed:\n{}", director.show());
 }
 
 fn leaves(firmware: Firmware, says: &str) {

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::machine::{Firmware, Machine};
 use crate::machines::PATIENCE;
-use crate::rack::{Rack, host, must};
+use crate::rack::{Rack, host, loaders, must};
 use crate::segments::with_ipv6;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -95,7 +95,7 @@ fn curl_gets_the_script_and_files_by_ipv6() {
 #[ignore = "needs root, nftables, isc-dhcp-client, curl, tftp-hpa, atftp, busybox-static"]
 fn tftp_clients_get_a_loader_by_ipv6() {
     let rack = addressed(|_| ());
-    let loader = std::fs::read("/usr/lib/ipxe/snponly.efi").unwrap();
+    let loader = std::fs::read(loaders().join("snponly.efi")).unwrap();
     let commands = [
         "curl -6 -g -sS -o out 'tftp://[fd77::a4d:2]/snponly.efi'",
         "curl -6 -g -sS --tftp-blksize 65464 -o out 'tftp://[fd77::a4d:2]/snponly.efi'",
@@ -152,7 +152,7 @@ fn boots(firmware: Firmware, loader: &str) {
         &|e| matches!(&e.what, What::HttpFile { path, peer: IpAddr::V6(_), .. } if path == "/boot/file/vmlinuz"),
     );
     eprintln!("{firmware:?} by IPv6: told {told:.1}, loader {loaded:.1}, script {script:.1} s");
-    let failed = director.count(|what| matches!(what, What::TftpEnd { error: Some(_), .. }));
+    let failed = director.count(|what| matches!(what, What::TftpBroken { .. }));
     assert_eq!(failed, 0, "no transfer is shown as failed:\n{}", director.show());
     let by_ipv4 = |what: &What| matches!(what, What::DhcpIn { kind, .. } if kind == "DISCOVER");
     assert_eq!(director.count(by_ipv4), 0, "{}", director.show());

@@ -77,6 +77,12 @@ pub fn images() -> Result<Images> {
     Ok(Images { vmlinuz: kernel.vmlinuz, initrd: discovery.initrd, host: host.directory, tiny: tiny.disk })
 }
 
+/// Directory of the loaders that the appliance's image has.
+pub fn loaders() -> Result<PathBuf> {
+    let ipxe = step("loaders", || dayzero_images::ipxe_loaders(&cache()).context("loaders"))?;
+    Ok(ipxe.directory)
+}
+
 /// The appliance's disk, with all of that in it. It lies in the cache: only copies of it are ever started.
 pub fn appliance() -> Result<Appliance> {
     let cache = cache();
