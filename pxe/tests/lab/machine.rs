@@ -99,7 +99,11 @@ impl Machine {
         let dir = rack.dir.path();
         let tag = format!("{:02x}", mac.0[5]);
         let (ns, tap) = (&rack.server, format!("t{tag}"));
-        must(&format!("ip -n {ns} tuntap add {tap} mode tap; ip -n {ns} link set {tap} master mgmt0 up"));
+        // A bridge takes its lowest port's MAC: with each machine, our own changes.
+        must(&format!(
+            "ip -n {ns} tuntap add {tap} mode tap; ip -n {ns} link set {tap} address 02:00:00:00:00:{tag}
+             ip -n {ns} link set {tap} master mgmt0 up"
+        ));
         let console = dir.join(format!("console-{tag}"));
         let arm64 = firmware == Firmware::Arm64;
         let mut command = Command::new("ip");
