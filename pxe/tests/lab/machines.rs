@@ -72,25 +72,25 @@ fn boots(firmware: Firmware, loader: &'static str, stages: usize) {
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ipxe-qemu, seabios, a kernel"]
+#[ignore = "needs root, qemu-system-x86, ipxe-qemu, seabios, a kernel"]
 fn a_bios_machine_boots_by_our_loader_over_its_own_ipxe() {
     boots(Firmware::Bios, "undionly.kpxe", 2);
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ovmf, a kernel"]
+#[ignore = "needs root, qemu-system-x86, ovmf, a kernel"]
 fn a_uefi_machine_boots_by_edk2s_pxe() {
     boots(Firmware::Uefi, "snponly.efi", 2);
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ipxe-qemu, ovmf, a kernel"]
+#[ignore = "needs root, qemu-system-x86, ipxe-qemu, ovmf, a kernel"]
 fn a_uefi_machine_boots_by_our_loader_over_its_own_ipxe() {
     boots(Firmware::UefiRom, "snponly.efi", 2);
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ovmf, a kernel"]
+#[ignore = "needs root, qemu-system-x86, ovmf, a kernel"]
 fn a_uefi_machine_boots_by_http() {
     boots(Firmware::UefiHttp, "snponly.efi", 2);
 }
@@ -138,13 +138,13 @@ fn leaves(firmware: Firmware, says: &str) {
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ipxe-qemu, seabios, grub-efi-amd64-bin, gdisk, mtools, dosfstools"]
+#[ignore = "needs root, qemu-system-x86, ipxe-qemu, seabios, grub-efi-amd64-bin, gdisk, mtools, dosfstools"]
 fn a_bios_machine_without_a_window_goes_on_to_its_disk() {
     leaves(Firmware::Bios, "DISKBOOT-BIOS");
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ovmf, grub-efi-amd64-bin, gdisk, mtools, dosfstools"]
+#[ignore = "needs root, qemu-system-x86, ovmf, grub-efi-amd64-bin, gdisk, mtools, dosfstools"]
 fn a_uefi_machine_without_a_window_goes_on_to_its_disk() {
     leaves(Firmware::Uefi, "DISKBOOT-UEFI");
 }

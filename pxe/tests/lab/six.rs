@@ -159,19 +159,19 @@ fn boots(firmware: Firmware, loader: &str) {
 }
 
 #[test]
-#[ignore = "needs root, nftables, qemu-system-x86, ipxe, ovmf"]
+#[ignore = "needs root, nftables, qemu-system-x86, ovmf"]
 fn a_uefi_machine_boots_by_pxe_over_ipv6() {
     boots(Firmware::UefiSix, "snponly.efi");
 }
 
 #[test]
-#[ignore = "needs root, nftables, qemu-system-x86, ipxe, ovmf"]
+#[ignore = "needs root, nftables, qemu-system-x86, ovmf"]
 fn a_uefi_machine_boots_by_http_over_ipv6() {
     boots(Firmware::UefiHttpSix, "snponly.efi");
 }
 
 #[test]
-#[ignore = "needs root, nftables, qemu-system-x86, ipxe, ipxe-qemu, seabios"]
+#[ignore = "needs root, nftables, qemu-system-x86, ipxe-qemu, seabios"]
 fn an_ipxe_in_the_nic_boots_our_loader_over_ipv6() {
     boots(Firmware::Bios, "undionly.kpxe");
 }

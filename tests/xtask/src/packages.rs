@@ -17,7 +17,6 @@ const QEMU: [&str; 4] = ["qemu-system-x86", "qemu-utils", "ovmf", "seabios"];
 const QEMU_ARM: [&str; 2] = ["qemu-system-arm", "qemu-efi-aarch64"];
 /// What else is needed: PXE, BMC, SAN, image building, browser.
 const NEEDED: &[&str] = &[
-    "ipxe",
     "ipxe-qemu",
     "busybox-static",
     "zstd",

@@ -1,6 +1,6 @@
 //! What the labs find in their environment: one row a variable, with how it is made.
 
-use crate::build::{self, Images};
+use crate::build::Images;
 use crate::{paths, shell};
 use anyhow::{Context, Result, ensure};
 use dayzero_model::Sha256;
@@ -26,7 +26,7 @@ const NEEDS: &[Need] = &[
     // Directory of the KVM host image: manifest.json and chunks/.
     Need { variable: "DAYZERO_HOST_IMAGE", make: |images| Ok(images.host.clone()) },
     // Directory of Debian 13's iPXE: undionly.kpxe, snponly.efi, ipxe-arm64.efi.
-    Need { variable: "DAYZERO_IPXE", make: |_| build::loaders() },
+    Need { variable: "DAYZERO_IPXE", make: |images| Ok(images.ipxe.clone()) },
     // sushy-tools' Redfish service.
     Need { variable: "DAYZERO_SUSHY_EMULATOR", make: |_| program("sushy-emulator") },
     // DMTF's validator of Redfish services.
