@@ -57,7 +57,7 @@ pub(crate) struct Files {
     /// Directory of the KVM host image.
     #[serde(default = "host_image")]
     pub host_image: PathBuf,
-    /// Directory with `undionly.kpxe` and `snponly.efi`, served by TFTP.
+    /// Directory with `undionly.kpxe` and `snponly.efi`, served by TFTP; arm64 boots where it has `ipxe-arm64.efi` too.
     #[serde(default = "ipxe")]
     pub ipxe: PathBuf,
     /// Directory with `uki.efi`, `shimx64.efi` and `grubx64.efi`, for hosts that enforce Secure Boot.

@@ -183,7 +183,8 @@ impl ServedNetwork {
 pub struct ServedInterface {
     /// Device name, such as `mgmt0`.
     pub device: String,
-    /// Our address there: the server identifier, and what TFTP and HTTP listen on.
+    /// Our address there: the server identifier, and what TFTP and HTTP listen on. Where the network has an IPv6
+    /// prefix, they listen on [`ServedInterface::address6`] too.
     pub address: Ipv4Addr,
     /// Its network.
     pub network: ServedNetwork,
@@ -199,6 +200,11 @@ pub struct LeasePool {
 }
 
 impl ServedInterface {
+    /// Our IPv6 address there, which follows from the plan as each machine's does; none: the network has no prefix.
+    pub fn address6(&self) -> Option<Ipv6Addr> {
+        self.network.prefix6.map(|prefix| prefix.of(self.address))
+    }
+
     /// Whether loaders and scripts are served here.
     pub fn boots(&self) -> bool {
         self.network.boots()
@@ -237,6 +243,9 @@ pub struct SecureLoaders {
     pub shim: Option<String>,
 }
 
+/// What a newer iPXE asks for beside itself, before its DHCP. We have none, and that is no failure.
+pub(crate) const AUTOEXEC: &str = "autoexec.ipxe";
+
 impl Default for Loaders {
     fn default() -> Self {
         Self {
@@ -250,6 +259,10 @@ impl Default for Loaders {
 }
 
 impl Loaders {
+    /// Our iPXE for arm64 UEFI, where there is one: the file that Debian 13's package has. Not every directory of loaders
+    /// has it, so it is not among the defaults.
+    pub const ARM64: &str = "ipxe-arm64.efi";
+
     /// The loader for an architecture. A PXE client that does not say is an old BIOS one. Only x86-64 UEFI has others for
     /// Secure Boot; BIOS knows none. Debian's signed GRUB has no HTTP, so shim before it is for PXE alone.
     pub fn of(&self, arch: Option<Arch>, chain: Chain) -> Option<&str> {

@@ -1,6 +1,6 @@
 //! What these services ask of the control plane, and what they tell it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use dayzero_model::boot::{Arch, BootAction, Client};
 use dayzero_model::event::What;
@@ -44,7 +44,7 @@ pub struct ScriptQuery {
     /// MAC in the URL that our DHCP gave.
     pub mac: MacAddr,
     /// Address that asks.
-    pub peer: Ipv4Addr,
+    pub peer: IpAddr,
     /// MAC that our DHCP gave that address to, if any: another one than `mac` is suspicious.
     pub leased_to: Option<MacAddr>,
     /// Network that it asks on.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{PxeConfig, ServedInterface};
 use crate::dhcp::wire::{COOKIE, FIXED, Fields, option};
+use crate::net::device_has;
 use crate::overhear::overhear;
+use crate::server::missing6;
 use dayzero_model::site::{DhcpMode, NetworkRole};
 
 /// How bad it is.
@@ -103,6 +105,7 @@ pub async fn examine(config: &PxeConfig, how: &Examination) -> Vec<Finding> {
         }
         if interface.boots() {
             findings.extend(link_local(interface, &addresses));
+            findings.extend(own_ipv6(interface));
         }
         if !how.listen.is_zero() {
             findings.extend(others(config, interface, how).await);
@@ -211,12 +214,29 @@ fn link_local(interface: &ServedInterface, addresses: &[InterfaceAddress]) -> Op
     (!has).then(|| Finding::new("ipv6", Severity::Warning, found, action).on(interface))
 }
 
+/// Where the plan has an IPv6 prefix, hosts boot by IPv6 as well, if we have our address there.
+fn own_ipv6(interface: &ServedInterface) -> Option<Finding> {
+    let address = interface.address6()?;
+    if device_has(&interface.device, IpAddr::V6(address)) {
+        let found = format!("has {address}: hosts boot by IPv6 too");
+        return Some(Finding::new("ipv6", Severity::Good, found, "").on(interface));
+    }
+    let found =
+        format!("it does not have {address}, our address by the plan's `cidr6`: nothing boots by IPv6 there");
+    Some(Finding::new("ipv6", Severity::Warning, found, missing6(interface, address)).on(interface))
+}
+
 fn ports(config: &PxeConfig, interface: &ServedInterface) -> Vec<Finding> {
-    let mut tries: Vec<(&str, u16, io::Result<()>)> =
-        vec![("DHCP, UDP", config.ports.dhcp, udp(interface, Ipv4Addr::UNSPECIFIED, config.ports.dhcp))];
-    if interface.boots() {
-        tries.push(("TFTP, UDP", config.ports.tftp, udp(interface, interface.address, config.ports.tftp)));
-        let tcp = TcpListener::bind(SocketAddrV4::new(interface.address, config.ports.http));
+    let mut tries: Vec<(&str, u16, io::Result<()>)> = vec![(
+        "DHCP, UDP",
+        config.ports.dhcp,
+        udp(interface, Ipv4Addr::UNSPECIFIED.into(), config.ports.dhcp),
+    )];
+    let six = interface.address6().map(IpAddr::V6).filter(|six| device_has(&interface.device, *six));
+    let boots = [IpAddr::V4(interface.address)].into_iter().chain(six).filter(|_| interface.boots());
+    for address in boots {
+        tries.push(("TFTP, UDP", config.ports.tftp, udp(interface, address, config.ports.tftp)));
+        let tcp = TcpListener::bind(SocketAddr::new(address, config.ports.http));
         tries.push(("HTTP boot, TCP", config.ports.http, tcp.map(drop)));
     }
     let judge = |(service, port, tried): (&str, u16, io::Result<()>)| {
@@ -242,17 +262,18 @@ fn ports(config: &PxeConfig, interface: &ServedInterface) -> Vec<Finding> {
     tries.into_iter().map(judge).collect()
 }
 
-fn bound(interface: &ServedInterface, address: Ipv4Addr, port: u16, share: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+fn bound(interface: &ServedInterface, address: IpAddr, port: u16, share: bool) -> io::Result<Socket> {
+    let address = SocketAddr::new(address, port);
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(share)?;
     socket.bind_device(Some(interface.device.as_bytes()))?;
     socket.set_broadcast(true)?;
-    socket.bind(&SocketAddrV4::new(address, port).into())?;
+    socket.bind(&address.into())?;
     Ok(socket)
 }
 
-fn udp(interface: &ServedInterface, address: Ipv4Addr, port: u16) -> io::Result<()> {
+fn udp(interface: &ServedInterface, address: IpAddr, port: u16) -> io::Result<()> {
     bound(interface, address, port, false).map(drop)
 }
 
@@ -316,7 +337,7 @@ async fn servers(
     interface: &ServedInterface,
     listen: Duration,
 ) -> io::Result<BTreeMap<Ipv4Addr, Ipv4Addr>> {
-    let socket = UdpSocket::from_std(bound(interface, Ipv4Addr::UNSPECIFIED, 68, true)?.into())?;
+    let socket = UdpSocket::from_std(bound(interface, Ipv4Addr::UNSPECIFIED.into(), 68, true)?.into())?;
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let [.., a, b, c, d] = (nanos as u64 ^ u64::from(std::process::id()) << 20).to_be_bytes();
     let xid = [d, c, b, a];
@@ -375,7 +396,7 @@ fn offer(datagram: &[u8], xid: [u8; 4]) -> Option<(Ipv4Addr, Ipv4Addr)> {
 mod tests {
     use super::*;
     use crate::config::tests::{config, interface};
-    use crate::config::{Ipv4Prefix, ServedNetwork};
+    use crate::config::{Ipv4Prefix, Ipv6Prefix, ServedNetwork};
     use crate::dhcp::reply::{Options, Reply};
     use crate::dhcp::wire::{Kind, Request};
 
@@ -408,6 +429,19 @@ mod tests {
             assert_eq!(finding.severity, Severity::Fault, "{finding:?}");
             assert!(!finding.action.is_empty() && !finding.found.is_empty(), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn our_ipv6_address_is_there_or_how_it_gets_there_is_said() {
+        let mut lo = ServedInterface { device: "lo".into(), ..interface(NetworkRole::Management) };
+        assert!(own_ipv6(&lo).is_none(), "the plan has no prefix");
+        lo.network.prefix6 = Some(Ipv6Prefix { address: "fd77::".parse().unwrap(), len: 64 });
+        let finding = own_ipv6(&lo).unwrap();
+        assert_eq!(finding.severity, Severity::Warning);
+        assert_eq!(finding.action, "ip addr add fd77::a4d:2/64 dev lo");
+        lo.network.prefix6 = Some(Ipv6Prefix { address: "::".parse().unwrap(), len: 96 });
+        lo.address = Ipv4Addr::new(0, 0, 0, 1);
+        assert_eq!(own_ipv6(&lo).unwrap().severity, Severity::Good);
     }
 
     #[test]
@@ -444,7 +478,7 @@ mod tests {
                 ..interface(NetworkRole::Bmc).network
             },
         };
-        let taken = bound(&lo, Ipv4Addr::UNSPECIFIED, 0, false).unwrap();
+        let taken = bound(&lo, Ipv4Addr::UNSPECIFIED.into(), 0, false).unwrap();
         let port = taken.local_addr().unwrap().as_socket_ipv4().unwrap().port();
         let mut config = config();
         config.ports.dhcp = port;

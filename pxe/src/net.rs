@@ -5,12 +5,12 @@
 //! an address that nobody answers for yet.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use dayzero_model::MacAddr;
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
@@ -39,6 +39,16 @@ pub(crate) fn device_mac(device: &str) -> io::Result<MacAddr> {
         }
     }
     Err(io::Error::new(io::ErrorKind::NotFound, format!("{device} has no Ethernet address")))
+}
+
+/// Whether a device has an address, be it still on trial (RFC 4862's duplicate detection).
+pub(crate) fn device_has(device: &str, address: IpAddr) -> bool {
+    let is = |storage: &SockaddrStorage| match address {
+        IpAddr::V4(address) => storage.as_sockaddr_in().is_some_and(|a| a.ip() == address),
+        IpAddr::V6(address) => storage.as_sockaddr_in6().is_some_and(|a| a.ip() == address),
+    };
+    let mut all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    all.any(|one| one.interface_name == device && one.address.as_ref().is_some_and(is))
 }
 
 /// The link-layer address that a packet socket is bound to, or sends to; `protocol` in network order.
@@ -89,9 +99,15 @@ pub(crate) fn udp_at(device: &str, address: SocketAddrV4) -> io::Result<UdpSocke
 ///
 /// # Errors
 /// As [`udp_on`], and if the address is not ours.
-pub(crate) fn tcp_on(device: &str, address: SocketAddrV4) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+pub(crate) fn tcp_on(device: &str, address: impl Into<SocketAddr>) -> io::Result<TcpListener> {
+    let address = address.into();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        // An address that was set a moment ago is on trial, and cannot be bound otherwise.
+        socket.set_freebind_v6(true)?;
+    }
     socket.set_reuse_address(true)?;
     socket.bind_device(Some(device.as_bytes()))?;
     socket.bind(&address.into())?;

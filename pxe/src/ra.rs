@@ -3,7 +3,8 @@
 //! Purpose: iPXE solicits IPv6 routers before it boots, and waits 13 seconds for an answer; this is the answer.
 //! Invariants: lifetime 0, so that no host ever routes by us; nobody makes an address of his own: without a planned
 //! prefix there is none, with one it is only said to be on the link, and DHCPv6 gives the addresses (flag M); at most
-//! one answer each 100 ms, however many ask. It is sent to all nodes, as RFC 4861 allows.
+//! one answer each 100 ms, however many ask; it names the MAC that the device has now, since a bridge's changes with its
+//! ports, and iPXE speaks to whatever MAC it was told. It is sent to all nodes, as RFC 4861 allows.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -55,7 +56,9 @@ fn advertisement(mac: MacAddr, prefix: Option<Ipv6Prefix>) -> Vec<u8> {
 pub(crate) struct RouterAdvertiser {
     socket: AsyncFd<Socket>,
     index: u32,
-    message: Vec<u8>,
+    /// As it was at the start.
+    mac: MacAddr,
+    prefix: Option<Ipv6Prefix>,
     device: String,
 }
 
@@ -73,10 +76,10 @@ impl RouterAdvertiser {
         socket.set_unicast_hops_v6(255)?;
         socket.set_multicast_loop_v6(false)?;
         only_solicitations(&socket)?;
-        let message = advertisement(device_mac(device)?, prefix);
+        let mac = device_mac(device)?;
         // SAFETY: a `Socket` owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
         let socket = unsafe { AsyncFd::register(socket) }?;
-        Ok(Self { socket, index, message, device: device.to_owned() })
+        Ok(Self { socket, index, mac, prefix, device: device.to_owned() })
     }
 
     pub(crate) async fn run(self, cancel: CancellationToken) {
@@ -101,7 +104,8 @@ impl RouterAdvertiser {
             }
             last = Instant::now();
             let to = SocketAddrV6::new(ALL_NODES, 0, 0, self.index);
-            if let Err(error) = self.socket.get_ref().send_to(&self.message, &to.into()) {
+            let message = advertisement(device_mac(&self.device).unwrap_or(self.mac), self.prefix);
+            if let Err(error) = self.socket.get_ref().send_to(&message, &to.into()) {
                 // A link-local address takes a second to become usable after the link comes up.
                 tracing::debug!(%error, device = %self.device, "router advertisement not sent");
             }

@@ -6,7 +6,7 @@
 //! firmware by `exit 1`, since UEFI goes on to its next boot entry only after a failure.
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use dayzero_model::MacAddr;
 use dayzero_model::boot::BootAction;
@@ -76,7 +76,7 @@ fn tokens(arguments: &[String]) -> Result<Vec<Token>, ScriptError> {
 struct OwnUrl(String);
 
 impl OwnUrl {
-    fn file(server: SocketAddrV4, name: &str) -> Result<Self, ScriptError> {
+    fn file(server: SocketAddr, name: &str) -> Result<Self, ScriptError> {
         if plain_name(name) {
             Ok(Self(format!("http://{server}/boot/file/{name}")))
         } else {
@@ -84,7 +84,7 @@ impl OwnUrl {
         }
     }
 
-    fn script(server: SocketAddrV4, mac: MacAddr) -> Self {
+    fn script(server: SocketAddr, mac: MacAddr) -> Self {
         Self(format!("http://{server}/boot/script?mac={mac}"))
     }
 }
@@ -127,8 +127,8 @@ impl fmt::Display for Line {
 /// What the scripts of one server refer to.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// Where our HTTP boot listens.
-    pub server: SocketAddrV4,
+    /// Where our HTTP boot listens, by the address family that the client asks in.
+    pub server: SocketAddr,
     /// Name of the kernel.
     pub kernel: &'a str,
     /// Name of the initramfs.
@@ -219,6 +219,20 @@ mod tests {
         echo Dayzero: loading failed, asking again in 5 seconds
         sleep 5
         chain --replace http://10.77.0.2:8080/boot/script?mac=52:54:00:77:00:01
+        exit 1
+        ");
+        let by_ipv6 = Place { server: "[fd77::a4d:2]:8080".parse().unwrap(), ..place() };
+        let action = BootAction::Discovery { boot: BootId(0xd15c), cmdline: vec!["quiet".into()] };
+        insta::assert_snapshot!(script(&action, MAC, &by_ipv6).unwrap(), @r"
+        #!ipxe
+        echo Dayzero: loading the discovery image
+        kernel http://[fd77::a4d:2]:8080/boot/file/vmlinuz initrd=initrd.img quiet || goto failed
+        initrd http://[fd77::a4d:2]:8080/boot/file/initrd.img || goto failed
+        boot || goto failed
+        :failed
+        echo Dayzero: loading failed, asking again in 5 seconds
+        sleep 5
+        chain --replace http://[fd77::a4d:2]:8080/boot/script?mac=52:54:00:77:00:01
         exit 1
         ");
         insta::assert_snapshot!(script(&BootAction::LocalDisk, MAC, &place()).unwrap(), @r"

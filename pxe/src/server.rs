@@ -1,7 +1,8 @@
 //! Starts the services of every interface, and ends them together.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use dayzero_model::site::{DhcpMode, NetworkRole};
@@ -19,7 +20,7 @@ use crate::dns::serve::NameServer;
 use crate::dns::zone::Zone;
 use crate::http::HttpBoot;
 use crate::http::workers::Workers;
-use crate::net::device_mac;
+use crate::net::{device_has, device_mac};
 use crate::ra::RouterAdvertiser;
 use crate::session::Sessions;
 use crate::tftp::Tftp;
@@ -71,7 +72,7 @@ impl PxeServer {
     ) -> Result<Self, StartError> {
         config.check()?;
         let known = leases.load().await?;
-        let sessions = Sessions::default();
+        let (sessions, six) = (Sessions::default(), six(&config));
         let networks = Arc::new(Networks::new(&config, &known));
         let (dhcp, dhcp6, advertisers) = (Vec::new(), Vec::new(), Vec::new());
         let (http, names) = (Vec::new(), Vec::new());
@@ -92,7 +93,8 @@ impl PxeServer {
             if serves_dhcp6(&config, interface) {
                 let mac = device_mac(&interface.device).map_err(failed("DHCPv6"))?;
                 let (told, sessions) = (Arc::clone(&director), sessions.clone());
-                let core = dhcp6::Core::new(interface, &config, mac, None, told, sessions);
+                let at6 = six.get(&interface.device).copied();
+                let core = dhcp6::Core::new(interface, &config, mac, at6, told, sessions);
                 let bound = dhcp6::serve::Server::bind(&interface.device, core, Arc::clone(&director));
                 server.dhcp6.push(bound.map_err(failed("DHCPv6"))?);
             }
@@ -104,7 +106,7 @@ impl PxeServer {
             if !interface.boots() {
                 continue;
             }
-            let http = HttpBoot::bind(interface, &config, Arc::clone(&director), sessions.clone());
+            let http = HttpBoot::bind(interface, &config, &six, Arc::clone(&director), sessions.clone());
             server.http.push(http.map_err(failed("HTTP boot"))?);
             match RouterAdvertiser::bind(&interface.device, interface.network.prefix6) {
                 Ok(advertiser) => server.advertisers.push(advertiser),
@@ -114,7 +116,7 @@ impl PxeServer {
             }
         }
         if config.interfaces.iter().any(ServedInterface::boots) {
-            server.tftp = Some(Tftp::bind(&config, director, sessions)?);
+            server.tftp = Some(Tftp::bind(&config, &six, director, sessions)?);
         }
         Ok(server)
     }
@@ -161,6 +163,37 @@ fn serves_dhcp(config: &PxeConfig, interface: &ServedInterface) -> bool {
 fn serves_dhcp6(config: &PxeConfig, interface: &ServedInterface) -> bool {
     let own = interface.network.prefix6.is_some() && interface.network.mode == DhcpMode::Serve;
     own || config.relayed.iter().any(|network| network.prefix6.is_some())
+}
+
+/// Our IPv6 addresses that boot services listen on, by device.
+pub(crate) type Six = BTreeMap<String, Ipv6Addr>;
+
+/// Those that the plan gives us and the devices have. A device without its own loses IPv6 alone.
+fn six(config: &PxeConfig) -> Six {
+    let mut six = Six::new();
+    for interface in config.interfaces.iter().filter(|interface| interface.boots()) {
+        let Some(address) = interface.address6() else { continue };
+        let device = &interface.device;
+        if device_has(device, IpAddr::V6(address)) {
+            six.insert(device.clone(), address);
+        } else {
+            tracing::warn!(%device, %address, "the device does not have our IPv6 address: nothing boots by IPv6 there. \
+                {}, then restart", missing6(interface, address));
+        }
+    }
+    six
+}
+
+/// What to do about it.
+pub(crate) fn missing6(interface: &ServedInterface, address: Ipv6Addr) -> String {
+    let len = interface.network.prefix6.map_or(64, |prefix| prefix.len);
+    format!("ip addr add {address}/{len} dev {}", interface.device)
+}
+
+/// The addresses that an interface's boot services listen on.
+pub(crate) fn boots_at(interface: &ServedInterface, six: &Six) -> impl Iterator<Item = IpAddr> + use<> {
+    let v6 = six.get(&interface.device).copied().map(IpAddr::V6);
+    std::iter::once(IpAddr::V4(interface.address)).chain(v6)
 }
 
 fn failure(service: &'static str, interface: &ServedInterface) -> impl FnOnce(io::Error) -> StartError {

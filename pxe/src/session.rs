@@ -6,7 +6,7 @@
 //! transfer was seen to complete. Bounded: the client that was longest not heard of is forgotten first.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dayzero_model::boot::Arch;
@@ -41,6 +41,7 @@ struct Session {
     stage_since: Timestamp,
     touched: Timestamp,
     address: Option<Ipv4Addr>,
+    address6: Option<Ipv6Addr>,
     host: Option<HostName>,
     boot: Option<BootId>,
     /// What its firmware said that it is.
@@ -52,21 +53,38 @@ struct Table {
     by_mac: HashMap<MacAddr, Session>,
     /// By when they were last heard of.
     by_age: BTreeSet<(Timestamp, MacAddr)>,
-    by_address: HashMap<Ipv4Addr, MacAddr>,
+    by_address: HashMap<IpAddr, MacAddr>,
 }
 
 /// The boots of all clients, shared by the services.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sessions(Arc<Mutex<Table>>);
 
+impl Session {
+    /// The addresses that it has, one a family at most.
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v4 = self.address.map(IpAddr::V4);
+        v4.into_iter().chain(self.address6.map(IpAddr::V6))
+    }
+
+    /// It has this address now, and no longer the one returned.
+    fn take(&mut self, address: IpAddr) -> Option<IpAddr> {
+        let before = match address {
+            IpAddr::V4(address) => self.address.replace(address).map(IpAddr::V4),
+            IpAddr::V6(address) => self.address6.replace(address).map(IpAddr::V6),
+        };
+        before.filter(|before| *before != address)
+    }
+}
+
 impl Table {
     fn entry(&mut self, mac: MacAddr, now: Timestamp) -> &mut Session {
         if self.by_mac.len() >= MAX && !self.by_mac.contains_key(&mac) {
             let oldest = self.by_age.pop_first();
-            if let Some(gone) = oldest.and_then(|(_, mac)| self.by_mac.remove(&mac))
-                && let Some(address) = gone.address
-            {
-                self.by_address.remove(&address);
+            if let Some(gone) = oldest.and_then(|(_, mac)| self.by_mac.remove(&mac)) {
+                for address in gone.addresses() {
+                    self.by_address.remove(&address);
+                }
             }
         }
         let session = self.by_mac.entry(mac).or_default();
@@ -98,23 +116,24 @@ impl Sessions {
         self.lock().by_mac.get(&mac).map_or(Stage::Firmware, |s| s.stage)
     }
 
-    /// An address was offered or given.
-    pub(crate) fn given(&self, mac: MacAddr, address: Ipv4Addr, known: &Known, now: Timestamp) {
+    /// An address was offered or given, by DHCP or DHCPv6.
+    pub(crate) fn given(&self, mac: MacAddr, address: impl Into<IpAddr>, known: &Known, now: Timestamp) {
+        let address = address.into();
         let mut table = self.lock();
         let session = table.entry(mac, now);
-        let before = session.address.replace(address);
+        let before = session.take(address);
         session.host = known.host.clone();
         session.boot = known.boot;
-        if let Some(before) = before.filter(|before| *before != address) {
+        if let Some(before) = before {
             table.by_address.remove(&before);
         }
         table.by_address.insert(address, mac);
     }
 
     /// Who has this address.
-    pub(crate) fn who(&self, address: Ipv4Addr) -> Known {
+    pub(crate) fn who(&self, address: impl Into<IpAddr>) -> Known {
         let table = self.lock();
-        let Some(mac) = table.by_address.get(&address) else { return Known::default() };
+        let Some(mac) = table.by_address.get(&address.into()) else { return Known::default() };
         let session = table.by_mac.get(mac);
         Known {
             mac: Some(*mac),
@@ -124,9 +143,9 @@ impl Sessions {
     }
 
     /// The client at this address has fetched our iPXE whole; what it said that it is.
-    pub(crate) fn loader_fetched(&self, address: Ipv4Addr, now: Timestamp) -> Option<Arch> {
+    pub(crate) fn loader_fetched(&self, address: impl Into<IpAddr>, now: Timestamp) -> Option<Arch> {
         let mut table = self.lock();
-        let mac = table.by_address.get(&address).copied()?;
+        let mac = table.by_address.get(&address.into()).copied()?;
         let session = table.entry(mac, now);
         session.stage = Stage::Loader;
         session.stage_since = now;
@@ -181,6 +200,28 @@ mod tests {
     }
 
     #[test]
+    fn a_client_has_an_address_of_each_family_and_is_one_client() {
+        let sessions = Sessions::default();
+        let (old, new) =
+            (Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 9), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 11));
+        let known = Known { host: "host1".parse().ok(), ..Known::default() };
+        sessions.given(MAC, ADDRESS, &known, Timestamp(0));
+        sessions.given(MAC, old, &known, Timestamp(1));
+        sessions.given(MAC, new, &known, Timestamp(2));
+        for address in [IpAddr::V4(ADDRESS), IpAddr::V6(new)] {
+            let who = sessions.who(address);
+            assert_eq!((who.mac, who.host), (Some(MAC), known.host.clone()), "{address}");
+        }
+        assert_eq!(sessions.who(IpAddr::V6(old)), Known::default(), "no longer its address");
+        sessions.loader_fetched(new, Timestamp(3));
+        assert_eq!(
+            sessions.discover(MAC, true, None, Timestamp(4)),
+            Stage::Loader,
+            "fetched by one family, asked by any"
+        );
+    }
+
+    #[test]
     fn addresses_are_told_apart_and_the_table_is_bounded() {
         let sessions = Sessions::default();
         for i in 0..MAX as u32 + 10 {
@@ -191,6 +232,6 @@ mod tests {
         let table = sessions.lock();
         assert_eq!(table.by_mac.len(), MAX);
         assert_eq!((table.by_address.len(), table.by_age.len()), (MAX, MAX));
-        assert!(!table.by_address.contains_key(&Ipv4Addr::from(0x0a00_0000)));
+        assert!(!table.by_address.contains_key(&IpAddr::V4(Ipv4Addr::from(0x0a00_0000))));
     }
 }

@@ -1,7 +1,7 @@
 //! TFTP of the boot network: our loaders from memory, and what became of each transfer.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,12 +9,13 @@ use dayzero_model::event::{TftpFault, What};
 use dayzero_tftp_server::{BindError, Event, EventKind, Limits, Listen, Lookup, Request, Server, Tapped};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Loaders, PxeConfig};
+use crate::config::{AUTOEXEC, Loaders, PxeConfig};
 use crate::dhcp::serve::{micros, now};
 use crate::director::{BootDirector, Datagram, PxeEvent, Wire};
 use crate::late::LateFiles;
 use crate::machine::Machines;
 use crate::neighbours;
+use crate::server::{Six, boots_at};
 use crate::session::Sessions;
 
 /// The TFTP service of all boot networks.
@@ -35,6 +36,7 @@ struct Watch {
 impl Tftp {
     pub(crate) fn bind(
         config: &PxeConfig,
+        six: &Six,
         director: Arc<dyn BootDirector>,
         sessions: Sessions,
     ) -> Result<Self, BindError> {
@@ -42,8 +44,9 @@ impl Tftp {
             .interfaces
             .iter()
             .filter(|i| i.boots())
-            .map(|i| Listen {
-                address: SocketAddrV4::new(i.address, config.ports.tftp),
+            .flat_map(|i| boots_at(i, six).map(move |address| (i, address)))
+            .map(|(i, address)| Listen {
+                address: SocketAddr::new(address, config.ports.tftp),
                 iface: i.device.clone(),
                 device: Some(i.device.clone()),
             })
@@ -99,29 +102,30 @@ impl Watch {
             EventKind::TimedOut { after_block, bytes, block } => {
                 broken(TftpFault::Silent, *after_block, *bytes, *block, String::new())
             }
+            EventKind::Refused { .. } if event.name == AUTOEXEC => return,
             EventKind::Refused { code, message } => {
                 broken(TftpFault::Refused { code: *code }, 0, 0, 0, message.clone())
             }
             EventKind::Busy => broken(TftpFault::Busy, 0, 0, 0, String::new()),
         };
-        let peer = *event.peer.ip();
-        match &event.kind {
-            EventKind::Completed { .. } if self.loaders.is_loader(&event.name) => {
+        let peer = event.peer.ip();
+        match (&event.kind, peer) {
+            (EventKind::Completed { .. }, _) if self.loaders.is_loader(&event.name) => {
                 let arch = self.sessions.loader_fetched(peer, now());
                 self.tell(&event.iface, peer, what);
                 if let Some(wrong) = self.machines.fetched(&event.name, arch) {
                     self.tell(&event.iface, peer, wrong);
                 }
             }
-            EventKind::TimedOut { .. } if neighbours::is_silent(peer) => {
-                self.tell(&event.iface, peer, What::ArpSilent { address: peer });
+            (EventKind::TimedOut { .. }, IpAddr::V4(address)) if neighbours::is_silent(address) => {
+                self.tell(&event.iface, peer, What::ArpSilent { address });
                 self.tell(&event.iface, peer, what);
             }
             _ => self.tell(&event.iface, peer, what),
         }
     }
 
-    fn tell(&self, iface: &str, peer: Ipv4Addr, what: What) {
+    fn tell(&self, iface: &str, peer: IpAddr, what: What) {
         let known = self.sessions.who(peer);
         self.director.event(PxeEvent {
             interface: iface.to_owned(),
@@ -134,8 +138,7 @@ impl Watch {
 
     fn datagram(&self, tapped: &Tapped<'_>) {
         let Tapped { peer, local, iface, sent, bytes, length } = *tapped;
-        let known = self.sessions.who(*peer.ip());
-        let (peer, local) = (SocketAddr::V4(peer), SocketAddr::V4(local));
+        let known = self.sessions.who(peer.ip());
         let wire =
             if sent { Wire::Udp { from: local, to: peer } } else { Wire::Udp { from: peer, to: local } };
         self.director.datagram(&Datagram {

@@ -32,7 +32,8 @@ pub struct Images {
     pub kernel: PathBuf,
     /// Its initramfs.
     pub initrd: PathBuf,
-    /// Directory with `undionly.kpxe` and `snponly.efi`, such as `/usr/lib/ipxe`.
+    /// Directory with `undionly.kpxe` and `snponly.efi`, such as `/usr/lib/ipxe`; arm64 boots where it has
+    /// `ipxe-arm64.efi` too.
     pub ipxe: PathBuf,
     /// Directory of the KVM host image: `manifest.json` and `chunks/`.
     pub host: PathBuf,

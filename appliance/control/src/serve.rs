@@ -16,7 +16,7 @@ use crate::{enrol, media};
 use dayzero_model::ids::Name;
 use dayzero_model::inventory::Inventory;
 use dayzero_model::site::{Network, NetworkRole, Placed};
-use dayzero_pxe::{BootFiles, NameZone, PxeConfig, PxeServer, ServedInterface, ServedNetwork};
+use dayzero_pxe::{BootFiles, Loaders, NameZone, PxeConfig, PxeServer, ServedInterface, ServedNetwork};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -307,6 +307,9 @@ async fn pxe(
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
     let ipxe = &control.config.images.ipxe;
+    if ipxe.join(Loaders::ARM64).exists() {
+        config.loaders.uefi_arm64 = Some(Loaders::ARM64.to_owned());
+    }
     let names: Vec<String> = config.loaders.ipxe().map(str::to_owned).collect();
     for name in names {
         let path = ipxe.join(&name);
@@ -316,7 +319,10 @@ async fn pxe(
     }
     crate::secure::name(&control, &mut config);
     let boots = config.interfaces.iter().filter(|interface| interface.boots());
-    let addresses: Vec<IpAddr> = boots.map(|interface| IpAddr::V4(interface.address)).collect();
+    let six = |interface: &ServedInterface| interface.address6().map(IpAddr::V6);
+    let both =
+        |interface: &ServedInterface| std::iter::once(IpAddr::V4(interface.address)).chain(six(interface));
+    let addresses: Vec<IpAddr> = boots.flat_map(both).collect();
     let key = control.ca.listener(&[], &addresses).map_err(std::io::Error::other)?;
     config.tls = Some(dayzero_trust::boot_server_config(key).map_err(std::io::Error::other)?);
     let leases = Arc::new(StoredLeases(control.clone()));

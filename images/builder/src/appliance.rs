@@ -71,6 +71,7 @@ pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
     let (foreign, foreign_key) = debootstrap::appliance_programs(cache)?;
     let key = Key::new("appliance", 3)
         .with("secure", &crate::secure::secure_loaders(cache)?.key)
+        .with("ipxe", &crate::ipxe::ipxe_loaders(cache)?.key)
         .with("discovery", &parts.discovery.key)
         .with("host", &parts.host.key)
         .with("template", &parts.template.key)
@@ -90,7 +91,7 @@ pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
         let archive = userland(&foreign.join("root"), &program, &init, &kernel.modules, scratch.path())?;
         error::write(&initrd, pack(&archive.bytes(), Packing::Quick)?)?;
         cache.say("appliance", "making the disk");
-        write_disk(cache, directory, scratch.path(), parts, &foreign.join("root"), &initrd)
+        write_disk(cache, directory, scratch.path(), parts, &initrd)
     })?;
     cache.keep_newest("appliance", 2)?;
     Ok(Appliance {
@@ -155,17 +156,10 @@ fn collect(
     Ok(())
 }
 
-fn write_disk(
-    cache: &Cache,
-    directory: &Path,
-    scratch: &Path,
-    parts: &Parts,
-    foreign: &Path,
-    initrd: &Path,
-) -> Result<()> {
+fn write_disk(cache: &Cache, directory: &Path, scratch: &Path, parts: &Parts, initrd: &Path) -> Result<()> {
     let guid = |part: u32| format!("da7ae001-0000-4000-8000-{part:012x}");
     let files = directory.join("files.ext4");
-    boot_files(cache, &files, &scratch.join("files"), parts, foreign)?;
+    boot_files(cache, &files, &scratch.join("files"), parts)?;
 
     let (loader, config) = (scratch.join("loader"), scratch.join("config"));
     error::write(&loader, grub::efi(scratch)?)?;
@@ -220,8 +214,7 @@ pub fn put_on_esp(disk: &Path, name: &str, content: &str) -> Result<()> {
 }
 
 /// The read-only partition: what hosts boot and install.
-fn boot_files(cache: &Cache, image: &Path, staging: &Path, parts: &Parts, foreign: &Path) -> Result<()> {
-    error::make_dir(&staging.join("ipxe"))?;
+fn boot_files(cache: &Cache, image: &Path, staging: &Path, parts: &Parts) -> Result<()> {
     error::make_dir(&staging.join("template"))?;
     let copy = |from: &Path, to: &str| {
         Tool::new("cp")
@@ -235,9 +228,7 @@ fn boot_files(cache: &Cache, image: &Path, staging: &Path, parts: &Parts, foreig
     copy(&parts.discovery.initrd, "initrd")?;
     copy(&parts.host.directory, "host")?;
     copy(&parts.template.disk, "template/tiny.raw")?;
-    for name in ["undionly.kpxe", "snponly.efi"] {
-        copy(&foreign.join("usr/lib/ipxe").join(name), &format!("ipxe/{name}"))?;
-    }
+    copy(&crate::ipxe::ipxe_loaders(cache)?.directory, "ipxe")?;
     let discovery = parts.discovery;
     let secure = staging.join("secure");
     crate::secure::put_secure_files(cache, &discovery.kernel.vmlinuz, &discovery.initrd, &secure)?;

@@ -2,7 +2,8 @@
 //!
 //! Invariants: what apt downloads is checked against its signed index; the machine's lists are neither needed nor
 //! changed; lists are fetched once and kept until [`refresh_packages`], so that an unchanged cache works without a
-//! network and keys stay the same. It installs nothing.
+//! network and keys stay the same. It installs nothing. What Debian 12 has too old is taken of Debian 13 by a list of our
+//! own, from the mirror that the machine's sources name.
 
 use crate::cache::{self, Cache, Key};
 use crate::error::{self, Error, Result};
@@ -13,12 +14,23 @@ fn key() -> Key {
     Key::new("apt", 1)
 }
 
+/// The suite of what Debian 12 has too old.
+const DEBIAN_13: &str = "trixie";
+/// Debian's keys: those of Debian 13 have been among them since before it was released.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+fn key_13() -> Key {
+    Key::new("apt", 1).with("suite", DEBIAN_13)
+}
+
 /// Forgets the package lists: the next build asks the archive for its newest versions.
 ///
 /// # Errors
 /// When the lists cannot be removed.
 pub fn refresh_packages(cache: &Cache) -> Result<()> {
-    cache::remove_tree(&cache.root().join("apt").join(key().finish()))
+    let lists = cache.root().join("apt");
+    cache::remove_tree(&lists.join(key().finish()))?;
+    cache::remove_tree(&lists.join(key_13().finish()))
 }
 
 /// apt with lists in the cache.
@@ -34,6 +46,34 @@ impl Apt {
             apt.tool("apt-get").args(["-q", "update"]).run("fetching the lists of Debian packages").map(drop)
         })?;
         Self::at(&directory)
+    }
+
+    /// The same for Debian 13, whatever the machine's own sources are.
+    pub(crate) fn debian_13(cache: &Cache) -> Result<Self> {
+        let directory = cache.entry("apt", &key_13(), |directory| {
+            cache.say("apt", "fetching the lists of Debian 13's packages");
+            let sources = Tool::new("apt-get")
+                .args(["indextargets", "--format", "$(REPO_URI)"])
+                .text("asking apt for its sources")?;
+            let mirror = mirror_in(&sources).ok_or_else(no_mirror)?;
+            let list = format!("deb [signed-by={KEYS}] {mirror} {DEBIAN_13} main\n");
+            error::write(&directory.join(LIST), list)?;
+            let apt = Self::of(directory)?;
+            apt.tool("apt-get")
+                .args(["-q", "update"])
+                .run("fetching the lists of Debian 13's packages")
+                .map(drop)
+        })?;
+        Self::of(&directory)
+    }
+
+    /// With the sources that lie in `directory`.
+    fn of(directory: &Path) -> Result<Self> {
+        let mut apt = Self::at(directory)?;
+        let list = directory.join(LIST).display().to_string();
+        apt.options.push(format!("-oDir::Etc::SourceList={list}"));
+        apt.options.push("-oDir::Etc::SourceParts=/dev/null".to_owned());
+        Ok(apt)
     }
 
     fn at(directory: &Path) -> Result<Self> {
@@ -92,6 +132,21 @@ impl Apt {
     }
 }
 
+/// Sources of our own, beside the lists that came of them.
+const LIST: &str = "sources.list";
+
+fn no_mirror() -> Error {
+    Error::Input(
+        "apt knows no Debian mirror: Debian 12's main archive must be among the machine's apt sources"
+            .to_owned(),
+    )
+}
+
+/// The Debian mirror among the addresses of apt's sources.
+fn mirror_in(sources: &str) -> Option<&str> {
+    sources.lines().map(str::trim).find(|uri| uri.trim_end_matches('/').ends_with("/debian"))
+}
+
 fn no_package(package: &str) -> Error {
     Error::Input(format!(
         "apt offers no package '{package}': Debian 12's main archive must be among the machine's apt sources"
@@ -116,6 +171,9 @@ mod tests {
     fn apt_answers_are_read() {
         let policy = "linux-image-amd64:\n  Installed: (none)\n  Candidate: 6.1.192-2\n  Version table:\n";
         assert_eq!(candidate_in(policy).as_deref(), Some("6.1.192-2"));
+        let sources = "http://deb.debian.org/debian-security/\nhttp://mirror.example/debian/\n";
+        assert_eq!(mirror_in(sources), Some("http://mirror.example/debian/"));
+        assert_eq!(mirror_in("https://deb.nodesource.com/node_20.x/\n"), None);
         assert_eq!(candidate_in("x:\n  Candidate: (none)\n"), None);
         let depends = "linux-image-amd64\n  Depends: linux-image-6.1.0-56-amd64\n";
         assert_eq!(depends_in(depends).as_deref(), Some("linux-image-6.1.0-56-amd64"));

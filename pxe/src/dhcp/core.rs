@@ -20,7 +20,7 @@ use super::reply::{Options, Reply};
 use super::wire::{Kind, Request, option, relay};
 use crate::config::{DhcpTimes, Loaders, PxeConfig, ServedInterface};
 use crate::director::{BootDirector, PxeEvent, RelayPort, SeenClient};
-use crate::http::script_url;
+use crate::http::{file_url, script_url};
 use crate::session::{Known, Sessions};
 
 /// Relays that a message may have come through.
@@ -288,7 +288,7 @@ impl DhcpCore {
             loaders: &self.loaders,
         };
         let answer = decide(client, &asking);
-        if let Some((why, reason)) = no_file(&answer, told, planned) {
+        if let Some((why, reason)) = answer.boot().and_then(|boot| no_file(boot, told, planned)) {
             self.ignore(asker, why, reason, handled);
         }
         match answer {
@@ -503,7 +503,7 @@ impl DhcpCore {
             Boot::Script => (self.interface.address, Some(script_url(http, request.mac))),
             Boot::HttpLoader(name) => {
                 options.text(option::VENDOR_CLASS, "HTTPClient");
-                (none, Some(format!("http://{http}/boot/file/{name}")))
+                (none, Some(file_url(http, name)))
             }
             Boot::Loader(name) => {
                 if !request.is_ipxe() {
@@ -517,8 +517,7 @@ impl DhcpCore {
 }
 
 /// Why a client that boots gets no boot file.
-fn no_file(answer: &Answer, told: Option<&str>, planned: Option<&str>) -> Option<(Ignored, String)> {
-    let (Answer::Offer(_, boot) | Answer::Ack(_, boot) | Answer::Proxy(boot)) = answer else { return None };
+pub(crate) fn no_file(boot: &Boot, told: Option<&str>, planned: Option<&str>) -> Option<(Ignored, String)> {
     match boot {
         Boot::NoLoader(arch) => {
             let reason = format!("no loader for its architecture {}: no boot file", code(*arch));

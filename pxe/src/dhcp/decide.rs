@@ -193,6 +193,16 @@ pub enum Answer {
     Silent(Silence),
 }
 
+impl Answer {
+    /// What is to be booted, in an answer to a client that starts.
+    pub fn boot(&self) -> Option<&Boot> {
+        match self {
+            Answer::Offer(_, boot) | Answer::Ack(_, boot) | Answer::Proxy(boot) => Some(boot),
+            _ => None,
+        }
+    }
+}
+
 /// Decides.
 pub fn decide(client: &Client, asking: &Asking<'_>) -> Answer {
     use NetworkRole::{Bmc, Guest, Management};

@@ -3,18 +3,20 @@
 //! Invariants: who is answered is what DHCPv4's decision says, of the same plan; a message for another server is not answered; a
 //! client is told the address that the plan gives it, and that any other is over.
 
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use dayzero_model::boot::Client;
+use dayzero_model::boot::{Chain, Client};
 use dayzero_model::event::{Ignored, What};
-use dayzero_model::{MacAddr, Timestamp};
+use dayzero_model::{BootId, HostName, MacAddr, Timestamp};
 
 use super::wire::{Kind, Message, Options, encode, option, status};
-use crate::config::{Loaders, PxeConfig, ServedInterface, ServedNetwork};
+use crate::config::{Loaders, Ports, PxeConfig, ServedInterface, ServedNetwork};
+use crate::dhcp::core::no_file;
 use crate::dhcp::decide::{Answer, Asking, Boot, Silence, Step, decide, identity};
 use crate::director::{BootDirector, PxeEvent, SeenClient};
-use crate::session::Sessions;
+use crate::http::{file_url, script_url};
+use crate::session::{Known, Sessions};
 
 /// No address for this association.
 const NO_ADDRESS: u16 = 2;
@@ -35,8 +37,9 @@ pub(crate) struct Core {
     loaders: Loaders,
     duid: Vec<u8>,
     valid: u32,
-    /// Where HTTP boot answers by IPv6.
-    http: Option<SocketAddrV6>,
+    /// Where TFTP and HTTP boot answer by IPv6.
+    at6: Option<Ipv6Addr>,
+    ports: Ports,
     director: Arc<dyn BootDirector>,
     sessions: Sessions,
 }
@@ -56,7 +59,7 @@ impl Core {
         interface: &ServedInterface,
         config: &PxeConfig,
         mac: MacAddr,
-        http: Option<SocketAddrV6>,
+        at6: Option<Ipv6Addr>,
         director: Arc<dyn BootDirector>,
         sessions: Sessions,
     ) -> Self {
@@ -69,7 +72,8 @@ impl Core {
             loaders: config.loaders.clone(),
             duid,
             valid: config.times.reserved,
-            http,
+            at6,
+            ports: config.ports,
             director,
             sessions,
         }
@@ -146,7 +150,14 @@ impl Core {
         if !fits {
             return;
         }
-        let (boot, address) = match self.decide(turn) {
+        let planned = planned(client);
+        let answer = self.decide(turn, planned);
+        if let Some((why, reason)) =
+            answer.boot().and_then(|boot| no_file(boot, turn.seen.uuid.as_deref(), planned))
+        {
+            self.tell(mac, client, What::DhcpIgnored { reason, why }, handled);
+        }
+        let (boot, address) = match answer {
             Answer::Offer(address, boot) => (boot, address),
             Answer::Silent(silence) => {
                 let reason = silence.reason().filter(|_| silence != Silence::Expected);
@@ -175,6 +186,9 @@ impl Core {
         match message.kind {
             Kind::Solicit | Kind::Request | Kind::Renew | Kind::Rebind => {
                 self.associate(message, address6, &mut options);
+                if kind == Kind::Reply {
+                    self.given(turn, address6);
+                }
                 given = Some(address);
             }
             Kind::Confirm => {
@@ -199,19 +213,15 @@ impl Core {
                 options.status(status::SUCCESS, "");
             }
         }
-        let file = self.boot(message, &boot, mac, &mut options);
+        let file = self.boot(&boot, mac, &mut options);
         handled.reply = Some(encode(kind, message, &self.duid, &options));
         let what = What::DhcpOut { kind: kind.word().to_owned(), address: given, file };
         self.tell(mac, client, what, handled);
     }
 
     /// Who gets an answer is DHCPv4's decision.
-    fn decide(&self, turn: &Turn<'_>) -> Answer {
+    fn decide(&self, turn: &Turn<'_>, planned: Option<&str>) -> Answer {
         let Turn { message, network, mac, client, seen, now } = *turn;
-        let planned = match client {
-            Client::Host { uuid, .. } => uuid.as_deref(),
-            _ => None,
-        };
         let stage = match mac {
             Some(mac) if message.kind == Kind::Solicit && *client != Client::Unknown => {
                 self.sessions.discover(mac, message.ipxe, message.arch, now)
@@ -233,7 +243,15 @@ impl Core {
             stage,
             loaders: &self.loaders,
         };
-        decide(client, &asking)
+        match decide(client, &asking) {
+            // Nobody has seen shim and GRUB boot by IPv6: they are offered by IPv4 alone, where they do.
+            Answer::Offer(address, Boot::Loader(name))
+                if self.loaders.secure.shim.as_ref() == Some(&name) =>
+            {
+                Answer::Offer(address, Boot::NothingSigned(Chain::Shim))
+            }
+            answer => answer,
+        }
     }
 
     /// The address for the first association; any other address is over, any other association gets none.
@@ -249,40 +267,57 @@ impl Core {
         }
     }
 
-    /// The boot file's URL, where we serve it by IPv6.
-    fn boot(
-        &self,
-        message: &Message,
-        boot: &Boot,
-        mac: Option<MacAddr>,
-        options: &mut Options,
-    ) -> Option<String> {
-        let (http, mac) = (self.http?, mac?);
+    /// Who asks TFTP or HTTP from this address is this client.
+    fn given(&self, turn: &Turn<'_>, address: Ipv6Addr) {
+        let Some(mac) = turn.mac else { return };
+        let (host, boot) = host_of(turn.client);
+        self.sessions.given(mac, address, &Known { mac: None, host, boot }, turn.now);
+    }
+
+    /// The boot file's URL (RFC 5970), where we serve by IPv6.
+    fn boot(&self, boot: &Boot, mac: Option<MacAddr>, options: &mut Options) -> Option<String> {
+        let at = IpAddr::V6(self.at6?);
+        let http = SocketAddr::new(at, self.ports.http);
         let url = match boot {
+            Boot::Loader(name) => match self.ports.tftp {
+                69 => format!("tftp://[{at}]/{name}"),
+                port => format!("tftp://[{at}]:{port}/{name}"),
+            },
             Boot::HttpLoader(name) => {
                 let mut class = INTEL.to_vec();
                 class.extend_from_slice(&10u16.to_be_bytes());
                 class.extend_from_slice(b"HTTPClient");
                 options.raw(option::VENDOR_CLASS, &class);
-                format!("http://[{}]:{}/boot/file/{name}", http.ip(), http.port())
+                file_url(http, name)
             }
-            Boot::Script if message.ipxe => {
-                format!("http://[{}]:{}/boot/script?mac={mac}", http.ip(), http.port())
-            }
-            _ => return None,
+            Boot::Script => script_url(http, mac?),
+            Boot::Nothing | Boot::NoLoader(_) | Boot::NothingSigned(_) | Boot::OtherMachine => return None,
         };
         options.raw(option::BOOT_FILE, url.as_bytes());
         Some(url)
     }
 
     fn tell(&self, mac: Option<MacAddr>, client: &Client, what: What, handled: &mut Handled) {
-        let (host, boot) = match client {
-            Client::Bmc { host, .. } => (Some(host.clone()), None),
-            Client::Host { host, window, .. } => (Some(host.clone()), window.as_ref().map(|w| w.boot)),
-            Client::Fixed { .. } | Client::Vm { .. } | Client::Unknown => (None, None),
-        };
+        let (host, boot) = host_of(client);
         let interface = self.interface.device.clone();
         handled.events.push(PxeEvent { interface, mac, host, boot, what });
+    }
+}
+
+/// The UUID that the plan has for it.
+fn planned(client: &Client) -> Option<&str> {
+    match client {
+        Client::Host { uuid, .. } => uuid.as_deref(),
+        _ => None,
+    }
+}
+
+/// Its host, and the boot whose window is open.
+fn host_of(client: &Client) -> (Option<HostName>, Option<BootId>) {
+    match client {
+        Client::Bmc { host, .. } => (Some(host.clone()), None),
+        Client::Host { host, window, .. } => (Some(host.clone()), window.as_ref().map(|w| w.boot)),
+        Client::Fixed { .. } | Client::Vm { .. } | Client::Unknown => (None, None),
     }
 }
 

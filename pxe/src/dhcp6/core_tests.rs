@@ -54,8 +54,7 @@ fn core(client: Client) -> Core {
     far.prefix6 = prefix(8);
     far.relays = vec![Ipv4Addr::new(10, 88, 0, 1)];
     let config = PxeConfig { interfaces: vec![mgmt.clone()], relayed: vec![far], ..config() };
-    let http = SocketAddrV6::new(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x0a4d, 2), 8080, 0, 0);
-    Core::new(&mgmt, &config, OURS, Some(http), Arc::new(Fixed(Mutex::new(client))), Sessions::default())
+    Core::new(&mgmt, &config, OURS, mgmt.address6(), Arc::new(Fixed(Mutex::new(client))), Sessions::default())
 }
 
 fn ask(core: &Core, kind: u8, options: &[(u16, &[u8])]) -> Handled {
@@ -148,22 +147,94 @@ fn what_is_not_for_us_or_not_planned_is_not_answered() {
     assert!(unknown.reply.is_none() && unknown.events.iter().any(pending), "{unknown:?}");
 }
 
+/// The message, with the class that EDK2 sends: Intel's enterprise number, a length, the text.
+fn class(text: &[u8]) -> Vec<u8> {
+    [&[0, 0, 1, 0x57][..], &(text.len() as u16).to_be_bytes(), text].concat()
+}
+
+const PXE: &[u8] = b"PXEClient:Arch:00007:UNDI:003016";
+const HTTP: &[u8] = b"HTTPClient:Arch:00016:UNDI:003016";
+/// User class of iPXE.
+const IPXE: &[u8] = b"\0\x04iPXE";
+
 #[test]
-fn http_boot_is_told_its_loader_and_ipxe_its_script() {
+fn each_firmware_is_told_its_loader_by_its_architecture() {
     let core = core(host(true));
     let ia = association(&[]);
-    let class = [&[0, 0, 1, 0x57, 0, 10][..], b"HTTPClient"].concat();
-    let firmware = ask(&core, 1, &[(1, CLIENT), (3, &ia), (16, &class), (61, &[0, 16])]);
-    assert_eq!(read(&firmware).2.as_deref(), Some("http://[fd77::a4d:2]:8080/boot/file/snponly.efi"));
-    assert!(
-        firmware.reply.as_ref().unwrap().windows(10).any(|w| w == b"HTTPClient"),
-        "or EDK2 takes no offer"
+    for (text, arch, want) in [
+        (PXE, 7, Some("tftp://[fd77::a4d:2]/snponly.efi")),
+        (PXE, 9, Some("tftp://[fd77::a4d:2]/snponly.efi")),
+        (HTTP, 16, Some("http://[fd77::a4d:2]:8080/boot/file/snponly.efi")),
+        (PXE, 0, Some("tftp://[fd77::a4d:2]/undionly.kpxe")),
+        (PXE, 6, None),
+        (HTTP, 15, None),
+        (PXE, 27, None),
+    ] {
+        let got = ask(&core, 1, &[(1, CLIENT), (3, &ia), (16, &class(text)), (61, &[0, arch])]);
+        assert_eq!(read(&got).2.as_deref(), want, "{arch}");
+        let said = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains("no loader"));
+        assert_eq!(got.events.iter().any(said), want.is_none(), "{arch}: {:?}", got.events);
+        let named = got.reply.as_ref().unwrap().windows(10).any(|w| w == b"HTTPClient");
+        assert_eq!(named, text == HTTP && want.is_some(), "EDK2 takes no offer without it");
+        let uuid = |e: &PxeEvent| matches!(&e.what, What::DhcpIn { uuid: Some(uuid), .. } if uuid == "00112233-0405-0607-0809-0a0b0c0d0e0f");
+        assert!(got.events.iter().any(uuid), "{:?}", got.events);
+    }
+    let plain = ask(&core, 1, &[(1, CLIENT), (3, &ia)]);
+    assert_eq!(read(&plain).2, None, "an installed host is told its address alone");
+}
+
+#[test]
+fn our_ipxe_is_told_its_script_and_another_one_ours() {
+    let core = core(host(true));
+    let ia = association(&[]);
+    let file = |kind, options: &[(u16, &[u8])]| read(&ask(&core, kind, options)).2;
+    let loader = Some("tftp://[fd77::a4d:2]/snponly.efi".to_owned());
+    let firmware = [(1, CLIENT), (3, &ia[..]), (16, &class(PXE)), (61, &[0, 7])];
+    let ipxe = [(1, CLIENT), (3, &ia[..]), (15, IPXE), (61, &[0, 7])];
+    assert_eq!(file(1, &ipxe), loader, "the NIC's own");
+    assert_eq!(file(1, &firmware), loader);
+    let who = core.sessions.who(IpAddr::V6(A6));
+    assert_eq!(who.mac, None, "offered, and not yet its own");
+    let taken = [(1, CLIENT), (2, SERVER), (3, &ia), (16, &class(PXE)), (61, &[0, 7])];
+    assert_eq!(file(3, &taken), loader);
+    let who = core.sessions.who(IpAddr::V6(A6));
+    assert_eq!(
+        (who.mac, who.host.map(|h| h.to_string()), who.boot),
+        (Some(MAC), Some("host1".into()), Some(BootId(7)))
     );
-    let uuid = |e: &PxeEvent| matches!(&e.what, What::DhcpIn { uuid: Some(uuid), .. } if uuid == "00112233-0405-0607-0809-0a0b0c0d0e0f");
-    assert!(firmware.events.iter().any(uuid), "{:?}", firmware.events);
-    let pxe = [&[0, 0, 1, 0x57, 0, 9][..], b"PXEClient"].concat();
-    let got = ask(&core, 1, &[(1, CLIENT), (3, &ia), (16, &pxe), (61, &[0, 7])]);
-    assert_eq!(read(&got).2, None, "TFTP answers by IPv4 alone");
+    core.sessions.loader_fetched(A6, Timestamp(1_000_000));
+    let script = format!("http://[fd77::a4d:2]:8080/boot/script?mac={MAC}");
+    assert_eq!(file(1, &ipxe), Some(script.clone()));
+    assert_eq!(file(3, &[(1, CLIENT), (2, SERVER), (3, &ia), (15, IPXE), (61, &[0, 7])]), Some(script));
+    core.sessions.script_fetched(MAC);
+    assert_eq!(file(1, &ipxe), loader, "the next boot begins anew");
+}
+
+#[test]
+fn under_secure_boot_the_signed_image_is_offered_and_shim_before_grub_is_left_to_ipv4() {
+    let mut core = core(host(true));
+    core.loaders.secure.uki = Some("discovery.efi".into());
+    core.loaders.secure.shim = Some("shim.efi".into());
+    let mut by = |chain| {
+        let Client::Host { host, address, window, uuid, .. } = host(true) else { panic!() };
+        core.director = Arc::new(Fixed(Mutex::new(Client::Host { host, address, window, uuid, chain })));
+        let ia = association(&[]);
+        ask(&core, 1, &[(1, CLIENT), (3, &ia), (16, &class(PXE)), (61, &[0, 7])])
+    };
+    assert_eq!(read(&by(Chain::Uki)).2.as_deref(), Some("tftp://[fd77::a4d:2]/discovery.efi"));
+    let shim = by(Chain::Shim);
+    let said =
+        |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains("PXE for IPv4"));
+    assert!(read(&shim).2.is_none() && shim.events.iter().any(said), "{shim:?}");
+}
+
+#[test]
+fn where_we_have_no_ipv6_address_an_address_is_given_and_no_file() {
+    let mut core = core(host(true));
+    core.at6 = None;
+    let got = ask(&core, 1, &[(1, CLIENT), (3, &association(&[])), (16, &class(PXE)), (61, &[0, 7])]);
+    let (_, addresses, file) = read(&got);
+    assert_eq!((addresses.len(), file), (1, None));
 }
 
 #[test]

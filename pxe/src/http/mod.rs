@@ -21,7 +21,7 @@ pub(crate) mod workers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,13 +34,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{BootFiles, Loaders, PxeConfig, ServedInterface, plain_name};
+use crate::config::{AUTOEXEC, BootFiles, Loaders, PxeConfig, ServedInterface, plain_name};
 use crate::dhcp::serve::now;
 use crate::director::{BootDirector, PxeEvent, ScriptQuery};
 use crate::late::LateFiles;
 use crate::machine::Machines;
 use crate::net::tcp_on;
 use crate::script::{Place, ScriptError, script, words};
+use crate::server::{Six, boots_at};
 use crate::session::Sessions;
 use admit::{Flow, Link};
 use files::{Answer, Content, Source};
@@ -58,13 +59,20 @@ const DEPTH: usize = 5;
 const SMALL: u64 = 256 * 1024;
 
 /// The URL of a client's boot script.
-pub(crate) fn script_url(server: SocketAddrV4, mac: MacAddr) -> String {
-    format!("http://{server}/boot/script?mac={mac}")
+pub(crate) fn script_url(server: impl Into<SocketAddr>, mac: MacAddr) -> String {
+    format!("http://{}/boot/script?mac={mac}", server.into())
+}
+
+/// The URL of a loader.
+pub(crate) fn file_url(server: impl Into<SocketAddr>, name: &str) -> String {
+    format!("http://{}/boot/file/{name}", server.into())
 }
 
 pub(crate) struct Shared {
     interface: ServedInterface,
-    address: SocketAddrV4,
+    address: SocketAddr,
+    /// The same by IPv6, where we have an address.
+    address6: Option<SocketAddr>,
     boot: BootFiles,
     loaders: Loaders,
     /// What TFTP serves too, from memory.
@@ -87,21 +95,26 @@ impl HttpBoot {
     pub(crate) fn bind(
         interface: &ServedInterface,
         config: &PxeConfig,
+        six: &Six,
         director: Arc<dyn BootDirector>,
         sessions: Sessions,
     ) -> io::Result<Self> {
-        let at = |port| SocketAddrV4::new(interface.address, port);
-        let address = at(config.ports.http);
-        let mut listeners = vec![(tcp_on(&interface.device, address)?, None)];
-        if let Some(tls) = &config.tls {
-            let listener = tcp_on(&interface.device, at(config.ports.https))?;
-            listeners.push((listener, Some(TlsAcceptor::from(Arc::clone(tls)))));
+        let mut listeners = Vec::new();
+        for address in boots_at(interface, six) {
+            let at = |port| SocketAddr::new(address, port);
+            listeners.push((tcp_on(&interface.device, at(config.ports.http))?, None));
+            if let Some(tls) = &config.tls {
+                let listener = tcp_on(&interface.device, at(config.ports.https))?;
+                listeners.push((listener, Some(TlsAcceptor::from(Arc::clone(tls)))));
+            }
         }
+        let address6 = six.get(&interface.device).map(|a| SocketAddr::new(IpAddr::V6(*a), config.ports.http));
         let content =
             |(name, bytes): (&String, &bytes::Bytes)| (name.clone(), Content::memory(bytes.clone()));
         let shared = Shared {
             interface: interface.clone(),
-            address,
+            address: SocketAddrV4::new(interface.address, config.ports.http).into(),
+            address6,
             boot: config.boot.clone(),
             loaders: config.loaders.clone(),
             memory: config.tftp.iter().map(content).collect(),
@@ -281,8 +294,12 @@ impl Shared {
                     }
                     _ => (500, "the file cannot be read\n"),
                 };
+                let answer = Reply::plain(Answer::text(status, text));
+                if path.strip_prefix("/boot/file/") == Some(AUTOEXEC) {
+                    return answer;
+                }
                 tracing::warn!(%error, path, %peer, "HTTP boot file not served");
-                Reply { told: Some(shown(path)), ..Reply::plain(Answer::text(status, text)) }
+                Reply { told: Some(shown(path)), ..answer }
             }
         }
     }
@@ -334,12 +351,8 @@ impl Shared {
     fn fetched(&self, path: &str, status: u16, over: bool, bytes: u64, peer: SocketAddr) {
         let name = path.strip_prefix("/boot/file/").unwrap_or_default();
         let mut wrong = None;
-        if let IpAddr::V4(address) = peer.ip()
-            && over
-            && self.memory.contains_key(name)
-            && self.loaders.is_loader(name)
-        {
-            let arch = self.sessions.loader_fetched(address, now());
+        if over && self.memory.contains_key(name) && self.loaders.is_loader(name) {
+            let arch = self.sessions.loader_fetched(peer.ip(), now());
             wrong = self.machines.fetched(name, arch);
         }
         self.tell(peer, What::HttpFile { path: path.to_owned(), peer: peer.ip(), status, bytes });
@@ -355,13 +368,13 @@ impl Shared {
         let Some(mac) = mac.and_then(|mac| mac.replace("%3a", ":").parse::<MacAddr>().ok()) else {
             return Answer::text(400, format!("ask for {asked}?mac=52:54:00:12:34:56\n"));
         };
-        let IpAddr::V4(address) = peer.ip() else {
-            return Answer::text(400, "scripts are served by IPv4\n");
-        };
+        let address = peer.ip();
+        // What the script names is fetched by the address family that the script came by.
+        let server = self.address6.filter(|_| address.is_ipv6()).unwrap_or(self.address);
         let leased_to = self.sessions.who(address).mac;
         let network = self.interface.network.name.clone();
         let action = self.director.boot_script(&ScriptQuery { mac, peer: address, leased_to, network });
-        let place = Place { server: self.address, kernel: &self.boot.kernel, initrd: &self.boot.initrd };
+        let place = Place { server, kernel: &self.boot.kernel, initrd: &self.boot.initrd };
         let (body, status) = match asked {
             "/boot/agent" => agent_words(&action),
             _ => (script(&action, mac, &place), 200),
@@ -384,8 +397,7 @@ impl Shared {
     }
 
     fn tell(&self, peer: SocketAddr, what: What) {
-        let IpAddr::V4(address) = peer.ip() else { return };
-        let known = self.sessions.who(address);
+        let known = self.sessions.who(peer.ip());
         self.director.event(PxeEvent {
             interface: self.interface.device.clone(),
             mac: known.mac,
@@ -395,7 +407,7 @@ impl Shared {
         });
     }
 
-    fn tell_of(&self, mac: MacAddr, address: Ipv4Addr, what: What) {
+    fn tell_of(&self, mac: MacAddr, address: IpAddr, what: What) {
         let known = self.sessions.who(address);
         let same = known.mac == Some(mac);
         self.director.event(PxeEvent {

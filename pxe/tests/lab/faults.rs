@@ -274,7 +274,7 @@ fn machines_that_dhcp_refuses() {
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ovmf"]
+#[ignore = "needs root, qemu-system-x86, ovmf"]
 fn a_loader_of_another_architecture() {
     let rack = Rack::tuned(&[], |config| config.loaders.uefi_x64 = Some("undionly.kpxe".into()));
     rack.director.clients.lock().unwrap().insert(MAC, host(A, true));

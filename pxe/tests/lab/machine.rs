@@ -20,6 +20,12 @@ pub(crate) enum Firmware {
     UefiRom,
     /// EDK2's HTTP boot, no option ROM.
     UefiHttp,
+    /// EDK2's PXE by IPv6 alone, no option ROM.
+    UefiSix,
+    /// EDK2's HTTP boot, no option ROM; by IPv6 where IPv4 is not answered.
+    UefiHttpSix,
+    /// EDK2's own PXE on arm64, no option ROM.
+    Arm64,
 }
 
 /// A running machine; its process ends when dropped.
@@ -93,39 +99,61 @@ impl Machine {
         let dir = rack.dir.path();
         let tag = format!("{:02x}", mac.0[5]);
         let (ns, tap) = (&rack.server, format!("t{tag}"));
-        must(&format!("ip -n {ns} tuntap add {tap} mode tap; ip -n {ns} link set {tap} master mgmt0 up"));
+        // A bridge takes its lowest port's MAC: with each machine, our own changes.
+        must(&format!(
+            "ip -n {ns} tuntap add {tap} mode tap; ip -n {ns} link set {tap} address 02:00:00:00:00:{tag}
+             ip -n {ns} link set {tap} master mgmt0 up"
+        ));
         let console = dir.join(format!("console-{tag}"));
+        let arm64 = firmware == Firmware::Arm64;
         let mut command = Command::new("ip");
         command.args([
             "netns",
             "exec",
             ns,
-            "qemu-system-x86_64",
+            if arm64 { "qemu-system-aarch64" } else { "qemu-system-x86_64" },
             "-nodefaults",
             "-display",
             "none",
             "-vga",
             "none",
         ]);
-        command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "512", "-no-reboot"]);
+        command.args([
+            "-machine",
+            if arm64 { "virt" } else { "q35" },
+            "-accel",
+            "tcg",
+            "-cpu",
+            if arm64 { "cortex-a57" } else { "max" },
+            "-m",
+            "512",
+            "-no-reboot",
+        ]);
         command.args(["-uuid", "00112233-4455-6677-8899-aabbccddeeff"]);
         command.args(["-serial", &format!("file:{}", console.display())]);
         command.args(["-netdev", &format!("tap,id=n0,ifname={tap},script=no,downscript=no")]);
-        let rom = if matches!(firmware, Firmware::Uefi | Firmware::UefiHttp) { ",romfile=" } else { "" };
+        let rom = if matches!(firmware, Firmware::Bios | Firmware::UefiRom) { "" } else { ",romfile=" };
         command.args(["-device", &format!("virtio-net-pci,netdev=n0,mac={mac},bootindex=1{rom}")]);
         if firmware != Firmware::Bios {
             let vars = dir.join(format!("vars-{tag}"));
-            fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &vars).expect("apt-get install ovmf");
-            let code = "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd";
-            command.args(["-drive", code]);
+            let (code, empty) = if arm64 {
+                ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd")
+            } else {
+                ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
+            };
+            fs::copy(empty, &vars).expect("apt-get install ovmf qemu-efi-aarch64");
+            command.args(["-drive", &format!("if=pflash,unit=0,format=raw,readonly=on,file={code}")]);
             command.args(["-drive", &format!("if=pflash,unit=1,format=raw,file={}", vars.display())]);
         }
-        if matches!(firmware, Firmware::Uefi | Firmware::UefiHttp) {
-            // By IPv6 we serve nothing, and OVMF would wait a minute for it.
-            let off: &[&str] = if firmware == Firmware::UefiHttp { &["4", "6"] } else { &["6"] };
-            for version in off {
-                command.args(["-fw_cfg", &format!("name=opt/org.tianocore/IPv{version}PXESupport,string=n")]);
-            }
+        // OVMF tries one after the other, and waits a minute for each that is not answered.
+        let off: &[&str] = match firmware {
+            Firmware::Bios | Firmware::UefiRom => &[],
+            Firmware::Uefi | Firmware::Arm64 => &["6"],
+            Firmware::UefiSix => &["4"],
+            Firmware::UefiHttp | Firmware::UefiHttpSix => &["4", "6"],
+        };
+        for version in off {
+            command.args(["-fw_cfg", &format!("name=opt/org.tianocore/IPv{version}PXESupport,string=n")]);
         }
         if let Some(disk) = disk {
             command.args(["-drive", &format!("if=none,id=d0,format=raw,file={}", disk.display())]);

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use dayzero_model::MacAddr;
-use dayzero_model::boot::BootAction;
+use dayzero_model::boot::{Arch, BootAction};
 use dayzero_model::event::What;
-use dayzero_pxe::PxeEvent;
+use dayzero_pxe::{Loaders, PxeEvent};
 
 use tempfile::TempDir;
 
@@ -72,27 +72,54 @@ fn boots(firmware: Firmware, loader: &'static str, stages: usize) {
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ipxe-qemu, seabios, a kernel"]
+#[ignore = "needs root, qemu-system-x86, ipxe-qemu, seabios, a kernel"]
 fn a_bios_machine_boots_by_our_loader_over_its_own_ipxe() {
     boots(Firmware::Bios, "undionly.kpxe", 2);
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ovmf, a kernel"]
+#[ignore = "needs root, qemu-system-x86, ovmf, a kernel"]
 fn a_uefi_machine_boots_by_edk2s_pxe() {
     boots(Firmware::Uefi, "snponly.efi", 2);
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ipxe-qemu, ovmf, a kernel"]
+#[ignore = "needs root, qemu-system-x86, ipxe-qemu, ovmf, a kernel"]
 fn a_uefi_machine_boots_by_our_loader_over_its_own_ipxe() {
     boots(Firmware::UefiRom, "snponly.efi", 2);
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ovmf, a kernel"]
+#[ignore = "needs root, qemu-system-x86, ovmf, a kernel"]
 fn a_uefi_machine_boots_by_http() {
     boots(Firmware::UefiHttp, "snponly.efi", 2);
+}
+
+#[test]
+#[ignore = "needs root, qemu-system-arm, qemu-efi-aarch64"]
+fn an_arm64_machine_runs_our_loader_which_fetches_its_script() {
+    let rack = Rack::new(&[]);
+    let mac = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x64]);
+    rack.director.clients.lock().unwrap().insert(mac, host(A, true));
+    let machine = Machine::start(&rack, Firmware::Arm64, mac, None);
+    let (director, begin) = (&rack.director, machine.start);
+    let wait = |what: &str, fits: &dyn Fn(&PxeEvent) -> bool| {
+        director.wait(what, PATIENCE, fits).duration_since(begin).as_secs_f64()
+    };
+    let arm64 = Some(Arch::UefiArm64);
+    let dhcp =
+        wait("DISCOVER", &|e| matches!(&e.what, What::DhcpIn { arch, ipxe: false, .. } if *arch == arm64));
+    let loaded = wait("loader", &ended(Loaders::ARM64));
+    let ours = wait(
+        "our iPXE's DISCOVER",
+        &|e| matches!(&e.what, What::DhcpIn { arch, ipxe: true, .. } if *arch == arm64),
+    );
+    let script = wait("script", &|e| {
+        e.mac == Some(mac) && matches!(&e.what, What::Script { action: BootAction::Discovery { .. }, .. })
+    });
+    eprintln!("arm64: first DHCP {dhcp:.1}, loader {loaded:.1}, our iPXE {ours:.1}, script {script:.1} s");
+    let failed = director.count(|what| matches!(what, What::TftpBroken { .. }));
+    assert_eq!(failed, 0, "no transfer is shown as failed:\n{}", director.show());
 }
 
 fn leaves(firmware: Firmware, says: &str) {
@@ -111,13 +138,13 @@ fn leaves(firmware: Firmware, says: &str) {
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ipxe-qemu, seabios, grub-efi-amd64-bin, gdisk, mtools, dosfstools"]
+#[ignore = "needs root, qemu-system-x86, ipxe-qemu, seabios, grub-efi-amd64-bin, gdisk, mtools, dosfstools"]
 fn a_bios_machine_without_a_window_goes_on_to_its_disk() {
     leaves(Firmware::Bios, "DISKBOOT-BIOS");
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ipxe, ovmf, grub-efi-amd64-bin, gdisk, mtools, dosfstools"]
+#[ignore = "needs root, qemu-system-x86, ovmf, grub-efi-amd64-bin, gdisk, mtools, dosfstools"]
 fn a_uefi_machine_without_a_window_goes_on_to_its_disk() {
     leaves(Firmware::Uefi, "DISKBOOT-UEFI");
 }

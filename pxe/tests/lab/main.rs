@@ -9,3 +9,4 @@ mod machine;
 mod machines;
 mod rack;
 mod segments;
+mod six;

@@ -15,8 +15,8 @@ use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::site::{AddressRange, NetworkRole};
 use dayzero_model::{BootId, MacAddr, Timestamp};
 use dayzero_pxe::{
-    BootDirector, BootFiles, Datagram, Ipv4Prefix, LeasePool, MemoryLeases, PxeConfig, PxeEvent, PxeServer,
-    ScriptQuery, SeenClient, ServedInterface, ServedNetwork, Wire,
+    BootDirector, BootFiles, Datagram, Ipv4Prefix, LeasePool, Loaders, MemoryLeases, PxeConfig, PxeEvent,
+    PxeServer, ScriptQuery, SeenClient, ServedInterface, ServedNetwork, Wire,
 };
 use dayzero_timeline::{Finding, Timeline, WhyContext, capture};
 use tempfile::TempDir;
@@ -188,6 +188,12 @@ pub(crate) struct Rack {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The loaders that the appliance's image has.
+pub(crate) fn loaders() -> PathBuf {
+    let path = std::env::var("DAYZERO_IPXE");
+    path.expect("DAYZERO_IPXE: a directory of loaders; `cargo xtask test --lab pxe` makes it").into()
+}
+
 pub(crate) fn sh(command: &str) -> Output {
     Command::new("sh").arg("-ec").arg(command).output().unwrap()
 }
@@ -200,7 +206,7 @@ pub(crate) fn must(command: &str) -> String {
 }
 
 impl Rack {
-    /// With these boot files beside the loaders of Debian's ipxe package.
+    /// With these boot files beside our loaders.
     pub(crate) fn new(files: &[(&str, PathBuf)]) -> Self {
         Self::tuned(files, |_| ())
     }
@@ -231,12 +237,7 @@ impl Rack {
     }
 
     fn config(&self, files: &[(&str, PathBuf)]) -> PxeConfig {
-        let loader = |name: &str| {
-            let path = format!("/usr/lib/ipxe/{name}");
-            let bytes =
-                std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}: apt-get install ipxe"));
-            (name.to_owned(), bytes.into())
-        };
+        let loader = |name: &str| (name.to_owned(), std::fs::read(loaders().join(name)).unwrap().into());
         let interface = |device: &str, address, role| ServedInterface {
             device: device.into(),
             address,
@@ -264,7 +265,8 @@ impl Rack {
         }
         PxeConfig {
             interfaces: vec![interface("mgmt0", SERVER, NetworkRole::Management), guest],
-            tftp: ["undionly.kpxe", "snponly.efi"].map(loader).into(),
+            loaders: Loaders { uefi_arm64: Some(Loaders::ARM64.into()), ..Loaders::default() },
+            tftp: ["undionly.kpxe", "snponly.efi", Loaders::ARM64].map(loader).into(),
             boot: BootFiles {
                 files,
                 kernel: "vmlinuz".into(),
@@ -278,6 +280,11 @@ impl Rack {
     fn serve(&mut self, files: &[(&str, PathBuf)], tune: impl FnOnce(&mut PxeConfig)) {
         let mut config = self.config(files);
         tune(&mut config);
+        for interface in &config.interfaces {
+            if let Some(six) = interface.address6() {
+                must(&format!("ip -n {} addr add {six}/64 dev {} nodad", self.server, interface.device));
+            }
+        }
         let (path, stop) = (format!("/var/run/netns/{}", self.server), self.stop.clone());
         let director: Arc<dyn BootDirector> = Arc::clone(&self.director) as _;
         let (ready, started) = std::sync::mpsc::channel();
@@ -297,6 +304,12 @@ impl Rack {
         }));
         let failed = started.recv().expect("the server's thread lives");
         assert_eq!(failed, None, "the services start");
+    }
+
+    /// From now on nothing of IPv4 reaches our services.
+    pub(crate) fn without_ipv4(&self) {
+        let drop = "add table ip t; add chain ip t i { type filter hook input priority 0; policy drop; }";
+        must(&format!("ip netns exec {} nft '{drop}'", self.server));
     }
 
     /// Runs a shell command in the clients' namespace.

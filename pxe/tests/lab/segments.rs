@@ -288,7 +288,7 @@ fn dig_finds_the_plans_names_and_no_others() {
 }
 
 /// fd77::/64 on the management network; host1 is fd77::10.77.0.21 there.
-fn with_ipv6(config: &mut PxeConfig) {
+pub(crate) fn with_ipv6(config: &mut PxeConfig) {
     let address = "fd77::".parse().unwrap();
     config.interfaces[0].network.prefix6 = Some(Ipv6Prefix { address, len: 64 });
 }
@@ -343,11 +343,10 @@ fn ipv6_clients_come_by_iscs_relay() {
          ip -n {near} link add far0 type veth peer name eth0 netns {namespace}
          ip -n {near} addr add fd77:0:0:8::a58:1/64 dev far0 nodad; ip -n {near} link set far0 up
          ip -n {near} addr add fd77::a4d:58/64 dev mgmt nodad
-         ip -n {} addr add fd77::a4d:2/64 dev mgmt0 nodad
          ip -n {} -6 route add fd77:0:0:8::/64 via fd77::a4d:58
          ip -n {namespace} link set eth0 address {MAC}; ip -n {namespace} link set eth0 up
          for i in $(seq 100); do ip -n {namespace} -6 addr show dev eth0 scope link | grep -q tentative || break; sleep 0.1; done",
-        rack.server, rack.server
+        rack.server
     ));
     let pdu = Client::Fixed { name: "pdu1".parse().unwrap(), address: Ipv4Addr::new(10, 88, 0, 201) };
     rack.director.clients.lock().unwrap().insert(MAC, pdu);

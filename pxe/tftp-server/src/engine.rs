@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,8 +84,8 @@ impl Inbox {
 /// Who asked, and where.
 #[derive(Clone)]
 struct Asked {
-    peer: SocketAddrV4,
-    local: Ipv4Addr,
+    peer: SocketAddr,
+    local: IpAddr,
     iface: Arc<str>,
 }
 
@@ -101,7 +101,7 @@ impl Asked {
     }
 
     fn tap(&self, tap: &Tap, port: u16, sent: bool, bytes: &[u8], length: usize) {
-        let local = SocketAddrV4::new(self.local, port);
+        let local = SocketAddr::new(self.local, port);
         tap(&Tapped { peer: self.peer, local, iface: &self.iface, sent, bytes, length });
     }
 }
@@ -383,7 +383,7 @@ impl Running {
     }
 
     fn port(&self) -> u16 {
-        let local = self.socket.local_addr().ok().and_then(|address| address.as_socket_ipv4());
+        let local = self.socket.local_addr().ok().and_then(|address| address.as_socket());
         local.map(|address| address.port()).unwrap_or_default()
     }
 
@@ -462,6 +462,12 @@ where
     None
 }
 
+/// Whether an address is one client's: an answer to it reaches one machine.
+fn one_client(peer: SocketAddr) -> bool {
+    let broadcast = matches!(peer.ip(), IpAddr::V4(address) if address.is_broadcast());
+    peer.port() != 0 && !peer.ip().is_unspecified() && !peer.ip().is_multicast() && !broadcast
+}
+
 enum Denial {
     /// Not ours to answer.
     Silent,
@@ -487,7 +493,7 @@ fn grant<L, E>(
 where
     L: Fn(&Request) -> Lookup,
 {
-    if asked.peer.port() == 0 || asked.peer.ip().is_unspecified() || asked.peer.ip().is_broadcast() {
+    if !one_client(asked.peer) {
         return Err(Denial::Silent);
     }
     let Some(request) = packet::parse_request(datagram)? else { return Err(Denial::Silent) };
@@ -511,7 +517,7 @@ where
         tracing::warn!(%error, iface = %listener.iface, "no socket for a TFTP transfer");
         Refusal::new(ErrorCode::Undefined, "the server has no port left")
     })?;
-    let caps = Caps { max_block: caps.max_block.min(path_block(&socket)), ..caps };
+    let caps = Caps { max_block: caps.max_block.min(path_block(&socket, asked.peer)), ..caps };
     let terms = negotiate(&request, file.len() as u64, &caps)?;
     Ok(Started { asked: asked.clone(), name: name.clone(), file, terms, socket, place })
 }

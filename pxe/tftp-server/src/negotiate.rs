@@ -17,8 +17,8 @@ pub const LARGEST_BLOCK: u16 = 65464;
 /// What the server allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
-    /// Largest block in bytes, beside what the path to the client carries in one packet: its MTU less 32 (IP 20, UDP
-    /// 8, TFTP 4), 1468 on Ethernet.
+    /// Largest block in bytes, beside what the path to the client carries in one packet: its MTU less 32 by IPv4 (IP
+    /// 20, UDP 8, TFTP 4), 1468 on Ethernet, and less 52 by IPv6, 1448.
     pub max_block: u16,
     /// Most bytes sent before an acknowledgement.
     pub in_flight: u32,

@@ -5,7 +5,7 @@
 //! runtime: a transfer without windows is one packet a round trip, and a task switch more is a tenth of its speed.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use crate::table::Table;
 /// Where to listen.
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// Address and port (69); with the unspecified address, the reply comes from the address that was asked.
-    pub address: SocketAddrV4,
+    /// Address and port (69), of IPv4 or IPv6; with the unspecified address, the reply comes from the address that was
+    /// asked. `[::]` takes no IPv4.
+    pub address: SocketAddr,
     /// The interface's name, for events.
     pub iface: String,
     /// Bind the sockets to this device (needs CAP_NET_RAW): several networks then never mix.
@@ -52,9 +53,9 @@ impl Default for Limits {
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The client.
-    pub peer: SocketAddrV4,
+    pub peer: SocketAddr,
     /// Our address that it asked.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// Interface of the listener.
     pub iface: Arc<str>,
     /// File name: relative, `/` between its parts, no `.` or `..` part.
@@ -76,9 +77,9 @@ pub enum Lookup {
 #[derive(Clone, Debug)]
 pub struct Event {
     /// The client.
-    pub peer: SocketAddrV4,
+    pub peer: SocketAddr,
     /// Our address.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// Interface of the listener.
     pub iface: Arc<str>,
     /// File name; empty if the request could not be read.
@@ -150,9 +151,9 @@ pub enum EventKind {
 #[derive(Clone, Copy, Debug)]
 pub struct Tapped<'a> {
     /// The client.
-    pub peer: SocketAddrV4,
+    pub peer: SocketAddr,
     /// Our address and port.
-    pub local: SocketAddrV4,
+    pub local: SocketAddr,
     /// Interface of the listener.
     pub iface: &'a str,
     /// We sent it.
@@ -171,7 +172,7 @@ pub(crate) type Tap = Box<dyn Fn(&Tapped<'_>) + Send + Sync>;
 #[error("cannot listen for TFTP on {address}{}: {step} failed", device.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())]
 pub struct BindError {
     /// Where.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// On which device.
     pub device: Option<String>,
     /// What failed.
@@ -215,7 +216,7 @@ impl Server {
     }
 
     /// The addresses listened on.
-    pub fn addresses(&self) -> Vec<SocketAddrV4> {
+    pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(Listener::address).collect()
     }
 

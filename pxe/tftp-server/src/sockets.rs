@@ -1,14 +1,19 @@
 //! The sockets: a listener for each address, and one connected socket for each transfer.
 //!
-//! Invariant: a reply leaves from the address that was asked and by the listener's device.
+//! Invariants: a reply leaves from the address that was asked and by the listener's device; a listener is of one
+//! address family, so that what IPv4 costs does not depend on IPv6.
 
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, GetSockOpt, MsgFlags, SockaddrLike, SockaddrStorage, getsockopt,
+    recvmsg, setsockopt, sockopt,
+};
+use nix::{getsockopt_impl, libc, sockopt_impl};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::server::{BindError, Listen};
@@ -19,8 +24,19 @@ const SEND_BUFFER: usize = 512 * 1024;
 const LISTEN_BUFFER: usize = 4 << 20;
 /// Longest wait in a transfer's own `recv`.
 pub(crate) const LONE_WAIT: Duration = Duration::from_millis(5);
-/// Bytes of IP and UDP header before a TFTP packet.
+/// Bytes of IPv4 and UDP header before a TFTP packet.
 const HEADERS: u32 = 28;
+/// The same of IPv6.
+const HEADERS6: u32 = 48;
+
+sockopt_impl!(
+    /// What the path to a connected IPv6 socket's peer carries.
+    Ipv6Mtu,
+    GetOnly,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_MTU,
+    libc::c_int
+);
 
 /// An open listener.
 pub(crate) struct Listener {
@@ -31,10 +47,13 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn open(listen: &Listen) -> Result<Self, BindError> {
-        let opened = open(*listen.address.ip(), listen.address.port(), listen.device.as_deref());
+        let opened = open(listen.address, listen.device.as_deref());
         let socket = opened.and_then(|socket| {
-            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)
-                .map_err(|errno| ("asking for the local address", errno.into()))?;
+            let told = match listen.address {
+                SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true),
+                SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true),
+            };
+            told.map_err(|errno| ("asking for the local address", errno.into()))?;
             // Beyond the system's limit only with CAP_NET_ADMIN; without it, what the system grants is taken.
             if setsockopt(&socket, sockopt::RcvBufForce, &LISTEN_BUFFER).is_err() {
                 socket.set_recv_buffer_size(LISTEN_BUFFER).map_err(|error| ("a receive buffer", error))?;
@@ -46,43 +65,53 @@ impl Listener {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddrV4 {
-        self.socket
-            .local_addr()
-            .ok()
-            .and_then(|address| address.as_socket_ipv4())
-            .unwrap_or(self.listen.address)
+    pub(crate) fn address(&self) -> SocketAddr {
+        let bound = self.socket.local_addr().ok().and_then(|address| address.as_socket());
+        bound.unwrap_or(self.listen.address)
     }
 
     /// One datagram with its sender and the address it was sent to.
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddrV4, Ipv4Addr)> {
-        let mut space = nix::cmsg_space!(nix::libc::in_pktinfo);
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, IpAddr)> {
+        let mut space = nix::cmsg_space!(libc::in6_pktinfo);
         let mut parts = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_DONTWAIT;
-        let got = recvmsg::<SockaddrIn>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-        let peer = got.address.map(|a| SocketAddrV4::new(a.ip(), a.port()));
-        let mut local = *self.listen.address.ip();
+        let got = recvmsg::<SockaddrStorage>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+        let mut local = self.listen.address.ip();
         if local.is_unspecified() {
             for message in got.cmsgs()? {
-                if let ControlMessageOwned::Ipv4PacketInfo(info) = message {
-                    local = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                match message {
+                    ControlMessageOwned::Ipv4PacketInfo(info) => {
+                        local = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into();
+                    }
+                    ControlMessageOwned::Ipv6PacketInfo(info) => {
+                        local = Ipv6Addr::from(info.ipi6_addr.s6_addr).into();
+                    }
+                    _ => {}
                 }
             }
         }
+        let peer = got.address.as_ref().and_then(address_of);
         let peer = peer.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok((got.bytes, peer, local))
     }
 
     /// Sends what belongs to no transfer: an error packet.
-    pub(crate) fn send_to(&self, packet: &[u8], peer: SocketAddrV4) {
+    pub(crate) fn send_to(&self, packet: &[u8], peer: SocketAddr) {
         if let Err(error) = self.socket.send_to(packet, &peer.into()) {
             tracing::debug!(%error, %peer, "TFTP error packet not sent");
         }
     }
 
     /// A socket for a transfer from `local` to `peer`: blocking, so that each call says whether it may wait.
-    pub(crate) fn transfer(&self, local: Ipv4Addr, peer: SocketAddrV4) -> io::Result<Socket> {
-        let socket = open(local, 0, self.listen.device.as_deref()).map_err(|(_, error)| error)?;
+    pub(crate) fn transfer(&self, local: IpAddr, peer: SocketAddr) -> io::Result<Socket> {
+        let local = match (local, peer) {
+            // A link-local address means something on its link alone: the one that the request came by.
+            (IpAddr::V6(local), SocketAddr::V6(peer)) if local.is_unicast_link_local() => {
+                SocketAddrV6::new(local, 0, 0, peer.scope_id()).into()
+            }
+            _ => SocketAddr::new(local, 0),
+        };
+        let socket = open(local, self.listen.device.as_deref()).map_err(|(_, error)| error)?;
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.connect(&peer.into())?;
         socket.set_nonblocking(false)?;
@@ -104,19 +133,39 @@ fn opened_or(
 }
 
 /// The largest block that a connected socket's path carries in one packet, unfragmented.
-pub(crate) fn path_block(socket: &Socket) -> u16 {
-    let mtu = nix::sys::socket::getsockopt(socket, sockopt::IpMtu).unwrap_or(1500);
-    let mtu = u32::try_from(mtu).unwrap_or(1500);
-    let block = mtu.saturating_sub(HEADERS + 4).clamp(8, u32::from(crate::negotiate::LARGEST_BLOCK));
+pub(crate) fn path_block(socket: &Socket, peer: SocketAddr) -> u16 {
+    let (mtu, headers) = match peer {
+        SocketAddr::V4(_) => (mtu(socket, sockopt::IpMtu), HEADERS),
+        SocketAddr::V6(_) => (mtu(socket, Ipv6Mtu), HEADERS6),
+    };
+    let block = mtu.saturating_sub(headers + 4).clamp(8, u32::from(crate::negotiate::LARGEST_BLOCK));
     u16::try_from(block).unwrap_or(crate::negotiate::LARGEST_BLOCK)
 }
 
-fn open(address: Ipv4Addr, port: u16, device: Option<&str>) -> Result<Socket, (&'static str, io::Error)> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).map_err(|e| ("a socket", e))?;
+fn mtu(socket: &Socket, option: impl GetSockOpt<Val = libc::c_int>) -> u32 {
+    let mtu = getsockopt(socket, option).unwrap_or(1500);
+    u32::try_from(mtu).unwrap_or(1500)
+}
+
+fn address_of(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    match storage.family()? {
+        AddressFamily::Inet => storage.as_sockaddr_in().map(|a| SocketAddr::new(a.ip().into(), a.port())),
+        _ => storage.as_sockaddr_in6().map(|a| SocketAddrV6::from(*a).into()),
+    }
+}
+
+fn open(address: SocketAddr, device: Option<&str>) -> Result<Socket, (&'static str, io::Error)> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).map_err(|e| ("a socket", e))?;
     socket.set_nonblocking(true).map_err(|e| ("non-blocking mode", e))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(true).map_err(|e| ("IPv6 alone", e))?;
+        // Bound while the kernel still looks whether anybody else has the address (RFC 4862), a second after it was set.
+        socket.set_freebind_v6(true).map_err(|e| ("an address that is new", e))?;
+    }
     if let Some(device) = device {
         socket.bind_device(Some(device.as_bytes())).map_err(|e| ("binding to the device", e))?;
     }
-    socket.bind(&SocketAddrV4::new(address, port).into()).map_err(|e| ("binding the address", e))?;
+    socket.bind(&address.into()).map_err(|e| ("binding the address", e))?;
     Ok(socket)
 }

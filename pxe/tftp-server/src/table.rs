@@ -4,12 +4,12 @@
 //! for each client address and one for all. Invariant: what was admitted is given back when its guard is dropped.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
 struct Running {
-    ports: HashMap<Ipv4Addr, Vec<u16>>,
+    ports: HashMap<IpAddr, Vec<u16>>,
     total: usize,
 }
 
@@ -34,7 +34,7 @@ pub(crate) enum Full {
 #[derive(Debug)]
 pub(crate) struct Place {
     table: Arc<Table>,
-    peer: SocketAddrV4,
+    peer: SocketAddr,
 }
 
 impl Table {
@@ -46,16 +46,16 @@ impl Table {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddrV4) -> Result<Place, Full> {
+    pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<Place, Full> {
         let mut running = self.lock();
-        let known = running.ports.get(peer.ip());
+        let known = running.ports.get(&peer.ip());
         if known.is_some_and(|ports| ports.contains(&peer.port())) {
             return Err(Full::Repeated);
         }
         if running.total >= self.max_total || known.map_or(0, Vec::len) >= self.max_per_client {
             return Err(Full::Busy);
         }
-        running.ports.entry(*peer.ip()).or_default().push(peer.port());
+        running.ports.entry(peer.ip()).or_default().push(peer.port());
         running.total += 1;
         Ok(Place { table: Arc::clone(self), peer })
     }
@@ -64,10 +64,10 @@ impl Table {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut running = self.table.lock();
-        if let Some(ports) = running.ports.get_mut(self.peer.ip()) {
+        if let Some(ports) = running.ports.get_mut(&self.peer.ip()) {
             ports.retain(|port| *port != self.peer.port());
             if ports.is_empty() {
-                running.ports.remove(self.peer.ip());
+                running.ports.remove(&self.peer.ip());
             }
         }
         running.total = running.total.saturating_sub(1);
@@ -78,8 +78,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn peer(host: u8, port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, host), port)
+    fn peer(host: u8, port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], port))
     }
 
     #[test]

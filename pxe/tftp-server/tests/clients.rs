@@ -40,7 +40,7 @@ fn start(bind: &str, limits: Limits) -> Running {
     let (sender, events) = channel();
     let served = file.clone();
     let server = runtime.block_on(async { Server::bind(&[listen], limits) }).unwrap();
-    let address = SocketAddr::from(server.addresses()[0]);
+    let address = server.addresses()[0];
     runtime.spawn(server.run(
         move |request| match request.name.as_str() {
             "boot/loader.efi" => Lookup::File(served.clone()),
@@ -54,8 +54,10 @@ fn start(bind: &str, limits: Limits) -> Running {
     Running { address, events, file, _stop: stop.drop_guard(), _runtime: runtime }
 }
 
-fn client() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+/// Of the server's address family.
+fn client(server: SocketAddr) -> UdpSocket {
+    let any = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+    let socket = UdpSocket::bind(any).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     socket
 }
@@ -71,7 +73,7 @@ fn rrq(fields: &[&str]) -> Vec<u8> {
 
 /// Fetches by a minimal RFC 7440 client; returns the data and how many DATA packets came.
 fn fetch(server: SocketAddr, fields: &[&str], block: usize, window: u64) -> (Vec<u8>, u64) {
-    let socket = client();
+    let socket = client(server);
     socket.send_to(&rrq(fields), server).unwrap();
     let (mut data, mut packets, mut last, mut buffer) = (Vec::new(), 0, 0u64, vec![0; 70_000]);
     loop {
@@ -101,7 +103,13 @@ fn fetch(server: SocketAddr, fields: &[&str], block: usize, window: u64) -> (Vec
 
 #[test]
 fn serves_each_combination_of_options() {
-    let server = start("127.0.0.1:0", Limits::default());
+    for at in ["127.0.0.1:0", "[::1]:0"] {
+        serves_each_combination(at);
+    }
+}
+
+fn serves_each_combination(at: &str) {
+    let server = start(at, Limits::default());
     let name = "\\boot\\loader.efi";
     let cases: [(&[&str], usize, u64); 6] = [
         (&[name, "octet"], 512, 1),
@@ -113,7 +121,7 @@ fn serves_each_combination_of_options() {
     ];
     for (fields, block, window) in cases {
         let (data, packets) = fetch(server.address, fields, block, window);
-        assert!(data == server.file, "{fields:?}: {} bytes differ", data.len());
+        assert!(data == server.file, "{at}: {fields:?}: {} bytes differ", data.len());
         let end = server.until_end();
         let EventKind::Completed { bytes, resent, .. } = end.kind else { panic!("{fields:?}: {end:?}") };
         assert_eq!((bytes, end.name.as_str()), (3_000_000, "boot/loader.efi"));
@@ -126,9 +134,15 @@ fn serves_each_combination_of_options() {
 
 #[test]
 fn refuses_in_words_and_answers_from_the_address_asked() {
-    let server = start("0.0.0.0:0", Limits::default());
-    let asked = SocketAddr::new("127.0.0.7".parse().unwrap(), server.address.port());
-    let socket = client();
+    for (any, asked) in [("0.0.0.0:0", "127.0.0.7"), ("[::]:0", "::1")] {
+        refuses(any, asked);
+    }
+}
+
+fn refuses(any: &str, asked: &str) {
+    let server = start(any, Limits::default());
+    let asked = SocketAddr::new(asked.parse().unwrap(), server.address.port());
+    let socket = client(asked);
     for (fields, code, text) in [
         (&["../etc/passwd", "octet"][..], 2, "'..'"),
         (&["nothing", "octet"], 1, "no such file"),
@@ -147,14 +161,14 @@ fn refuses_in_words_and_answers_from_the_address_asked() {
     socket.send_to(&rrq(&["empty", "octet"]), asked).unwrap();
     let (_, from) = socket.recv_from(&mut [0; 600]).unwrap();
     assert_eq!(from.ip(), asked.ip(), "the transfer answers from the address that was asked");
-    assert_eq!(server.next().local.to_string(), "127.0.0.7");
+    assert_eq!(server.next().local, asked.ip());
 }
 
 #[test]
 fn asking_for_the_size_alone_is_no_failure_and_a_vanished_client_times_out() {
     let limits = Limits { give_up: Duration::from_millis(300), ..Limits::default() };
     let server = start("127.0.0.1:0", limits);
-    let socket = client();
+    let socket = client(server.address);
     socket.send_to(&rrq(&["boot/loader.efi", "octet", "tsize", "0"]), server.address).unwrap();
     let mut buffer = [0; 600];
     let (length, from) = socket.recv_from(&mut buffer).unwrap();
@@ -173,7 +187,7 @@ fn asking_for_the_size_alone_is_no_failure_and_a_vanished_client_times_out() {
 #[test]
 fn a_client_beyond_its_limit_is_dropped_not_refused() {
     let server = start("127.0.0.1:0", Limits { per_client: 2, ..Limits::default() });
-    let sockets: Vec<UdpSocket> = (0..3).map(|_| client()).collect();
+    let sockets: Vec<UdpSocket> = (0..3).map(|_| client(server.address)).collect();
     for socket in &sockets {
         socket.send_to(&rrq(&["boot/loader.efi", "octet"]), server.address).unwrap();
     }
@@ -185,7 +199,9 @@ fn a_client_beyond_its_limit_is_dropped_not_refused() {
 fn by_command(server: &Running, command: &str) -> EventKind {
     let dir = tempfile::tempdir().unwrap();
     let port = server.address.port().to_string();
-    let command = command.replace("PORT", &port);
+    let host = if server.address.is_ipv4() { "127.0.0.1" } else { "::1" };
+    let in_url = if server.address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+    let command = command.replace("PORT", &port).replace("URL", in_url).replace("HOST", host);
     let done = Command::new("sh").arg("-ec").arg(&command).current_dir(dir.path()).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{command}: {said}");
@@ -195,26 +211,28 @@ fn by_command(server: &Running, command: &str) -> EventKind {
 }
 
 const CLIENTS: [&str; 11] = [
-    "curl -sS -o out tftp://127.0.0.1:PORT/boot/loader.efi",
-    "curl -sS --tftp-blksize 1468 -o out tftp://127.0.0.1:PORT/boot/loader.efi",
-    "curl -sS --tftp-blksize 65464 -o out tftp://127.0.0.1:PORT/boot/loader.efi",
-    "curl -sS --tftp-no-options -o out tftp://127.0.0.1:PORT/boot/loader.efi",
-    "tftp -m binary 127.0.0.1 PORT -c get boot/loader.efi out",
-    "atftp --option 'blksize 1468' -g -r boot/loader.efi -l out 127.0.0.1 PORT",
-    "atftp --option 'blksize 1428' --option 'windowsize 8' -g -r boot/loader.efi -l out 127.0.0.1 PORT",
-    "atftp --option 'blksize 1468' --option 'windowsize 64' -g -r boot/loader.efi -l out 127.0.0.1 PORT",
-    "atftp --option 'blksize 65464' --option 'windowsize 4' -g -r boot/loader.efi -l out 127.0.0.1 PORT",
-    "busybox tftp -b 1432 -g -r boot/loader.efi -l out 127.0.0.1 PORT",
-    "busybox tftp -b 65464 -g -r boot/loader.efi -l out 127.0.0.1 PORT",
+    "curl -sS -o out tftp://URL:PORT/boot/loader.efi",
+    "curl -sS --tftp-blksize 1468 -o out tftp://URL:PORT/boot/loader.efi",
+    "curl -sS --tftp-blksize 65464 -o out tftp://URL:PORT/boot/loader.efi",
+    "curl -sS --tftp-no-options -o out tftp://URL:PORT/boot/loader.efi",
+    "tftp -m binary HOST PORT -c get boot/loader.efi out",
+    "atftp --option 'blksize 1468' -g -r boot/loader.efi -l out HOST PORT",
+    "atftp --option 'blksize 1428' --option 'windowsize 8' -g -r boot/loader.efi -l out HOST PORT",
+    "atftp --option 'blksize 1468' --option 'windowsize 64' -g -r boot/loader.efi -l out HOST PORT",
+    "atftp --option 'blksize 65464' --option 'windowsize 4' -g -r boot/loader.efi -l out HOST PORT",
+    "busybox tftp -b 1432 -g -r boot/loader.efi -l out HOST PORT",
+    "busybox tftp -b 65464 -g -r boot/loader.efi -l out HOST PORT",
 ];
 
 #[test]
 #[ignore = "needs curl, tftp-hpa, atftp, busybox-static"]
 fn real_clients_get_the_file() {
-    let server = start("127.0.0.1:0", Limits::default());
-    for command in CLIENTS {
-        let end = by_command(&server, command);
-        assert!(matches!(end, EventKind::Completed { .. }), "{command}: {end:?}");
+    for at in ["127.0.0.1:0", "[::1]:0"] {
+        let server = start(at, Limits::default());
+        for command in CLIENTS {
+            let end = by_command(&server, command);
+            assert!(matches!(end, EventKind::Completed { .. }), "{at}: {command}: {end:?}");
+        }
     }
 }
 
@@ -224,19 +242,45 @@ fn real_clients_get_the_file_while_one_packet_of_a_hundred_is_lost() {
     // A thread with a network of its own: the server's threads and the clients inherit it.
     let lab = std::thread::spawn(|| {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace needs root");
-        let lossy = "ip link set lo up; nft 'add table ip t; add chain ip t i { type filter hook input priority 0; }; \
-                     add rule ip t i meta l4proto udp numgen random mod 100 < 1 drop'";
+        let lossy = "ip link set lo up; nft 'add table inet t; add chain inet t i { type filter hook input priority 0; }; \
+                     add rule inet t i meta l4proto udp numgen random mod 100 < 1 drop'";
         assert!(Command::new("sh").args(["-ec", lossy]).status().unwrap().success());
-        let server = start("127.0.0.1:0", Limits::default());
-        let mut resent = 0;
-        for command in CLIENTS {
-            // A client that is done may leave an acknowledgement in doubt, but no transfer may fail before.
-            match by_command(&server, command) {
-                EventKind::Completed { resent: again, .. } => resent += again,
-                end => panic!("{command}: {end:?}"),
+        for at in ["127.0.0.1:0", "[::1]:0"] {
+            let server = start(at, Limits::default());
+            let mut resent = 0;
+            for command in CLIENTS {
+                // A client that is done may leave an acknowledgement in doubt, but no transfer may fail before.
+                match by_command(&server, command) {
+                    EventKind::Completed { resent: again, .. } => resent += again,
+                    end => panic!("{at}: {command}: {end:?}"),
+                }
             }
+            assert!(resent > 10, "{at}: something was lost: {resent}");
         }
-        assert!(resent > 10, "something was lost: {resent}");
+    });
+    lab.join().unwrap();
+}
+
+#[test]
+#[ignore = "needs root, iproute2"]
+fn by_ipv6_the_address_that_was_asked_answers_and_a_block_fits_the_path() {
+    let lab = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace needs root");
+        let addresses = "ip link set lo up mtu 1500; ip addr add fd77::1/64 dev lo nodad; ip addr add fd77::2/64 dev lo nodad";
+        assert!(Command::new("sh").args(["-ec", addresses]).status().unwrap().success());
+        let server = start("[::]:0", Limits::default());
+        for asked in ["fd77::1", "fd77::2"] {
+            let asked = SocketAddr::new(asked.parse().unwrap(), server.address.port());
+            let socket = client(asked);
+            socket.send_to(&rrq(&["boot/loader.efi", "octet", "blksize", "65464"]), asked).unwrap();
+            let mut buffer = [0; 70_000];
+            let (length, from) = socket.recv_from(&mut buffer).expect("an OACK");
+            assert_eq!(from.ip(), asked.ip());
+            // 1500 less 40 of IPv6, 8 of UDP, 4 of TFTP.
+            assert_eq!(&buffer[..length], b"\0\x06blksize\x001448\0");
+            socket.send_to(b"\0\x05\0\0enough\0", from).unwrap();
+            assert_eq!(server.next().local, asked.ip());
+        }
     });
     lab.join().unwrap();
 }

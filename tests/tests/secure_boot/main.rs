@@ -86,7 +86,7 @@ fn a_changed_initial_ram_disk_is_refused() {
 }
 
 #[test]
-#[ignore = "needs root, qemu-system-x86, ovmf, sbsigntool, virt-firmware, ipxe"]
+#[ignore = "needs root, qemu-system-x86, ovmf, sbsigntool, virt-firmware"]
 fn an_unsigned_loader_is_refused() {
     refused(
         &Site::new(Chain::Ipxe),

@@ -21,6 +21,8 @@ pub struct Images {
     pub host: PathBuf,
     /// The demo's guest template, a raw disk.
     pub tiny: PathBuf,
+    /// Directory of the loaders that the appliance's image has too: `undionly.kpxe`, `snponly.efi`, `ipxe-arm64.efi`.
+    pub ipxe: PathBuf,
 }
 
 /// `dayzero` and `dayzero-agent`, static, in the one profile.
@@ -73,8 +75,16 @@ fn make(cache: &Cache) -> Result<Made> {
 
 /// Everything that hosts boot and install.
 pub fn images() -> Result<Images> {
-    let Made { kernel, discovery, host, tiny } = make(&cache())?;
-    Ok(Images { vmlinuz: kernel.vmlinuz, initrd: discovery.initrd, host: host.directory, tiny: tiny.disk })
+    let cache = cache();
+    let Made { kernel, discovery, host, tiny } = make(&cache)?;
+    let ipxe = step("loaders", || dayzero_images::ipxe_loaders(&cache).context("loaders"))?;
+    Ok(Images {
+        vmlinuz: kernel.vmlinuz,
+        initrd: discovery.initrd,
+        host: host.directory,
+        tiny: tiny.disk,
+        ipxe: ipxe.directory,
+    })
 }
 
 /// The appliance's disk, with all of that in it. It lies in the cache: only copies of it are ever started.

@@ -13,9 +13,10 @@ use std::process::Command;
 
 /// QEMU and its firmware, taken together from one suite.
 const QEMU: [&str; 4] = ["qemu-system-x86", "qemu-utils", "ovmf", "seabios"];
+/// What emulates arm64 for the long labs, of the same suite.
+const QEMU_ARM: [&str; 2] = ["qemu-system-arm", "qemu-efi-aarch64"];
 /// What else is needed: PXE, BMC, SAN, image building, browser.
 const NEEDED: &[&str] = &[
-    "ipxe",
     "ipxe-qemu",
     "busybox-static",
     "zstd",
@@ -69,16 +70,16 @@ const LABS: &[&str] = &[
 
 /// Installs what is missing.
 pub fn ensure() -> Result<()> {
-    ensure_these(NEEDED)
+    ensure_these(&QEMU, NEEDED)
 }
 
 /// Installs what is missing for the long labs.
 pub fn ensure_for_labs() -> Result<()> {
-    ensure_these(&[NEEDED, LABS].concat())
+    ensure_these(&[&QEMU[..], &QEMU_ARM].concat(), &[NEEDED, LABS].concat())
 }
 
-fn ensure_these(wanted: &[&str]) -> Result<()> {
-    let missing_qemu: Vec<&str> = missing(&QEMU)?;
+fn ensure_these(qemu: &[&str], wanted: &[&str]) -> Result<()> {
+    let missing_qemu: Vec<&str> = missing(qemu)?;
     let missing: Vec<&str> = missing(wanted)?;
     if missing_qemu.is_empty() && missing.is_empty() {
         return Ok(());
@@ -94,7 +95,7 @@ fn ensure_these(wanted: &[&str]) -> Result<()> {
         println!("Debian packages that are missing: {}", missing_qemu.join(" "));
         let _quiet = NoDaemons::set()?;
         apt(&[], &["update", "-q"])?;
-        install_qemu()?;
+        install_qemu(qemu)?;
     }
     install(&missing)
 }
@@ -174,7 +175,7 @@ fn missing<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
 }
 
 /// From backports when the machine already has QEMU parts of the backports, else from the machine's own suites.
-fn install_qemu() -> Result<()> {
+fn install_qemu(names: &[&str]) -> Result<()> {
     let version =
         shell::ask(Command::new("dpkg-query").args(["-W", "-f", "${Version}", "qemu-utils"]))?.stdout;
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -189,10 +190,10 @@ fn install_qemu() -> Result<()> {
         let options: Vec<&str> = lists.iter().map(String::as_str).collect();
         apt(&options, &["update", "-q"])?;
         args.extend(["-t", "bookworm-backports"]);
-        args.extend(QEMU);
+        args.extend(names);
         return apt(&options, &args);
     }
-    args.extend(QEMU);
+    args.extend(names);
     apt(&[], &args)
 }
 

@@ -245,7 +245,7 @@ listen = "127.0.0.1:8443"
 kernel = "{kernel}"
 initrd = "{initrd}"
 host_image = "{host}"
-ipxe = "/usr/lib/ipxe"
+ipxe = "{ipxe}"
 
 [puller]
 kind = "lab"
@@ -256,6 +256,7 @@ socket = "{lab}"
         kernel = path(&images.vmlinuz),
         initrd = path(&images.initrd),
         host = path(&images.host),
+        ipxe = path(&images.ipxe),
         lab = path(&dir.join("rack/lab.sock")),
     );
     let file = dir.join("serve.toml");

@@ -14,7 +14,6 @@ use crate::shell;
 use anyhow::{Context, Result, bail, ensure};
 use dayzero_model::event::What;
 use dayzero_model::vm::{Vm, VmState};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The hosts of `lab.yaml` and their BMCs.
@@ -90,7 +89,7 @@ impl Play {
     /// What the checks hold the run against.
     fn expected(&mut self, images: &Images) -> Result<()> {
         for loader in ["undionly.kpxe", "snponly.efi"] {
-            let file = Path::new("/usr/lib/ipxe").join(loader);
+            let file = images.ipxe.join(loader);
             let size = std::fs::metadata(&file).with_context(|| file.display().to_string())?.len();
             self.seen.loaders.insert(loader.to_owned(), size);
         }

@@ -25,6 +25,8 @@ const NEEDS: &[Need] = &[
     Need { variable: "DAYZERO_VIRT_FW_VARS", make: |_| program("virt-fw-vars") },
     // Directory of the KVM host image: manifest.json and chunks/.
     Need { variable: "DAYZERO_HOST_IMAGE", make: |images| Ok(images.host.clone()) },
+    // Directory of Debian 13's iPXE: undionly.kpxe, snponly.efi, ipxe-arm64.efi.
+    Need { variable: "DAYZERO_IPXE", make: |images| Ok(images.ipxe.clone()) },
     // sushy-tools' Redfish service.
     Need { variable: "DAYZERO_SUSHY_EMULATOR", make: |_| program("sushy-emulator") },
     // DMTF's validator of Redfish services.
