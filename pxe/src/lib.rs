@@ -34,6 +34,6 @@ pub use config::{
     PxeConfig, SecureLoaders, ServedInterface, ServedNetwork,
 };
 pub use dhcp::lease::{Lease, LeaseChange, LeaseStore, LeaseStoreError, MemoryLeases};
-pub use director::{BootDirector, Datagram, PxeEvent, RelayPort, ScriptQuery, SeenClient, Wire};
+pub use director::{BootDirector, PxeEvent, RelayPort, ScriptQuery, SeenClient};
 pub use late::LateFiles;
 pub use server::{PxeServer, StartError};

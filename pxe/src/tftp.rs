@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dayzero_model::datagram::{Datagram, Wire};
 use dayzero_model::event::{TftpFault, What};
 use dayzero_tftp_server::{BindError, Event, EventKind, Limits, Listen, Lookup, Request, Server, Tapped};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AUTOEXEC, Loaders, PxeConfig};
 use crate::dhcp::serve::{micros, now};
-use crate::director::{BootDirector, Datagram, PxeEvent, Wire};
+use crate::director::{BootDirector, PxeEvent};
 use crate::late::LateFiles;
 use crate::machine::Machines;
 use crate::neighbours;

@@ -8,16 +8,15 @@ use crate::records::{LEASES, PENDING, VMS};
 use crate::view::Pending;
 use dayzero_lifecycle::boot::{self, Asked};
 use dayzero_model::boot::{BootAction, Client};
+use dayzero_model::datagram::Datagram;
 use dayzero_model::event::{Event, What};
 use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::ids::HostName;
 use dayzero_model::units::Timestamp;
 use dayzero_pxe::{
-    BootDirector, Datagram, Lease, LeaseChange, LeaseStore, LeaseStoreError, PxeEvent, ScriptQuery,
-    SeenClient, Wire,
+    BootDirector, Lease, LeaseChange, LeaseStore, LeaseStoreError, PxeEvent, ScriptQuery, SeenClient,
 };
 use dayzero_store::{Pair, StoreError};
-use dayzero_timeline::capture;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,14 +132,7 @@ impl BootDirector for Director {
     }
 
     fn datagram(&self, datagram: &Datagram<'_>) {
-        let Datagram { at, interface, mac, of_host, sent, wire, bytes, length } = *datagram;
-        let Some(mac) = mac else { return };
-        let around = match wire {
-            Wire::Udp { from, to } => capture::Around::Udp { from, to },
-            Wire::Arp { from, to } => capture::Around::Arp { from, to },
-        };
-        let datagram = capture::Datagram { at, interface, mac, of_host, sent, around, bytes, length };
-        self.control.timeline.capture(&datagram);
+        self.control.timeline.capture(datagram);
     }
 }
 

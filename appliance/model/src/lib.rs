@@ -7,6 +7,7 @@
 
 pub mod boot;
 pub mod condition;
+pub mod datagram;
 pub mod event;
 pub mod facts;
 pub mod ids;

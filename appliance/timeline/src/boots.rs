@@ -151,19 +151,19 @@ fn about(mac: MacAddr, failure: &Failure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::{Around, Datagram};
     use crate::pcapng::reader::read;
+    use dayzero_model::datagram::{Datagram, Wire};
     use dayzero_store::{Options, Store};
 
     const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 1, 1]);
     const OTHER: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 1, 2]);
 
     fn capture(timeline: &Timeline, mac: MacAddr, at: u64) {
-        let around =
-            Around::Udp { from: "0.0.0.0:68".parse().unwrap(), to: "255.255.255.255:67".parse().unwrap() };
+        let wire =
+            Wire::Udp { from: "0.0.0.0:68".parse().unwrap(), to: "255.255.255.255:67".parse().unwrap() };
         let bytes = &at.to_be_bytes();
         let (interface, of_host, sent, length) = ("mgmt0", true, false, 8);
-        timeline.capture(&Datagram { at, interface, mac, of_host, sent, around, bytes, length });
+        timeline.capture(&Datagram { at, interface, mac: Some(mac), of_host, sent, wire, bytes, length });
     }
 
     fn failure(at: u64) -> Failure {

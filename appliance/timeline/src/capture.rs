@@ -6,9 +6,9 @@
 //! chance: nothing is reordered when a datagram comes). Limits: what is no datagram (HTTP, TLS) is not here, so that no
 //! token and no body of a request can be.
 
+use dayzero_model::datagram::{Datagram, Wire};
 use dayzero_model::ids::MacAddr;
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Datagrams kept of a MAC: some twenty boots by PXE.
@@ -23,46 +23,6 @@ const STRANGERS: usize = 4 << 20;
 /// Interfaces that are told apart.
 const INTERFACES: usize = 256;
 
-/// What lies around a datagram's octets: taken off or put on by the kernel, so that it is told and not recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Around {
-    /// IP and UDP; both addresses are of one family.
-    Udp {
-        /// Sender.
-        from: SocketAddr,
-        /// Receiver.
-        to: SocketAddr,
-    },
-    /// Ethernet, for an ARP message.
-    Arp {
-        /// Sender.
-        from: MacAddr,
-        /// Receiver.
-        to: MacAddr,
-    },
-}
-
-/// A datagram to be kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
-    /// Microseconds since 1970.
-    pub at: u64,
-    /// Interface.
-    pub interface: &'a str,
-    /// Whose it is.
-    pub mac: MacAddr,
-    /// That is a NIC or BMC of the plan.
-    pub of_host: bool,
-    /// We sent it.
-    pub sent: bool,
-    /// What lies around it.
-    pub around: Around,
-    /// Its octets, perhaps not all of them.
-    pub bytes: &'a [u8],
-    /// How many it has.
-    pub length: usize,
-}
-
 /// A datagram that was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -73,7 +33,7 @@ pub struct Kept {
     /// We sent it.
     pub sent: bool,
     /// What lies around it.
-    pub around: Around,
+    pub wire: Wire,
     /// Its octets, perhaps not all of them.
     pub bytes: Vec<u8>,
     /// How many it has.
@@ -85,7 +45,7 @@ struct Head {
     at: u64,
     interface: usize,
     sent: bool,
-    around: Around,
+    wire: Wire,
     kept: usize,
     length: usize,
 }
@@ -172,12 +132,13 @@ impl Default for Captures {
 impl Captures {
     /// Keeps one.
     pub(crate) fn keep(&mut self, datagram: &Datagram<'_>) {
-        let Datagram { at, mac, of_host, sent, around, bytes, length, .. } = *datagram;
+        let Datagram { at, of_host, sent, wire, bytes, length, .. } = *datagram;
+        let Some(mac) = datagram.mac else { return };
         let bytes = &bytes[..bytes.len().min(SNAP)];
         let interface = self.interface(datagram.interface);
         let number = self.next;
         self.next += 1;
-        let head = Head { number, at, interface, sent, around, kept: bytes.len(), length };
+        let head = Head { number, at, interface, sent, wire, kept: bytes.len(), length };
         self.tapes[usize::from(of_host)].push(mac, head, bytes);
     }
 
@@ -213,9 +174,9 @@ impl Captures {
                     continue;
                 }
                 let interface = Arc::clone(&self.interfaces[head.interface]);
-                let (at, sent, around, length) = (head.at, head.sent, head.around, head.length);
+                let (at, sent, wire, length) = (head.at, head.sent, head.wire, head.length);
                 let bytes = bytes.copied().collect();
-                found.push((head.number, Kept { at, interface, sent, around, bytes, length }));
+                found.push((head.number, Kept { at, interface, sent, wire, bytes, length }));
             }
         }
         found.sort_by_key(|(number, _)| *number);
@@ -227,7 +188,7 @@ impl Captures {
 mod tests {
     use super::*;
 
-    const AROUND: Around = Around::Arp { from: MacAddr([2, 0, 0, 0, 0, 9]), to: MacAddr([0xff; 6]) };
+    const WIRE: Wire = Wire::Arp { from: MacAddr([2, 0, 0, 0, 0, 9]), to: MacAddr([0xff; 6]) };
 
     fn mac(number: usize) -> MacAddr {
         let [.., a, b, c] = number.to_be_bytes();
@@ -236,7 +197,7 @@ mod tests {
 
     fn keep(captures: &mut Captures, at: u64, mac: MacAddr, of_host: bool, bytes: &[u8]) {
         let (interface, sent, length) = ("mgmt0", false, bytes.len());
-        captures.keep(&Datagram { at, interface, mac, of_host, sent, around: AROUND, bytes, length });
+        captures.keep(&Datagram { at, interface, mac: Some(mac), of_host, sent, wire: WIRE, bytes, length });
     }
 
     #[test]

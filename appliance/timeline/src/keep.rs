@@ -1,6 +1,7 @@
 //! Rings in memory, batches to the store, and a feed for those who watch.
 
-use crate::capture::{Captures, Datagram, Kept as Captured};
+use crate::capture::{Captures, Kept as Captured};
+use dayzero_model::datagram::Datagram;
 use dayzero_model::event::{Event, What};
 use dayzero_model::ids::{HostName, MacAddr};
 use dayzero_model::units::Timestamp;

@@ -5,7 +5,8 @@
 //! packets are Ethernet with a header written from the message's sender. Each interface's description says so. A packet that
 //! was kept in part has its true length in its block and in its headers.
 
-use crate::capture::{Around, Kept};
+use crate::capture::Kept;
+use dayzero_model::datagram::Wire;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -19,10 +20,10 @@ const COMMENT: u16 = 1;
 const UDP: u8 = 17;
 
 /// Whether packets of this kind are raw IP or Ethernet.
-fn link(around: &Around) -> u16 {
-    match around {
-        Around::Udp { .. } => LINK_RAW,
-        Around::Arp { .. } => LINK_ETHERNET,
+fn link(wire: &Wire) -> u16 {
+    match wire {
+        Wire::Udp { .. } => LINK_RAW,
+        Wire::Arp { .. } => LINK_ETHERNET,
     }
 }
 
@@ -58,7 +59,7 @@ pub(crate) fn section(datagrams: &[Kept], about: &str) -> Vec<u8> {
 
     let mut interfaces: Vec<(Arc<str>, u16)> = Vec::new();
     for one in datagrams {
-        let key = (Arc::clone(&one.interface), link(&one.around));
+        let key = (Arc::clone(&one.interface), link(&one.wire));
         let number = interfaces.iter().position(|known| *known == key).unwrap_or_else(|| {
             interface(&mut out, &key);
             interfaces.push(key);
@@ -94,9 +95,9 @@ fn interface(out: &mut Vec<u8>, (name, link): &(Arc<str>, u16)) {
 }
 
 fn packet(out: &mut Vec<u8>, interface: usize, one: &Kept) {
-    let mut data = match one.around {
-        Around::Udp { from, to } => udp(from, to, one),
-        Around::Arp { from, to } => [&to.0[..], &from.0, &[0x08, 0x06]].concat(),
+    let mut data = match one.wire {
+        Wire::Udp { from, to } => udp(from, to, one),
+        Wire::Arp { from, to } => [&to.0[..], &from.0, &[0x08, 0x06]].concat(),
     };
     let headers = data.len();
     data.extend_from_slice(&one.bytes);
@@ -182,19 +183,19 @@ mod tests {
     use super::*;
     use dayzero_model::ids::MacAddr;
 
-    fn kept(at: u64, interface: &str, around: Around, bytes: &[u8], length: usize) -> Kept {
+    fn kept(at: u64, interface: &str, wire: Wire, bytes: &[u8], length: usize) -> Kept {
         Kept {
             at,
             interface: interface.into(),
             sent: at.is_multiple_of(2),
-            around,
+            wire,
             bytes: bytes.to_vec(),
             length,
         }
     }
 
-    fn between(from: &str, to: &str) -> Around {
-        Around::Udp { from: from.parse().unwrap(), to: to.parse().unwrap() }
+    fn between(from: &str, to: &str) -> Wire {
+        Wire::Udp { from: from.parse().unwrap(), to: to.parse().unwrap() }
     }
 
     #[test]
@@ -206,7 +207,7 @@ mod tests {
             kept(
                 1_795_000_000_000_003,
                 "mgmt0",
-                Around::Arp { from: client, to: MacAddr([0xff; 6]) },
+                Wire::Arp { from: client, to: MacAddr([0xff; 6]) },
                 &[1; 28],
                 28,
             ),
@@ -231,7 +232,7 @@ mod tests {
             let Packet { headers, payload, .. } = got;
             assert_eq!(payload, &want.bytes);
             assert_eq!(got.length, headers + want.length, "the length on the wire");
-            assert_eq!(got.around, want.around);
+            assert_eq!(got.wire, want.wire);
         }
     }
 

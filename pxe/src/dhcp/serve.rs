@@ -26,8 +26,9 @@ use super::arp::{Arp, Conflict};
 use super::core::{Came, Destination, DhcpCore, Handled};
 use super::lease::{LeaseChange, LeaseStore, LeaseStoreError};
 use super::wire::{MAX_DATAGRAM, Request};
-use crate::director::{BootDirector, Datagram, Wire};
+use crate::director::BootDirector;
 use crate::net::{DirectSender, udp_on};
+use dayzero_model::datagram::{Datagram, Wire};
 
 /// Datagrams that are read or sent in one system call.
 const AT_ONCE: usize = 64;

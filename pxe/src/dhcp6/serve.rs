@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::core::Core;
 use super::wire::{MAX_DATAGRAM, Message};
 use crate::dhcp::serve::{micros, now};
-use crate::director::{BootDirector, Datagram, Wire};
+use crate::director::BootDirector;
 use crate::net::device_index;
+use dayzero_model::datagram::{Datagram, Wire};
 
 const SERVER_PORT: u16 = 547;
 const ALL_AGENTS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);

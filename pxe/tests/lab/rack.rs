@@ -10,15 +10,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dayzero_model::boot::{BootAction, BootWindow, Client};
+use dayzero_model::datagram::Datagram;
 use dayzero_model::event::{Event, What};
 use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::site::{AddressRange, NetworkRole};
 use dayzero_model::{BootId, MacAddr, Timestamp};
 use dayzero_pxe::{
-    BootDirector, BootFiles, Datagram, Ipv4Prefix, LeasePool, Loaders, MemoryLeases, PxeConfig, PxeEvent,
-    PxeServer, ScriptQuery, SeenClient, ServedInterface, ServedNetwork, Wire,
+    BootDirector, BootFiles, Ipv4Prefix, LeasePool, Loaders, MemoryLeases, PxeConfig, PxeEvent, PxeServer,
+    ScriptQuery, SeenClient, ServedInterface, ServedNetwork,
 };
-use dayzero_timeline::{Finding, Timeline, WhyContext, capture};
+use dayzero_timeline::{Finding, Timeline, WhyContext};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -154,14 +155,7 @@ impl BootDirector for Director {
     }
 
     fn datagram(&self, datagram: &Datagram<'_>) {
-        let Datagram { at, interface, mac, of_host, sent, wire, bytes, length } = *datagram;
-        let Some(mac) = mac else { return };
-        let around = match wire {
-            Wire::Udp { from, to } => capture::Around::Udp { from, to },
-            Wire::Arp { from, to } => capture::Around::Arp { from, to },
-        };
-        let kept = capture::Datagram { at, interface, mac, of_host, sent, around, bytes, length };
-        self.timeline.capture(&kept);
+        self.timeline.capture(datagram);
     }
 
     fn event(&self, event: PxeEvent) {

@@ -1,8 +1,6 @@
 //! A strict reader of what `section` writes: every length, every padding octet, every checksum is looked at.
 
-use super::{
-    Around, BYTE_ORDER, COMMENT, INTERFACE, LINK_ETHERNET, LINK_RAW, PACKET, SECTION, UDP, checksum,
-};
+use super::{BYTE_ORDER, COMMENT, INTERFACE, LINK_ETHERNET, LINK_RAW, PACKET, SECTION, UDP, Wire, checksum};
 use dayzero_model::ids::MacAddr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -24,7 +22,7 @@ pub(crate) struct Interface {
 pub(crate) struct Packet {
     pub(crate) at: u64,
     pub(crate) sent: bool,
-    pub(crate) around: Around,
+    pub(crate) wire: Wire,
     pub(crate) headers: usize,
     pub(crate) payload: Vec<u8>,
     pub(crate) length: usize,
@@ -109,11 +107,11 @@ fn packet(body: &[u8], interfaces: &[Interface]) -> Packet {
         Some(2) => true,
         other => panic!("direction {other:?}"),
     };
-    let (around, headers) = match (interface.link, data[0] >> 4) {
+    let (wire, headers) = match (interface.link, data[0] >> 4) {
         (LINK_ETHERNET, _) => {
             assert_eq!(&data[12..14], &[8, 6], "ARP");
             let mac = |at: usize| MacAddr(data[at..at + 6].try_into().unwrap());
-            (Around::Arp { from: mac(6), to: mac(0) }, 14)
+            (Wire::Arp { from: mac(6), to: mac(0) }, 14)
         }
         (LINK_RAW, 4) => {
             assert_eq!((data[0], data[9], checksum(&[&data[..20]])), (0x45, UDP, 0));
@@ -131,10 +129,10 @@ fn packet(body: &[u8], interfaces: &[Interface]) -> Packet {
         }
         other => panic!("{other:?}"),
     };
-    Packet { at, sent, around, headers, payload: data[headers..].to_vec(), length }
+    Packet { at, sent, wire, headers, payload: data[headers..].to_vec(), length }
 }
 
-fn ports(from: IpAddr, to: IpAddr, udp: &[u8], length: usize) -> Around {
+fn ports(from: IpAddr, to: IpAddr, udp: &[u8], length: usize) -> Wire {
     assert_eq!(usize::from(big(udp, 4)), length, "UDP's length");
-    Around::Udp { from: SocketAddr::new(from, big(udp, 0)), to: SocketAddr::new(to, big(udp, 2)) }
+    Wire::Udp { from: SocketAddr::new(from, big(udp, 0)), to: SocketAddr::new(to, big(udp, 2)) }
 }
