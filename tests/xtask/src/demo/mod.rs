@@ -94,7 +94,8 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         println!("taking the rack down");
     }
     let known = std::mem::take(&mut run.observed.secrets);
-    hunt.before_tear_down(&mut rack, &images, known, &[secrets::ALWAYS, secrets::CONSOLE]);
+    let kinds = [secrets::ALWAYS, secrets::CONSOLE];
+    hunt.before_tear_down(&mut rack, &images, appliance.as_ref(), known, &kinds);
     let rss = rack.tear_down()?;
     run.finish(rss, &before)?;
     let code = judge(&mut run, args.report.as_deref(), Some(hunt))?;
