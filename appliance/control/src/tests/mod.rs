@@ -6,6 +6,7 @@ mod listeners;
 mod proof;
 mod rack;
 mod recorder;
+mod rotation;
 mod secure_boot;
 
 use crate::config::{ControlConfig, Images, Ports, Puller};

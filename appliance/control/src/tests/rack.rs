@@ -30,6 +30,7 @@ use dayzero_model::wire::*;
 use dayzero_pxe::PxeEvent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -120,6 +121,8 @@ pub(super) struct Rack {
     writers: BTreeMap<HostName, watch::Sender<Option<(Instant, WriterProgress)>>>,
     control: Mutex<Weak<Control>>,
     pub(super) pulls: Mutex<Vec<String>>,
+    /// After so many effects on a BMC's accounts the control plane is dead.
+    pub(super) effects_left: AtomicI64,
     me: Weak<Rack>,
 }
 
@@ -161,6 +164,7 @@ impl Rack {
             writers,
             control: Mutex::default(),
             pulls: Mutex::default(),
+            effects_left: AtomicI64::new(i64::MAX),
             me: me.clone(),
         })
     }
@@ -171,6 +175,17 @@ impl Rack {
 
     pub(super) fn with<T>(&self, host: &HostName, act: impl FnOnce(&mut Machine) -> T) -> T {
         act(self.machines().get_mut(host).unwrap())
+    }
+
+    /// A BMC's accounts were changed; who asked for it may be dead before it hears so, and commits nothing any more.
+    async fn changed_accounts(&self) {
+        if self.effects_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            if let Some(control) = self.control.lock().unwrap().upgrade() {
+                control.commits_left.store(0, Ordering::SeqCst);
+                control.cancel.cancel();
+            }
+            std::future::pending::<()>().await;
+        }
     }
 
     /// A control plane starts: nobody is connected to it yet.
@@ -641,6 +656,7 @@ impl Bmc for FakeBmc {
     }
     async fn create_or_set_account(&self, name: &str, password: &Secret<String>) -> Result<(), BmcError> {
         self.with(|machine| machine.accounts.insert(name.to_owned(), password.expose().clone()));
+        self.rack.changed_accounts().await;
         Ok(())
     }
     async fn try_login(&self, name: &str, password: &Secret<String>) -> Result<(), BmcError> {
@@ -649,6 +665,7 @@ impl Bmc for FakeBmc {
     }
     async fn disable_account(&self, name: &str) -> Result<(), BmcError> {
         self.with(|machine| machine.accounts.remove(name));
+        self.rack.changed_accounts().await;
         Ok(())
     }
     async fn vouch_channel(&self) -> Result<VouchChannel, BmcError> {

@@ -168,6 +168,62 @@ fn a_demo_whose_lab_is_killed_fails_and_leaves_nothing() {
     demo.nothing_is_left();
 }
 
+/// The report of a demo that ended, with the names of the checks that did not hold.
+fn failed_checks(report: &std::path::Path) -> (Value, Vec<String>) {
+    let report: Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let failed = checks.iter().filter(|check| check["ok"] == false);
+    let failed = failed.map(|check| check["name"].as_str().unwrap().to_owned()).collect();
+    (report, failed)
+}
+
+#[test]
+fn a_rack_that_cannot_be_raised_is_reported_with_the_reason_at_each_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("report.json");
+    let error = anyhow::anyhow!("exit code 1").context("the lab daemon ended");
+    let before = Snapshot::take().unwrap();
+    let code = super::not_raised(&error, 1.5, &before, Some(&file)).unwrap();
+    assert_eq!(code, std::process::ExitCode::FAILURE);
+    let (report, failed) = failed_checks(&file);
+    assert_eq!(
+        (&report["schema"], &report["ok"], &report["seconds"]),
+        (&1.into(), &false.into(), &1.5.into())
+    );
+    let checks = report["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), 21);
+    // What is left was looked at all the same; whatever it says, it is no other check's business.
+    assert!(failed.len() >= 20 && failed.iter().filter(|name| *name != "nothing-left").count() == 20);
+    for check in checks.iter().filter(|check| check["name"] != "nothing-left") {
+        assert_eq!(check["evidence"], "not reached: the lab daemon ended: exit code 1", "{check}");
+    }
+    assert!(!checks[20]["evidence"].as_str().unwrap().contains("not reached"), "{}", checks[20]);
+}
+
+#[test]
+#[ignore = "raises the rack: `cargo xtask test --all` sets it up"]
+fn a_demo_whose_lab_does_not_start_writes_its_report() {
+    let stopped = xtask(&["--stop"]).output().unwrap();
+    assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("report.json");
+    // Somebody else's namespace has the name that the rack's first one needs: it is not taken over.
+    let ip = |args: &[&str]| assert!(Command::new("ip").args(args).status().unwrap().success(), "{args:?}");
+    ip(&["netns", "add", "dz-ctl"]);
+    let ended = xtask(&["--once", "--report", &file.display().to_string()]).output().unwrap();
+    ip(&["netns", "del", "dz-ctl"]);
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let (report, failed) = failed_checks(&file);
+    assert_eq!((&report["schema"], &report["ok"], failed.len()), (&1.into(), &false.into(), 20), "{said}");
+    let evidence = report["checks"][0]["evidence"].as_str().unwrap();
+    assert!(evidence.contains("not reached") && evidence.contains("'dz-ctl' exists"), "{evidence}");
+    let last = &report["checks"][20];
+    assert!(last["name"] == "nothing-left" && last["ok"] == true, "{last}");
+    assert!(!paths::demo().exists());
+}
+
 #[test]
 #[ignore = "raises the rack: `cargo xtask test --all` sets it up"]
 fn a_second_demo_is_refused_and_stop_ends_the_first() {

@@ -217,13 +217,11 @@ fn end_all_gated() -> Result<Vec<String>> {
 
 /// Ends what this process and its children have started and nobody wrote down: a build, a tool.
 fn end_descendants() -> Vec<String> {
-    let parents: Vec<(i32, i32)> = pids().filter_map(|pid| Some((pid, parent(pid)?))).collect();
-    let mut family = vec![std::process::id() as i32];
-    while let Some((pid, _)) = parents.iter().find(|(pid, of)| family.contains(of) && !family.contains(pid)) {
-        family.push(*pid);
-    }
-    let running: Vec<Process> =
-        family[1..].iter().filter_map(|pid| Process::of(*pid)).filter(|process| process.alive()).collect();
+    let running: Vec<Process> = descendants(std::process::id() as i32)
+        .into_iter()
+        .filter_map(Process::of)
+        .filter(|process| process.alive())
+        .collect();
     for process in &running {
         let _ended_just_now = kill(Pid::from_raw(process.pid), Signal::SIGTERM);
     }
@@ -232,6 +230,16 @@ fn end_descendants() -> Vec<String> {
             || process.end(Signal::SIGKILL, Duration::from_secs(5));
     }
     running.iter().map(Process::to_string).collect()
+}
+
+/// Children of a process, theirs, and so on.
+pub fn descendants(of: i32) -> Vec<i32> {
+    let parents: Vec<(i32, i32)> = pids().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut family = vec![of];
+    while let Some((pid, _)) = parents.iter().find(|(pid, of)| family.contains(of) && !family.contains(pid)) {
+        family.push(*pid);
+    }
+    family.split_off(1)
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -253,22 +261,24 @@ pub struct Snapshot {
 impl Snapshot {
     /// Namespaces, processes of ours, mounts, loop devices, firewall rules, links of the root namespace.
     pub fn take() -> Result<Self> {
+        Ok(Self::of([
+            ("namespace", shell::read(Command::new("ip").args(["netns", "list"]))?),
+            ("link", links(&shell::read(Command::new("ip").args(["-o", "link"]))?)),
+            ("mount", fs::read_to_string("/proc/self/mounts")?),
+            ("loop device", loop_devices()?),
+            ("rule", shell::ask(Command::new("nft").args(["list", "ruleset"]))?.stdout),
+            ("process", processes()),
+        ]))
+    }
+
+    /// Things by kind, one a line.
+    pub fn of(kinds: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         let mut things = BTreeSet::new();
-        let mut add = |kind: &str, text: String| {
-            things.extend(
-                text.lines()
-                    .map(str::trim)
-                    .filter(|line| !line.is_empty())
-                    .map(|line| format!("{kind} {line}")),
-            );
-        };
-        add("namespace", shell::read(Command::new("ip").args(["netns", "list"]))?);
-        add("link", links(&shell::read(Command::new("ip").args(["-o", "link"]))?));
-        add("mount", fs::read_to_string("/proc/self/mounts")?);
-        add("loop device", shell::ask(Command::new("losetup").args(["-n", "-O", "NAME,BACK-FILE"]))?.stdout);
-        add("rule", shell::ask(Command::new("nft").args(["list", "ruleset"]))?.stdout);
-        add("process", processes());
-        Ok(Self { things })
+        for (kind, text) in kinds {
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            things.extend(lines.map(|line| format!("{kind} {line}")));
+        }
+        Self { things }
     }
 
     /// How many there are.
@@ -282,7 +292,13 @@ impl Snapshot {
     }
 }
 
-fn links(text: &str) -> String {
+/// The machine's loop devices with the files behind them, one a line.
+pub fn loop_devices() -> Result<String> {
+    Ok(shell::ask(Command::new("losetup").args(["-n", "-O", "NAME,BACK-FILE"]))?.stdout)
+}
+
+/// Names in what `ip -o link` shows.
+pub fn links(text: &str) -> String {
     text.lines().filter_map(|line| line.split(": ").nth(1)).collect::<Vec<_>>().join("\n")
 }
 
@@ -297,10 +313,23 @@ fn processes() -> String {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let text = String::from_utf8_lossy(&line).replace('\0', " ");
         if ours.iter().any(|mark| text.contains(mark.as_str())) && !is_zombie(pid) {
-            found.push(format!("{pid} {}", text.chars().take(100).collect::<String>()));
+            found.push(shown(pid, &text));
         }
     }
     found.join("\n")
+}
+
+/// Those of these processes that run, one a line.
+pub fn running(pids: &[i32]) -> String {
+    let line = |pid: &i32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        (!is_zombie(*pid)).then(|| shown(*pid, &String::from_utf8_lossy(&arguments).replace('\0', " ")))
+    };
+    pids.iter().filter_map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn shown(pid: i32, arguments: &str) -> String {
+    format!("{pid} {}", arguments.chars().take(100).collect::<String>())
 }
 
 #[cfg(test)]

@@ -67,16 +67,19 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     }
     leftovers::claim()?;
     let before = leftovers::Snapshot::take()?;
-    let began = Instant::now();
-    let images = build::images()?;
-    let appliance = if args.appliance { Some(build::appliance()?) } else { None };
-    let build_s = began.elapsed().as_secs_f64();
-
     if let Some(file) = &args.report {
         forget_report(file)?;
     }
-    let mut hunt = Hunt::begin()?;
-    let mut rack = rack::Rack::raise_with(&images, appliance.as_ref())?;
+    let began = Instant::now();
+    let raised = raise(args);
+    let Raised { images, appliance, build_s, mut hunt, mut rack } = match raised {
+        Ok(raised) => raised,
+        Err(error) => {
+            let cleared = leftovers::clear();
+            let code = not_raised(&error, began.elapsed().as_secs_f64(), &before, args.report.as_deref())?;
+            return cleared.map(|_| code);
+        }
+    };
     let mut run = scenario::play(&mut rack, &images, args.once);
     run.build_s = build_s;
     if let Some(broken) = run.broken.clone() {
@@ -94,11 +97,45 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         println!("taking the rack down");
     }
     let known = std::mem::take(&mut run.observed.secrets);
-    hunt.before_tear_down(&mut rack, &images, known, &[secrets::ALWAYS, secrets::CONSOLE]);
+    let kinds = [secrets::ALWAYS, secrets::CONSOLE];
+    hunt.before_tear_down(&mut rack, &images, appliance.as_ref(), known, &kinds);
     let rss = rack.tear_down()?;
     run.finish(rss, &before)?;
     let code = judge(&mut run, args.report.as_deref(), Some(hunt))?;
     Ok(if !args.once || readme(&run, args)? { code } else { ExitCode::FAILURE })
+}
+
+/// A demo whose rack stands.
+struct Raised {
+    images: build::Images,
+    appliance: Option<dayzero_images::Appliance>,
+    build_s: f64,
+    hunt: Hunt,
+    rack: rack::Rack,
+}
+
+fn raise(args: &DemoArgs) -> Result<Raised> {
+    let began = Instant::now();
+    let images = build::images()?;
+    let appliance = if args.appliance { Some(build::appliance()?) } else { None };
+    let build_s = began.elapsed().as_secs_f64();
+    let hunt = Hunt::begin()?;
+    let rack = rack::Rack::raise_with(&images, appliance.as_ref())?;
+    Ok(Raised { images, appliance, build_s, hunt, rack })
+}
+
+/// A run that did not get as far as a rack is a run too, with its report.
+fn not_raised(
+    error: &anyhow::Error,
+    seconds: f64,
+    before: &leftovers::Snapshot,
+    report: Option<&Path>,
+) -> Result<ExitCode> {
+    let reason = format!("{error:#}");
+    eprintln!("xtask: the rack could not be raised: {reason}");
+    let mut run = report::Run::not_raised(seconds, &reason);
+    run.finish(0, before)?;
+    judge(&mut run, report, None)
 }
 
 /// A report that is there is another run's.

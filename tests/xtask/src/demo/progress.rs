@@ -1,4 +1,4 @@
-//! Live progress: on a terminal one line a host, redrawn; elsewhere a plain line for each change.
+//! Live progress: on a terminal one line a host, redrawn; elsewhere a plain line for each change. Each says the same.
 
 use super::client::{Status, Summary};
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ impl Progress {
         if self.terminal {
             self.wipe();
             for host in &hosts {
-                let line: String = self.line(host, true).chars().take(150).collect();
+                let line: String = self.line(host).chars().take(150).collect();
                 println!("{line}");
             }
             self.drawn = hosts.len();
@@ -43,30 +43,19 @@ impl Progress {
         for host in hosts {
             let key = format!("{} {}", host.phase, host.detail);
             if self.shown.get(&host.name) != Some(&key) {
-                let line = self.line(host, false);
-                println!("{} {line}", clock(self.zero.elapsed()));
+                println!("{}", self.line(host));
                 self.shown.insert(host.name.clone(), key);
             }
         }
     }
 
-    fn line(&mut self, host: &Summary, clocked: bool) -> String {
+    fn line(&mut self, host: &Summary) -> String {
         let now = Instant::now();
         let (phase, since) = self.since.entry(host.name.clone()).or_insert_with(|| (host.phase.clone(), now));
         if *phase != host.phase {
             (*phase, *since) = (host.phase.clone(), now);
         }
-        let elapsed = since.elapsed();
-        let mut line = format!("{:<8} {:>2}/12 {:<12} {}", host.name, host.met, host.phase, host.detail);
-        if let Some(step) = host.progress.as_ref().filter(|step| step.total > 0) {
-            let part = step.done as f64 / step.total as f64;
-            line += &format!(" [{} {:.0} %{}]", step.what, part * 100.0, eta(elapsed, part));
-        }
-        if clocked {
-            format!("{} {line} ({} in this step)", clock(self.zero.elapsed()), clock(elapsed))
-        } else {
-            line
-        }
+        line(self.zero.elapsed(), since.elapsed(), host)
     }
 
     fn wipe(&mut self) {
@@ -75,6 +64,25 @@ impl Progress {
         }
         self.drawn = 0;
     }
+}
+
+/// Elapsed time of the run, the host, its step, time in that step, how far it is, when it may end, what it waits for: what is
+/// long comes last, since a terminal's line is cut.
+fn line(run: Duration, step: Duration, host: &Summary) -> String {
+    let progress = host.progress.as_ref().filter(|progress| progress.total > 0).map(|progress| {
+        let part = progress.done as f64 / progress.total as f64;
+        format!(", {} {:.0} %{}", progress.what, part * 100.0, eta(step, part))
+    });
+    format!(
+        "{} {:<8} {:>2}/12 {:<12} {} in this step{}; {}",
+        clock(run),
+        host.name,
+        host.met,
+        host.phase,
+        clock(step),
+        progress.unwrap_or_default(),
+        host.detail
+    )
 }
 
 fn eta(elapsed: Duration, part: f64) -> String {
@@ -86,4 +94,47 @@ fn eta(elapsed: Duration, part: f64) -> String {
 
 fn clock(span: Duration) -> String {
     format!("{:>2}:{:02}", span.as_secs() / 60, span.as_secs() % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client;
+    use super::*;
+
+    fn host(phase: &str, progress: Option<(u64, u64)>) -> Summary {
+        Summary {
+            name: "host1".into(),
+            phase: phase.into(),
+            health: "working".into(),
+            detail: "the image to be on its disk".into(),
+            progress: progress.map(|(done, total)| client::Progress { what: "chunks".into(), done, total }),
+            met: 8,
+        }
+    }
+
+    #[test]
+    fn a_line_has_both_times_the_share_the_end_and_what_is_waited_for() {
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            line(seconds(95), seconds(30), &host("Imaged", Some((75, 100)))),
+            " 1:35 host1     8/12 Imaged        0:30 in this step, chunks 75 %, about 10 s left; the image to be on its disk"
+        );
+        assert_eq!(
+            line(seconds(95), seconds(3), &host("Imaged", Some((1, 100)))),
+            " 1:35 host1     8/12 Imaged        0:03 in this step, chunks 1 %; the image to be on its disk"
+        );
+        assert_eq!(
+            line(seconds(600), seconds(61), &host("Proven", None)),
+            "10:00 host1     8/12 Proven        1:01 in this step; the image to be on its disk"
+        );
+    }
+
+    #[test]
+    fn time_in_a_step_begins_anew_with_the_next_one() {
+        let mut progress = Progress::new(Instant::now());
+        let long = Instant::now().checked_sub(Duration::from_secs(90)).unwrap();
+        progress.since.insert("host1".into(), ("Imaged".into(), long));
+        assert!(progress.line(&host("Imaged", None)).contains(" 1:30 in this step"));
+        assert!(progress.line(&host("Wired", None)).contains(" 0:00 in this step"));
+    }
 }

@@ -67,6 +67,16 @@ impl Run {
         Self { seconds, build_s: 0.0, rss_mib: 0, observed, leaks: false, broken: None, checks, hosts }
     }
 
+    /// A run whose rack could not be raised: no check was reached, and each says why.
+    pub fn not_raised(seconds: f64, reason: &str) -> Self {
+        let mut run = Self::new(0, seconds, Observed::default());
+        for check in &mut run.checks {
+            (check.ok, check.evidence) = (false, format!("not reached: {reason}"));
+        }
+        run.broken = Some(reason.to_owned());
+        run
+    }
+
     /// After the tear-down: what is left, and the peak of the control plane's memory.
     pub fn finish(&mut self, rss_mib: u64, before: &Snapshot) -> Result<()> {
         let now = Snapshot::take()?;

@@ -1,9 +1,10 @@
 //! The long labs: the tests marked `#[ignore]`, each against a real peer (firmware, kernels, daemons, validators).
 //!
 //! What they need beyond Debian packages is declared once, in `needs`; how they are found, run one by one, timed and watched
-//! for what they leave behind is `run`. A lab says itself which variable it misses.
+//! for what they leave behind is `run`; where each runs, so that only what is its own is held against it, is `room`. A lab says itself which variable it misses.
 
 mod needs;
+mod room;
 mod run;
 
 use crate::build::Images;

@@ -134,16 +134,21 @@ fn values_of(value: &Value, key: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The private key of the agent that is installed on a disk.
-pub fn agent_key(host: &str, disk: &Path) -> Result<Secret> {
+/// Where the partition of that name begins on a disk, in bytes.
+pub fn partition(disk: &Path, name: &str) -> Result<u64> {
     let table =
         shell::read(Command::new("sfdisk").arg("--json").arg(disk)).context("reading the disk's table")?;
     let table: Value = serde_json::from_str(&table)?;
     let sector = table["partitiontable"]["sectorsize"].as_u64().unwrap_or(512);
-    let root = table["partitiontable"]["partitions"].as_array().and_then(|partitions| {
-        partitions.iter().find(|partition| partition["name"] == "dayzero-root")?["start"].as_u64()
-    });
-    let root = root.with_context(|| format!("the disk of {host} has no root partition of ours"))? * sector;
+    let start = table["partitiontable"]["partitions"]
+        .as_array()
+        .and_then(|partitions| partitions.iter().find(|part| part["name"] == name)?["start"].as_u64());
+    Ok(start.with_context(|| format!("{} has no partition '{name}'", disk.display()))? * sector)
+}
+
+/// The private key of the agent that is installed on a disk.
+pub fn agent_key(host: &str, disk: &Path) -> Result<Secret> {
+    let root = partition(disk, "dayzero-root").with_context(|| format!("the disk of {host}"))?;
     let device = format!("{}?offset={root}", disk.display());
     let said = shell::ask(Command::new("debugfs").args(["-R", &format!("cat {AGENT_KEY}"), &device]))?;
     Secret::from_pem(Kind::AgentKey, host, &said.stdout)

@@ -1,7 +1,8 @@
 //! No secret of a run lies where it does not belong: all are collected, and looked for in everything that the run made or
 //! touched, in each form in which a program would write them.
 //!
-//! Looked at are: the data directory, logs, the machines' consoles, disks and LUN, the built images unpacked, binaries,
+//! Looked at are: the data directory, logs, the machines' consoles, disks and LUN, the built images unpacked (of the initial
+//! RAM disks each file, of an appliance's image both that lie in it), binaries,
 //! arguments and environments of the run's processes, what the commands show, this program's own output and report; after
 //! the tear-down, what is new in the machine's temporary directories. A find names the place, the byte and the secret,
 //! never the secret itself. The names of the demo's checks are fixed, so that this is none of them: a leak makes the run
@@ -12,6 +13,7 @@ mod gather;
 mod places;
 mod record;
 mod scan;
+mod unpack;
 mod watch;
 
 pub use forms::{Kind, Secret};
@@ -23,6 +25,7 @@ use crate::demo::client::Client;
 use crate::demo::rack::Rack;
 use crate::{paths, shell};
 use anyhow::{Context, Result, ensure};
+use dayzero_images::Appliance;
 use record::Recorder;
 use scan::{Find, Scanner};
 use std::collections::BTreeSet;
@@ -30,6 +33,7 @@ use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 use watch::Watch;
 
@@ -69,6 +73,8 @@ struct Tally {
     secrets: Vec<Secret>,
     leaks: BTreeSet<String>,
     places: usize,
+    /// Of these, files in initial RAM disks.
+    unpacked: usize,
     bytes: u64,
 }
 
@@ -92,21 +98,17 @@ impl Hunt {
         &mut self,
         rack: &mut Rack,
         images: &Images,
+        appliance: Option<&Appliance>,
         known: Vec<Secret>,
         kinds: &[&[Kind]],
     ) {
-        if let Err(error) = self.look_at_run(rack, images, known, kinds) {
+        let looked = self.look_at_run(rack, known, kinds);
+        if let Err(error) = looked.and_then(|()| self.look_at_images(images, appliance)) {
             self.problems.push(format!("{error:#}"));
         }
     }
 
-    fn look_at_run(
-        &mut self,
-        rack: &mut Rack,
-        images: &Images,
-        known: Vec<Secret>,
-        kinds: &[&[Kind]],
-    ) -> Result<()> {
+    fn look_at_run(&mut self, rack: &mut Rack, known: Vec<Secret>, kinds: &[&[Kind]]) -> Result<()> {
         let shown = shown()?;
         let dir = paths::demo();
         // The factory password first: what a BMC or the vault has of the same content is the same secret.
@@ -135,9 +137,14 @@ impl Hunt {
         for (place, path) in places::files(&dir)? {
             tally.file(&scanner, &place, &path)?;
         }
-        tally.images(&scanner, images)?;
         self.scanner = Some(scanner);
         Ok(())
+    }
+
+    fn look_at_images(&mut self, images: &Images, appliance: Option<&Appliance>) -> Result<()> {
+        let scanner = self.scanner.as_ref().context("no secret is known")?;
+        self.tally.images(scanner, images)?;
+        appliance.map_or(Ok(()), |image| self.tally.appliance(scanner, &image.disk))
     }
 
     /// After the tear-down: this program's own output, the report, and what is new in shared directories.
@@ -165,9 +172,10 @@ impl Hunt {
             self.tally.secrets.iter().map(|secret| secret.kind.to_string()).collect();
         let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
         let mut text = format!(
-            "{} secrets ({kinds}) looked for in {} places, {} MiB: {}",
+            "{} secrets ({kinds}) looked for in {} places ({} of them files in initial RAM disks), {} MiB: {}",
             self.tally.secrets.len(),
             self.tally.places,
+            self.tally.unpacked,
             self.tally.bytes >> 20,
             if self.tally.leaks.is_empty() { "none where it does not belong" } else { "FOUND" }
         );
@@ -208,6 +216,36 @@ impl Tally {
         for (place, path) in places::files(&images.host)? {
             self.file(scanner, &format!("image: host/{place}"), &path)?;
         }
+        self.initramfs(scanner, "image: initramfs", &images.initrd)
+    }
+
+    /// The appliance's disk as it was built; of it both initial RAM disks, its own and the one that it serves. The other
+    /// files that it serves are those of `images`.
+    fn appliance(&mut self, scanner: &Scanner, disk: &Path) -> Result<()> {
+        self.file(scanner, "image: appliance", disk)?;
+        let scratch = tempfile::tempdir()?;
+        let of_esp = scratch.path().join("initrd.img");
+        let esp = format!("{}@@{}", disk.display(), gather::partition(disk, "dayzero-esp")?);
+        let mut copy = Command::new("mcopy");
+        shell::read(copy.args(["-i", &esp, "::/dayzero/initrd.img"]).arg(&of_esp))?;
+        self.initramfs(scanner, "image: appliance, its initramfs", &of_esp)?;
+        let of_files = scratch.path().join("initrd");
+        let files = format!("{}?offset={}", disk.display(), gather::partition(disk, "dayzero-files")?);
+        let mut copy = Command::new("debugfs");
+        shell::read(copy.args(["-R", &format!("dump /initrd {}", of_files.display()), &files]))?;
+        self.initramfs(scanner, "image: appliance, the initramfs that it serves", &of_files)
+    }
+
+    /// Each file in an initial RAM disk.
+    fn initramfs(&mut self, scanner: &Scanner, place: &str, path: &Path) -> Result<()> {
+        let bytes = std::fs::read(path).with_context(|| format!("{place}: reading {}", path.display()))?;
+        let before = self.places;
+        unpack::initramfs(&bytes, &mut |name, content| {
+            self.content(scanner, &format!("{place}/{name}"), content);
+        })
+        .with_context(|| format!("{place}: {}", path.display()))?;
+        ensure!(self.places > before, "{place}: no file is in {}", path.display());
+        self.unpacked += self.places - before;
         Ok(())
     }
 
@@ -305,7 +343,7 @@ fn disks(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 /// Random bytes as hex: a password that nobody chose.
 pub fn password() -> Result<String> {
-    let said = shell::read(std::process::Command::new("openssl").args(["rand", "-hex", "16"]))?;
+    let said = shell::read(Command::new("openssl").args(["rand", "-hex", "16"]))?;
     Ok(said.trim().to_owned())
 }
 
@@ -352,5 +390,48 @@ mod tests {
         let began = SystemTime::now() - std::time::Duration::from_secs(60);
         tally.shared(&scanner, dir.path(), began).unwrap();
         assert_eq!(tally.leaks.len(), 3, "a new file in a shared directory: {:?}", tally.leaks);
+    }
+
+    /// An image of the appliance's form, with the secret packed where only its initial RAM disks have it.
+    #[test]
+    fn a_secret_in_an_initial_ram_disk_of_the_appliances_image_is_a_leak() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let packed = |text: &str| {
+            let tree = tempfile::tempdir().unwrap();
+            std::fs::create_dir(tree.path().join("etc")).unwrap();
+            std::fs::write(tree.path().join("etc/settings"), text).unwrap();
+            let pack = "find . | cpio --quiet -o -H newc";
+            let out = Command::new("sh").args(["-c", pack]).current_dir(tree.path()).output().unwrap();
+            zstd::bulk::compress(&out.stdout, 3).unwrap()
+        };
+        // Two archives, as the agent's is put behind the modules'.
+        std::fs::write(at("own"), [packed("nothing"), packed("password made-by-the-run")].concat()).unwrap();
+        std::fs::create_dir(at("files")).unwrap();
+        std::fs::write(at("files/initrd"), packed("made-by-the-run again")).unwrap();
+        let run = |script: &str| {
+            let out = Command::new("sh").args(["-ec", script]).current_dir(dir.path()).output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        };
+        run("truncate -s 64M disk.raw
+            printf 'label: gpt\\nstart=4096, size=81920, name=dayzero-esp\\nsize=16384, name=dayzero-files\\n' |
+                sfdisk -q disk.raw
+            mformat -i disk.raw@@2M -T 81920 ::
+            mmd -i disk.raw@@2M ::/dayzero
+            mcopy -i disk.raw@@2M own ::/dayzero/initrd.img
+            /sbin/mke2fs -q -d files -t ext4 -E offset=44040192 disk.raw 8M");
+        let secrets = each_once(secrets());
+        let scanner = Scanner::new(&secrets).unwrap();
+        let mut tally = Tally { secrets, ..Tally::default() };
+        tally.appliance(&scanner, &at("disk.raw")).unwrap();
+        let leaks: Vec<&str> = tally.leaks.iter().filter_map(|leak| leak.split(" at byte ").next()).collect();
+        assert_eq!(
+            leaks,
+            [
+                "image: appliance, its initramfs/etc/settings",
+                "image: appliance, the initramfs that it serves/etc/settings"
+            ]
+        );
+        assert_eq!((tally.places, tally.unpacked), (4, 3));
     }
 }

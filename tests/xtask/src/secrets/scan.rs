@@ -1,7 +1,8 @@
 //! Looks for secrets in bytes, files and what is packed in files; says where, in which form, and which secret.
 //!
 //! A file is read once, in pieces; holes of a sparse file are passed over. A zstd frame at a file's beginning is unpacked
-//! and looked through too. Not seen: what is packed otherwise, or torn apart by a file system inside a disk image.
+//! and looked through too. Not seen here: what is packed otherwise (of
+//! initial RAM disks `unpack` does more), or torn apart by a file system inside a disk image.
 
 use super::forms::Secret;
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
