@@ -42,8 +42,8 @@ impl Apt {
     pub(crate) fn new(cache: &Cache) -> Result<Self> {
         let directory = cache.entry("apt", &key(), |directory| {
             cache.say("apt", "fetching the lists of packages");
-            let apt = Self::at(directory)?;
-            apt.tool("apt-get").args(["-q", "update"]).run("fetching the lists of Debian packages").map(drop)
+            Self::at(directory)?.update("fetching the lists of Debian packages")?;
+            lists_in(directory)
         })?;
         Self::at(&directory)
     }
@@ -58,11 +58,8 @@ impl Apt {
             let mirror = mirror_in(&sources).ok_or_else(no_mirror)?;
             let list = format!("deb [signed-by={KEYS}] {mirror} {DEBIAN_13} main\n");
             error::write(&directory.join(LIST), list)?;
-            let apt = Self::of(directory)?;
-            apt.tool("apt-get")
-                .args(["-q", "update"])
-                .run("fetching the lists of Debian 13's packages")
-                .map(drop)
+            Self::of(directory)?.update("fetching the lists of Debian 13's packages")?;
+            lists_in(directory)
         })?;
         Self::of(&directory)
     }
@@ -73,6 +70,8 @@ impl Apt {
         let list = directory.join(LIST).display().to_string();
         apt.options.push(format!("-oDir::Etc::SourceList={list}"));
         apt.options.push("-oDir::Etc::SourceParts=/dev/null".to_owned());
+        // What is installed is of another suite: only the lists say what there is.
+        apt.options.push("-oDir::State::status=/dev/null".to_owned());
         Ok(apt)
     }
 
@@ -91,6 +90,10 @@ impl Apt {
             option("Acquire::Languages", "none"),
         ];
         Ok(Self { options })
+    }
+
+    fn update(&self, doing: &'static str) -> Result<()> {
+        self.tool("apt-get").args(["-q", "update"]).run(doing).map(drop)
     }
 
     fn tool(&self, program: &str) -> Tool {
@@ -135,6 +138,20 @@ impl Apt {
 /// Sources of our own, beside the lists that came of them.
 const LIST: &str = "sources.list";
 
+/// apt calls an update done that could fetch nothing: a list of packages must be there, or the empty one would be kept.
+fn lists_in(directory: &Path) -> Result<()> {
+    let lists = directory.join("lists");
+    let entries = std::fs::read_dir(&lists).map_err(Error::io("reading", &lists))?;
+    let is_list = |name: &std::ffi::OsStr| name.to_string_lossy().contains("_Packages");
+    if entries.flatten().any(|entry| is_list(&entry.file_name())) {
+        return Ok(());
+    }
+    Err(Error::Input(
+        "apt could fetch no list of packages: `apt-get update` says why; see to the network, or to the mirror in the machine's apt sources"
+            .to_owned(),
+    ))
+}
+
 fn no_mirror() -> Error {
     Error::Input(
         "apt knows no Debian mirror: Debian 12's main archive must be among the machine's apt sources"
@@ -166,6 +183,20 @@ fn depends_in(depends: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_update_that_fetched_nothing_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("lists/partial")).unwrap();
+        std::fs::write(dir.path().join("lists/lock"), "").unwrap();
+        assert!(lists_in(dir.path()).unwrap_err().to_string().contains("network"));
+        std::fs::write(
+            dir.path().join("lists/mirror_debian_dists_trixie_main_binary-amd64_Packages.lz4"),
+            "",
+        )
+        .unwrap();
+        lists_in(dir.path()).unwrap();
+    }
 
     #[test]
     fn apt_answers_are_read() {
