@@ -107,7 +107,10 @@ fn read(path: &Path) -> Result<Bytes, String> {
 }
 
 /// The site's key, made where there is none; its certificate as a file in `data`. Blocks.
-fn open(vault: &Vault, data: &Path) -> Result<SecureBootKey, String> {
+///
+/// # Errors
+/// In words: the vault fails, or the file cannot be written.
+pub fn site_key(vault: &Vault, data: &Path) -> Result<SecureBootKey, String> {
     let key = SecureBootKey::open(vault).map_err(|error| error.to_string())?;
     let certificate = data.join(CERTIFICATE);
     std::fs::write(&certificate, key.certificate()).map_err(failed(&certificate))?;
@@ -153,7 +156,7 @@ impl Control {
         }
         let make = || {
             let control = self.clone();
-            blocking(move || open(&control.vault, &control.config.data))
+            blocking(move || site_key(&control.vault, &control.config.data))
         };
         self.secure.key.get_or_try_init(make).await.map(Some)
     }
@@ -222,7 +225,7 @@ mod tests {
         let store = Store::open(&dir.path().join("store"), Options::default()).unwrap();
         let vault = Vault::open(&store, &KeySource::File(dir.path().join("key"))).unwrap();
         let mut images = Images::default();
-        let key = open(&vault, dir.path()).unwrap();
+        let key = site_key(&vault, dir.path()).unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join(CERTIFICATE)).unwrap(), key.certificate());
         assert!(SecureFiles::prepare(&key, dir.path(), &images).unwrap().is_none());
         images.secure = Some(dir.path().join("secure"));

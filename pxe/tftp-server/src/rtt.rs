@@ -9,8 +9,9 @@ use std::time::Duration;
 pub(crate) const FIRST: Duration = Duration::from_millis(500);
 /// Never shorter than this: firmware answers in bursts.
 pub(crate) const FLOOR: Duration = Duration::from_millis(10);
-/// Never longer than this.
-pub(crate) const CEILING: Duration = Duration::from_secs(4);
+/// Never longer than this; longer than the 5 s after which clients that answer a duplicate once (atftp) ask again by
+/// themselves, if only nothing comes meanwhile.
+pub(crate) const CEILING: Duration = Duration::from_secs(6);
 
 /// Smoothed round trip, its variation and the back-off of the block in flight.
 #[derive(Clone, Debug)]

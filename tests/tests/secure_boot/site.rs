@@ -16,7 +16,7 @@ use dayzero_pxe::{
 };
 use dayzero_store::{Options, Store};
 use dayzero_timeline::{Finding, WhyContext, text, why};
-use dayzero_trust::{KeySource, SecureBootKey, Vault};
+use dayzero_trust::{KeySource, Vault};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -250,7 +250,7 @@ fn config(dir: &Path, forged: bool) -> PxeConfig {
         ..PxeConfig::default()
     };
     let images = Images { kernel: kernel(), initrd, secure: Some(secure), ..Images::default() };
-    let key = SecureBootKey::open(&vault).unwrap();
+    let key = dayzero_control::secure::site_key(&vault, dir).unwrap();
     config.loaders.secure = dayzero_control::secure::loaders();
     SecureFiles::prepare(&key, dir, &images).unwrap().unwrap().serve(&config.late).unwrap();
     if forged {
