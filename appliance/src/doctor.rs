@@ -11,7 +11,7 @@ use dayzero_model::site::{Network, Site};
 use dayzero_pxe::doctor::{Examination, Finding, Severity, examine};
 use dayzero_pxe::{BootFiles, PxeConfig, ServedInterface, ServedNetwork};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A finding, for `-o json`.
 #[derive(Debug, Serialize)]
@@ -49,11 +49,14 @@ pub(crate) async fn run(
     listen_only: Option<u16>,
 ) -> Result<(), Failure> {
     let site = plan::load(out, file)?;
-    let files = config.map(config::load).transpose()?.map(|config| config.files).unwrap_or_default();
+    let config = config.map(config::load).transpose()?;
+    let data = config.as_ref().map(|config| (existing(&config.data_dir), SPACE));
+    let files = config.map(|config| config.files).unwrap_or_default();
     // Ports are ours while the appliance runs.
     let serves = client.get::<Health>("/v1/health").await.is_ok();
     let (interfaces, mut shown) = interfaces(&site);
-    let mut how = Examination { ports: !serves, ..Examination::default() };
+    let space = data.into_iter().collect();
+    let mut how = Examination { ports: !serves, space, ..Examination::default() };
     if let Some(seconds) = listen_only {
         how.listen = std::time::Duration::from_secs(seconds.into());
         how.ask = false;
@@ -65,6 +68,15 @@ pub(crate) async fn run(
     let faults = shown.iter().any(|finding| finding.severity == "fault");
     out.show(&shown, |shown| text::doctor::findings(shown))?;
     if faults { Err(Failure::Quiet(1)) } else { Ok(()) }
+}
+
+/// Bytes that must be free where the store and its log lie.
+const SPACE: u64 = 2 << 30;
+
+/// The directory itself, or the nearest one above that is there: it is made at the first start.
+fn existing(data: &Path) -> PathBuf {
+    let there = data.ancestors().find(|path| path.is_dir());
+    there.unwrap_or(Path::new("/")).to_owned()
 }
 
 fn pxe(interfaces: Vec<ServedInterface>, files: &Files) -> PxeConfig {

@@ -78,12 +78,21 @@ impl Session {
 }
 
 impl Table {
+    /// A client no longer has an address: it may be another's by now.
+    fn leave(&mut self, address: IpAddr, mac: MacAddr) {
+        if self.by_address.get(&address) == Some(&mac) {
+            self.by_address.remove(&address);
+        }
+    }
+
     fn entry(&mut self, mac: MacAddr, now: Timestamp) -> &mut Session {
         if self.by_mac.len() >= MAX && !self.by_mac.contains_key(&mac) {
             let oldest = self.by_age.pop_first();
-            if let Some(gone) = oldest.and_then(|(_, mac)| self.by_mac.remove(&mac)) {
+            if let Some((mac, gone)) =
+                oldest.and_then(|(_, mac)| self.by_mac.remove(&mac).map(|gone| (mac, gone)))
+            {
                 for address in gone.addresses() {
-                    self.by_address.remove(&address);
+                    self.leave(address, mac);
                 }
             }
         }
@@ -125,7 +134,7 @@ impl Sessions {
         session.host = known.host.clone();
         session.boot = known.boot;
         if let Some(before) = before {
-            table.by_address.remove(&before);
+            table.leave(before, mac);
         }
         table.by_address.insert(address, mac);
     }
@@ -197,6 +206,17 @@ mod tests {
         );
         sessions.loader_fetched(Ipv4Addr::new(10, 0, 0, 1), at(401));
         assert_eq!(sessions.stage(MAC), Stage::Firmware, "another client's transfer");
+    }
+
+    #[test]
+    fn an_address_that_another_client_has_by_now_stays_its() {
+        let sessions = Sessions::default();
+        let (other, moved) = (MacAddr([2, 0, 0, 0, 0, 2]), Ipv4Addr::new(10, 77, 0, 12));
+        sessions.given(MAC, ADDRESS, &Known::default(), Timestamp(0));
+        sessions.given(other, ADDRESS, &Known::default(), Timestamp(1));
+        sessions.given(MAC, moved, &Known::default(), Timestamp(2));
+        assert_eq!(sessions.who(ADDRESS).mac, Some(other));
+        assert_eq!(sessions.who(moved).mac, Some(MAC));
     }
 
     #[test]

@@ -286,16 +286,16 @@ fn todo_of(host: &HostName, record: &HostRecord) -> Vec<Todo> {
             since: phase.since,
         });
     }
-    if let Some(first) = record.facts.refused_keys.first() {
-        let peers: std::collections::BTreeSet<_> =
-            record.facts.refused_keys.iter().map(|key| key.peer.clone()).collect();
+    let clones = dayzero_timeline::why::clones(&record.facts);
+    if let Some(first) = clones.first() {
+        let peers: std::collections::BTreeSet<_> = clones.iter().map(|key| key.peer.clone()).collect();
         let peers = peers.into_iter().collect::<Vec<_>>().join(", ");
         todo.push(Todo {
             host: Some(host.clone()),
             code: "clone-refused".to_owned(),
             sentence: format!(
                 "{} key(s) were refused a certificate in the name of {host} (from {peers})",
-                record.facts.refused_keys.len()
+                clones.len()
             ),
             evidence: Vec::new(),
             next_action: "find the machine that shows this host's MAC and is not it".to_owned(),

@@ -237,27 +237,32 @@ impl Timeline {
 
     /// Stores all that waits.
     pub async fn flush(&self) {
-        loop {
-            let (batch, gone, dropped) = {
-                let mut rings = self.rings();
-                let count = rings.waiting.len().min(BATCH_SIZE);
-                let batch: Vec<_> = rings.waiting.drain(..count).collect();
-                // What is deleted may still wait to be written: deletions go with the last batch.
-                let count = if rings.waiting.is_empty() { rings.gone.len().min(BATCH_SIZE) } else { 0 };
-                let gone: Vec<_> = rings.gone.drain(..count).collect();
-                (batch, gone, std::mem::take(&mut rings.dropped))
-            };
-            if dropped > 0 {
-                tracing::warn!(dropped, "more events than the store takes: they are in memory only");
-            }
-            if batch.is_empty() && gone.is_empty() {
-                return;
-            }
-            if let Err(error) = self.write(&batch, &gone).await {
-                tracing::error!(%error, events = batch.len(), "events could not be stored: they are in memory only");
-                return;
-            }
+        while let Ok(true) = self.batch().await {}
+    }
+
+    /// Stores the oldest of what waits; false: nothing did.
+    async fn batch(&self) -> Result<bool, StoreError> {
+        let (batch, gone, dropped) = {
+            let mut rings = self.rings();
+            let count = rings.waiting.len().min(BATCH_SIZE);
+            let batch: Vec<_> = rings.waiting.drain(..count).collect();
+            // What still waits to be written must not be deleted before: numbers grow, and so only older ones go.
+            let waits = rings.waiting.front().map(|(_, number, _)| *number);
+            let older = |(_, number): &&(Subject, u64)| waits.is_none_or(|waits| *number < waits);
+            let count = rings.gone.iter().take(BATCH_SIZE).take_while(older).count();
+            let gone: Vec<_> = rings.gone.drain(..count).collect();
+            (batch, gone, std::mem::take(&mut rings.dropped))
+        };
+        if dropped > 0 {
+            tracing::warn!(dropped, "more events than the store takes: they are in memory only");
         }
+        if batch.is_empty() && gone.is_empty() {
+            return Ok(false);
+        }
+        let written = self.write(&batch, &gone).await.inspect_err(|error| {
+            tracing::error!(%error, events = batch.len(), "events could not be stored: they are in memory only");
+        });
+        written.map(|()| true)
     }
 
     async fn write(
@@ -377,6 +382,32 @@ mod tests {
         assert!(timeline.rings().gone.is_empty() && timeline.rings().waiting.is_empty());
         timeline.flush().await;
         assert_eq!(store.count(&EVENTS, "").unwrap(), 0);
+    }
+
+    /// A store that events outrun must not keep the deletions waiting: they would be without bound.
+    #[tokio::test]
+    async fn deletions_go_while_events_still_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), dayzero_store::Options::default()).unwrap();
+        let timeline = Timeline::open(&store).unwrap();
+        let storm = |from: u64, count: u64| {
+            for i in from..from + count {
+                let [.., a, b] = i.to_be_bytes();
+                timeline.record(event(i, None, Some([2, 0, 0, 0, a, b])));
+            }
+        };
+        storm(0, 1000);
+        timeline.flush().await;
+        // Each new MAC drives out a stored one, and a whole queue waits behind.
+        storm(1000, 600);
+        let (before, waiting) = {
+            let rings = timeline.rings();
+            (rings.gone.len(), rings.waiting.len())
+        };
+        assert!(before > 0 && waiting > BATCH_SIZE, "{before} {waiting}");
+        timeline.batch().await.unwrap();
+        let rings = timeline.rings();
+        assert!(!rings.waiting.is_empty() && rings.gone.len() < before, "{} of {before}", rings.gone.len());
     }
 
     /// Deletions come in batches too: a storm's would not fit into one transaction.

@@ -28,6 +28,8 @@ mod secure_boot_refused;
 mod tftp_stopped;
 mod wrong_architecture;
 
+pub use clone_refused::clones;
+
 #[cfg(test)]
 mod tests;
 

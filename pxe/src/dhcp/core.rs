@@ -350,16 +350,17 @@ impl DhcpCore {
         let Some(mut pool) = turn.way.subnet.pool() else { return };
         // A client that we never knew and that remembers an address: silence, since another server may know it.
         let stranger = remembered && pool.lease_of(mac).is_none();
+        if stranger && prefix.holds(address) {
+            drop(pool);
+            let reason = format!("asks for {address}, of which we know nothing");
+            return self.ignore(&turn.asker, Ignored::Other, reason, handled);
+        }
         let change = pool.bind(mac, address, self.times.pool, reserved, turn.now);
         drop(pool);
         match change {
             Some(change) => {
                 handled.change = Some(change);
                 self.send(Kind::Ack, turn, address, &Boot::Nothing, handled);
-            }
-            None if stranger && prefix.holds(address) => {
-                let reason = format!("asks for {address}, of which we know nothing");
-                self.ignore(&turn.asker, Ignored::Other, reason, handled);
             }
             None => self.refuse(turn, &format!("{address} is not its address"), handled),
         }

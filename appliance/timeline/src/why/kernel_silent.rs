@@ -18,7 +18,9 @@ pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Findin
     if later.iter().any(|event| told(&event)) {
         return None;
     }
-    if fetched >= 2 || went_on || !overdue(script, context, Millis(PATIENCE.0 * 2)) {
+    // Who was told to come again later (503) waits as long as it was told, and then anew.
+    let heard = files.last().copied().unwrap_or(script);
+    if fetched >= 2 || went_on || !overdue(heard, context, Millis(PATIENCE.0 * 2)) {
         return None;
     }
     let mut evidence = vec![text::line(script)];

@@ -7,9 +7,14 @@ use dayzero_model::event::{Event, What};
 /// What trust's refusals of that kind say.
 const OVER: [&str; 3] = ["boot window is over", "no boot window of that id", "nonce is not the one"];
 
+/// Whether a refusal is of that kind.
+pub(super) fn late(reason: &str) -> bool {
+    OVER.iter().any(|words| reason.contains(words))
+}
+
 pub(super) fn apply(events: &[Event], _: &WhyContext<'_>) -> Option<Finding> {
     let over = |what: &What| match what {
-        What::Enrol { granted: false, reason, .. } => OVER.iter().any(|words| reason.contains(words)),
+        What::Enrol { granted: false, reason, .. } => late(reason),
         _ => false,
     };
     let (at, event) = last(events, over)?;

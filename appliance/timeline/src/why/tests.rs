@@ -4,7 +4,7 @@ use super::*;
 use dayzero_model::boot::{Arch, BootAction, BootWindow};
 use dayzero_model::condition::{Cause, Condition, ConditionRecord, State};
 use dayzero_model::event::{Ignored, TftpFault};
-use dayzero_model::facts::{RefusedKey, WindowFacts};
+use dayzero_model::facts::{RefusedKey, VouchFacts, WindowFacts};
 use dayzero_model::ids::{BootId, MacAddr, Sha256};
 
 const NOW: u64 = 1_000_000;
@@ -123,6 +123,52 @@ fn a_boot_that_ends_is_told_at_its_hop() {
     let fresh = WhyContext { now: Timestamp(100), ..context() };
     for steps in 1..boot.len() {
         assert_eq!(rules_of(&boot[..steps], &fresh), [], "after {steps} steps, just now");
+    }
+}
+
+/// Who is told to come later waits for that long, and perhaps again: its boot is under way.
+#[test]
+fn a_host_that_waits_as_it_was_told_has_not_failed() {
+    let mut boot: Vec<_> =
+        healthy().into_iter().take(11).enumerate().map(|(at, what)| (at as u64, what)).collect();
+    let (told, overdue) = (100_000, PATIENCE.0 * 2);
+    boot.push((told, file(503)));
+    let found = |now: u64| {
+        let context = WhyContext { now: Timestamp(now), ..context() };
+        why(&events(boot.clone()), &context).into_iter().map(|finding| finding.rule).collect::<Vec<_>>()
+    };
+    assert!(found(told + overdue - 1).is_empty());
+    assert_eq!(found(told + overdue + 1), ["kernel-not-fetched"]);
+}
+
+/// A key that came too late may have been the host's own; one that was vouched for is.
+#[test]
+fn a_key_that_came_late_is_no_clone_until_another_is_vouched_for() {
+    let refused = |n: u8, reason: &str| RefusedKey {
+        key: Sha256([n; 32]),
+        reason: reason.into(),
+        peer: "10.77.0.11".into(),
+        at: Timestamp(5),
+    };
+    let late = "the nonce is not the one on this host's virtual medium";
+    let vouch = |n: u8| {
+        let (key, certificate) = (Sha256([n; 32]), Sha256([9; 32]));
+        VouchFacts { boot: BootId(1), key, certificate, channel: "virtual media".into(), at: Timestamp(6) }
+    };
+    for (vouched, reason, clones) in [
+        (None, late, 0),
+        (None, "no nonce was given, but this host's virtual medium carries one", 1),
+        (Some(vouch(2)), late, 1),
+        (Some(vouch(1)), late, 0),
+    ] {
+        let facts = HostFacts {
+            vouch: vouched.clone(),
+            refused_keys: vec![refused(1, reason)],
+            ..HostFacts::default()
+        };
+        let full = WhyContext { facts: Some(&facts), ..context() };
+        let found = why(&[], &full).iter().filter(|finding| finding.rule == "clone-refused").count();
+        assert_eq!((super::clones(&facts).len(), found), (clones, clones), "{vouched:?} {reason}");
     }
 }
 
