@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nix::libc;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout_at};
@@ -30,7 +30,8 @@ const CLIENT: u16 = 68;
 /// No such device, or no right to packet sockets.
 pub(crate) async fn overhear(device: &str, time: Duration) -> io::Result<BTreeMap<Ipv4Addr, &'static str>> {
     let protocol = (libc::ETH_P_IP as u16).to_be();
-    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(protocol))))?;
+    // No protocol before it is bound: until then it would hear all devices.
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&link_address(device_index(device)?, protocol, [0; 6]))?;
     // SAFETY: a `Socket` owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.

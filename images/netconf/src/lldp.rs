@@ -9,7 +9,7 @@ use crate::observed::Link;
 use crate::packet;
 use dayzero_model::ids::MacAddr;
 use dayzero_model::inventory::Neighbour;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -160,14 +160,14 @@ fn tlv(frame: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// A packet socket on one link, for LLDP alone.
-fn socket(link: &Link) -> Result<Socket, NetError> {
-    let failed = |e| NetError::io(format!("listening for LLDP on {}", link.name), e);
-    let protocol = i32::from(ETHERTYPE.to_be());
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(protocol))).map_err(failed)?;
+fn socket(index: u32, name: &str) -> Result<Socket, NetError> {
+    let failed = |e| NetError::io(format!("listening for LLDP on {name}"), e);
+    // No protocol before it is bound: until then it would hear the frames of all links, and take them for this one's.
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
-    socket.bind(&packet::address(link.index, ETHERTYPE, None).map_err(failed)?).map_err(failed)?;
+    socket.bind(&packet::address(index, ETHERTYPE, None).map_err(failed)?).map_err(failed)?;
     let mut request = libc::packet_mreq {
-        mr_ifindex: link.index as i32,
+        mr_ifindex: index as i32,
         mr_type: libc::PACKET_MR_MULTICAST as u16,
         mr_alen: 6,
         mr_address: [0; 8],
@@ -201,7 +201,7 @@ async fn receive(socket: &AsyncFd<Socket>) -> std::io::Result<Vec<u8>> {
 /// Waits on one NIC for a frame of another sender that can be read.
 async fn one(link: Link, mac: MacAddr) -> Result<Neighbour, NetError> {
     let failed = |e| NetError::io(format!("listening for LLDP on {}", link.name), e);
-    let socket = socket(&link)?;
+    let socket = socket(link.index, &link.name)?;
     // SAFETY: the socket owns its descriptor, and it is neither replaced nor closed while the AsyncFd owns it.
     let socket = unsafe { AsyncFd::register(socket) }.map_err(|e| failed(e.into()))?;
     loop {
@@ -264,7 +264,7 @@ pub async fn listen(macs: &[MacAddr], time: Duration) -> Result<Vec<Neighbour>, 
 pub async fn announce(macs: &[MacAddr], system_name: &str) -> Result<(), NetError> {
     for (mac, link) in links(macs).await?.into_iter().filter(|(_, link)| link.up && link.carrier) {
         let failed = |e| NetError::io(format!("sending LLDP on {}", link.name), e);
-        socket(&link)?.send(&frame(mac, &link.name, system_name)).map_err(failed)?;
+        socket(link.index, &link.name)?.send(&frame(mac, &link.name, system_name)).map_err(failed)?;
     }
     Ok(())
 }
@@ -289,6 +289,38 @@ mod tests {
     use proptest::prelude::*;
 
     const NIC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 1, 1]);
+
+    /// A frame of another link that comes while a socket is being made must not be taken for one of its own.
+    #[test]
+    #[ignore = "needs root, iproute2"]
+    fn a_socket_hears_its_own_link_alone() {
+        let lab = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+                .expect("a network namespace needs root");
+            let links = "ip link add eth1 type veth peer name far1; ip link add eth2 type veth peer name far2; \
+                         for l in eth1 far1 eth2 far2; do ip link set $l up; done";
+            assert!(std::process::Command::new("sh").args(["-ec", links]).status().unwrap().success());
+            let on = |name: &str| socket(nix::net::if_::if_nametoindex(name).unwrap(), name).unwrap();
+            let (mut own, busy) = (on("eth1"), on("far1"));
+            let (done, mut heard) = (std::sync::atomic::AtomicBool::new(false), [0; FRAME_MAX]);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let _ = busy.send(&frame(NIC, "eth1", "sw-a"));
+                    }
+                });
+                while std::io::Read::read(&mut own, &mut heard).is_err() {}
+                let strange = (0..100).filter(|_| {
+                    let mut socket = on("eth2");
+                    std::io::Read::read(&mut socket, &mut heard).is_ok()
+                });
+                let strange = strange.count();
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+                assert_eq!(strange, 0, "of 100 sockets");
+            });
+        });
+        lab.join().unwrap();
+    }
 
     /// As a switch sends it: port id by name, description, then organisation-specific TLVs.
     fn switch_frame() -> Vec<u8> {

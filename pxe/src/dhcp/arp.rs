@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use dayzero_model::{MacAddr, Millis, Timestamp};
 use nix::libc;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -85,8 +85,8 @@ impl Arp {
     /// No such device, or no right to packet sockets.
     pub(crate) fn bind(device: &str) -> io::Result<Self> {
         let index = device_index(device)?;
-        let protocol = i32::from((libc::ETH_P_ARP as u16).to_be());
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(protocol)))?;
+        // No protocol before it is bound: until then it would hear all devices.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&link(index, [0; 6]))?;
         let own = device_mac(device)?;
