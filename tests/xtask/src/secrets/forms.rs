@@ -88,10 +88,11 @@ impl Secret {
         Self::new(kind, of, hex::decode(hex.trim()).with_context(|| format!("{kind} of {of} is no hex"))?)
     }
 
-    /// A private key in PEM: its private scalar, and the lines of the PEM that hold a part of it.
+    /// A private key in PEM: its private scalar (of an RSA key: a part of its private exponent), and the lines of the PEM that
+    /// hold a part of it.
     ///
     /// # Errors
-    /// No PEM with a private scalar of 32 bytes (P-256 or Ed25519 in PKCS #8).
+    /// No PEM with a private scalar of 32 bytes (P-256, Ed25519 or RSA in PKCS #8).
     pub fn from_pem(kind: Kind, of: &str, pem: &str) -> Result<Self> {
         let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
         let decoded = base64::engine::general_purpose::STANDARD.decode(lines.concat());
@@ -155,12 +156,14 @@ impl Secret {
 }
 
 /// Where the private scalar of a PKCS #8 key begins: after `ECPrivateKey`'s version (RFC 5915), or as Ed25519's
-/// `CurvePrivateKey` (RFC 8410).
+/// `CurvePrivateKey` (RFC 8410); of an RSA key, the private exponent, which stands behind the public one (RFC 8017).
 fn scalar(der: &[u8]) -> Option<usize> {
     let marks: [&[u8]; 2] = [&[0x02, 0x01, 0x01, 0x04, 0x20], &[0x04, 0x22, 0x04, 0x20]];
     let begin =
         |mark: &[u8]| der.windows(mark.len()).position(|bytes| bytes == mark).map(|at| at + mark.len());
-    marks.iter().find_map(|mark| begin(mark)).filter(|at| at + 32 <= der.len())
+    // Two octets of length stand before its own, the first of which may be the sign's.
+    let exponent = || begin(&[0x02, 0x03, 0x01, 0x00, 0x01, 0x02, 0x82]).map(|at| at + 3);
+    marks.iter().find_map(|mark| begin(mark)).or_else(exponent).filter(|at| at + 32 <= der.len())
 }
 
 /// The letters that are sure whatever stands before and after, for each of the three ways in which bytes meet letters.
@@ -175,6 +178,27 @@ fn in_base64(bytes: &[u8], offset: usize) -> [Vec<u8>; 2] {
 mod tests {
     use super::*;
     use base64::engine::general_purpose::STANDARD;
+
+    /// The shape of RFC 8017's `RSAPrivateKey`: version, modulus, public exponent, private exponent, and the rest.
+    #[test]
+    fn an_rsa_key_is_known_by_its_private_exponent() {
+        let exponent: Vec<u8> = (0..=255).collect();
+        let head =
+            [&[0x30, 0x82, 4, 0xa4, 2, 1, 0, 2, 0x82, 1, 1, 0][..], &[0xc5; 256], &[2, 3, 1, 0, 1]].concat();
+        let der = [&head[..], &[2, 0x82, 1, 0], &exponent, &[2, 0x81, 0x81, 0]].concat();
+        let text = STANDARD.encode(&der);
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+        let secret = Secret::from_pem(Kind::Vault, "key", &pem).unwrap();
+        assert_eq!(secret.bytes, exponent[1..33]);
+        assert!(
+            !secret.more.is_empty()
+                && secret.more.iter().all(|line| pem.as_bytes().windows(line.len()).any(|w| w == line))
+        );
+        let public = STANDARD.encode(&head);
+        assert!(Secret::from_pem(Kind::Vault, "key", &public).is_err(), "a public key has none");
+    }
 
     fn holds(secret: &Secret, text: &[u8]) -> bool {
         secret.forms().iter().any(|(_, form)| text.windows(form.len()).any(|window| window == form))
