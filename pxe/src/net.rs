@@ -65,6 +65,18 @@ pub(crate) fn link_address(index: i32, protocol: u16, mac: [u8; 6]) -> SockAddr 
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }
 
+/// A packet socket for one protocol (in network order) on one device; the link's own header is taken off. It has no protocol
+/// before it is bound: until then it would hear all devices.
+///
+/// # Errors
+/// No such device, or no right to packet sockets (CAP_NET_RAW).
+pub(crate) fn packets_on(device: &str, protocol: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&link_address(device_index(device)?, protocol, [0; 6]))?;
+    Ok(socket)
+}
+
 /// A UDP socket on `port` of all addresses, on one device, that may broadcast and tells where
 /// each datagram was sent to.
 ///

@@ -11,13 +11,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nix::libc;
-use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dhcp::wire::{COOKIE, FIXED, Fields, option};
-use crate::net::{device_index, link_address};
+use crate::net::packets_on;
 
 /// Servers that are told apart; more are no news.
 const MOST: usize = 64;
@@ -30,10 +29,7 @@ const CLIENT: u16 = 68;
 /// No such device, or no right to packet sockets.
 pub(crate) async fn overhear(device: &str, time: Duration) -> io::Result<BTreeMap<Ipv4Addr, &'static str>> {
     let protocol = (libc::ETH_P_IP as u16).to_be();
-    // No protocol before it is bound: until then it would hear all devices.
-    let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&link_address(device_index(device)?, protocol, [0; 6]))?;
+    let socket = packets_on(device, protocol)?;
     // SAFETY: a `Socket` owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
     let socket = unsafe { AsyncFd::register(socket) }?;
     let end = Instant::now() + time;

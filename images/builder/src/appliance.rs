@@ -69,9 +69,10 @@ pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
     let program = agent::stripped(cache, parts.dayzero)?;
     let init = agent::stripped(cache, parts.agent)?;
     let (foreign, foreign_key) = debootstrap::appliance_programs(cache)?;
+    let loaders = crate::ipxe::ipxe_loaders(cache)?;
     let key = Key::new("appliance", 3)
         .with("secure", &crate::secure::secure_loaders(cache)?.key)
-        .with("ipxe", &crate::ipxe::ipxe_loaders(cache)?.key)
+        .with("ipxe", &loaders.key)
         .with("discovery", &parts.discovery.key)
         .with("host", &parts.host.key)
         .with("template", &parts.template.key)
@@ -91,7 +92,7 @@ pub fn build_appliance(cache: &Cache, parts: &Parts) -> Result<Appliance> {
         let archive = userland(&foreign.join("root"), &program, &init, &kernel.modules, scratch.path())?;
         error::write(&initrd, pack(&archive.bytes(), Packing::Quick)?)?;
         cache.say("appliance", "making the disk");
-        write_disk(cache, directory, scratch.path(), parts, &initrd)
+        write_disk(cache, directory, scratch.path(), parts, &loaders.directory, &initrd)
     })?;
     cache.keep_newest("appliance", 2)?;
     Ok(Appliance {
@@ -156,10 +157,17 @@ fn collect(
     Ok(())
 }
 
-fn write_disk(cache: &Cache, directory: &Path, scratch: &Path, parts: &Parts, initrd: &Path) -> Result<()> {
+fn write_disk(
+    cache: &Cache,
+    directory: &Path,
+    scratch: &Path,
+    parts: &Parts,
+    loaders: &Path,
+    initrd: &Path,
+) -> Result<()> {
     let guid = |part: u32| format!("da7ae001-0000-4000-8000-{part:012x}");
     let files = directory.join("files.ext4");
-    boot_files(cache, &files, &scratch.join("files"), parts)?;
+    boot_files(cache, &files, &scratch.join("files"), parts, loaders)?;
 
     let (loader, config) = (scratch.join("loader"), scratch.join("config"));
     error::write(&loader, grub::efi(scratch)?)?;
@@ -214,7 +222,7 @@ pub fn put_on_esp(disk: &Path, name: &str, content: &str) -> Result<()> {
 }
 
 /// The read-only partition: what hosts boot and install.
-fn boot_files(cache: &Cache, image: &Path, staging: &Path, parts: &Parts) -> Result<()> {
+fn boot_files(cache: &Cache, image: &Path, staging: &Path, parts: &Parts, loaders: &Path) -> Result<()> {
     error::make_dir(&staging.join("template"))?;
     let copy = |from: &Path, to: &str| {
         Tool::new("cp")
@@ -228,7 +236,7 @@ fn boot_files(cache: &Cache, image: &Path, staging: &Path, parts: &Parts) -> Res
     copy(&parts.discovery.initrd, "initrd")?;
     copy(&parts.host.directory, "host")?;
     copy(&parts.template.disk, "template/tiny.raw")?;
-    copy(&crate::ipxe::ipxe_loaders(cache)?.directory, "ipxe")?;
+    copy(loaders, "ipxe")?;
     let discovery = parts.discovery;
     let secure = staging.join("secure");
     crate::secure::put_secure_files(cache, &discovery.kernel.vmlinuz, &discovery.initrd, &secure)?;

@@ -12,11 +12,11 @@ use std::net::Ipv4Addr;
 
 use dayzero_model::{MacAddr, Millis, Timestamp};
 use nix::libc;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{SockAddr, Socket};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::net::{device_index, device_mac, link_address};
+use crate::net::{device_index, device_mac, link_address, packets_on};
 
 /// Probes a second.
 const PER_SECOND: usize = 500;
@@ -85,10 +85,7 @@ impl Arp {
     /// No such device, or no right to packet sockets.
     pub(crate) fn bind(device: &str) -> io::Result<Self> {
         let index = device_index(device)?;
-        // No protocol before it is bound: until then it would hear all devices.
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&link(index, [0; 6]))?;
+        let socket = packets_on(device, (libc::ETH_P_ARP as u16).to_be())?;
         let own = device_mac(device)?;
         // SAFETY: a `Socket` owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
         let socket = unsafe { AsyncFd::register(socket) }?;
