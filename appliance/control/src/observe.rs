@@ -120,9 +120,9 @@ impl Control {
     pub(crate) async fn power_loop(self: Arc<Self>) {
         let wanted = |record: &HostRecord| {
             let facts = &record.facts;
-            facts.credential == CredentialPhase::FactoryDisabled
-                && facts.boot_order_at.is_some()
-                && facts.failure.is_none()
+            // Whatever else failed, its VMs run or they do not. A BMC that refused our login is not asked again: it counts.
+            let refused = facts.failure.as_ref().is_some_and(|failure| refuses(&failure.cause.code));
+            facts.credential == CredentialPhase::FactoryDisabled && facts.boot_order_at.is_some() && !refused
         };
         self.look_loop(wanted, |control, host| async move { control.look_at_power(&host).await }).await;
     }
@@ -131,9 +131,7 @@ impl Control {
         let Ok((_, planned)) = self.planned(host) else { return };
         let bmc = match self.bmc(host).await {
             Ok(bmc) => bmc,
-            Err(cause) if cause.code == "wrong-credential" || cause.code == "pin-mismatch" => {
-                return self.found_fails(host, cause).await;
-            }
+            Err(cause) if refuses(&cause.code) => return self.found_fails(host, cause).await,
             Err(cause) => {
                 tracing::debug!(%host, observed = %cause.observed, "the BMC does not answer");
                 return;
@@ -170,6 +168,10 @@ impl Control {
         let on = !off;
         let same = known.bmc.as_ref().is_some_and(|bmc| bmc.power_on == on);
         if same && (on || known.lost.is_some()) {
+            if off {
+                // We may have died after the commit that says that it is off, and before those of its VMs.
+                self.lose_vms(host).await;
+            }
             return;
         }
         let seen = move |facts: &mut HostFacts| {
@@ -190,4 +192,9 @@ impl Control {
             self.lose_vms(host).await;
         }
     }
+}
+
+/// What a BMC says that will say so again, and may lock our account if it is asked too often.
+fn refuses(code: &str) -> bool {
+    matches!(code, "wrong-credential" | "pin-mismatch")
 }

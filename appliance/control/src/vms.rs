@@ -220,7 +220,7 @@ impl Control {
     }
 
     /// Changes a VM's record; nothing is written if it stays the same.
-    async fn change_vm(
+    pub(crate) async fn change_vm(
         self: &Arc<Self>,
         name: &Name,
         change: impl FnOnce(&mut Vm) + Send + 'static,

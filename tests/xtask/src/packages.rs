@@ -242,13 +242,28 @@ struct NoDaemons {
 }
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
+const POLICY_TEXT: &str =
+    "#!/bin/sh\n# Dayzero's, while it installs packages: no daemon of theirs is started.\nexit 101\n";
+
+/// Removes our `policy-rc.d`, by its text; another's stays.
+pub fn give_back() {
+    give_back_at(Path::new(POLICY));
+}
+
+fn give_back_at(policy: &Path) {
+    if fs::read_to_string(policy).is_ok_and(|text| text == POLICY_TEXT) {
+        let _gone_or_not_ours_to_remove = fs::remove_file(policy);
+    }
+}
 
 impl NoDaemons {
     fn set() -> Result<Self> {
+        // Left by one of us that was killed meanwhile.
+        give_back();
         if Path::new(POLICY).exists() {
             return Ok(Self { ours: false });
         }
-        fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
+        fs::write(POLICY, POLICY_TEXT)?;
         fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
         Ok(Self { ours: true })
     }
@@ -265,6 +280,17 @@ impl Drop for NoDaemons {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_policy_is_removed_and_anothers_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("policy-rc.d");
+        for (text, stays) in [(POLICY_TEXT, false), ("#!/bin/sh\nexit 101\n", true)] {
+            fs::write(&file, text).unwrap();
+            give_back_at(&file);
+            assert_eq!(file.exists(), stays, "{text}");
+        }
+    }
 
     #[test]
     fn a_packages_daemons_are_found_by_its_files() {

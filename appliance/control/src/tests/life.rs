@@ -5,7 +5,8 @@ use super::rack::{FACTORY, Rack};
 use super::{open, phase, ready, ready_rack, request, site, until};
 use crate::service::{ConsentRequest, Service};
 use crate::view::{Health, VmRequest};
-use dayzero_model::facts::CredentialPhase;
+use dayzero_model::condition::{Cause, Condition};
+use dayzero_model::facts::{CredentialPhase, Failure, HostFacts};
 use dayzero_model::ids::HostName;
 use dayzero_model::vm::VmState;
 use std::sync::atomic::Ordering;
@@ -48,6 +49,21 @@ async fn two_hosts_by_two_protocols_become_a_cluster_with_a_vm() {
     let status = control.status().await.unwrap();
     let lost = status.racks[0].hosts.iter().find(|summary| summary.name == host).unwrap();
     assert_eq!(lost.health, Health::Lost, "{lost:?}");
+    // As after a death between the commit of the power and that of the VM, and with something else that failed meanwhile.
+    let cause = Cause {
+        code: "storage-path".into(),
+        sentence: "a path is missing".into(),
+        expected: "2 paths".into(),
+        observed: "1 path".into(),
+        next_action: "look at the cable".into(),
+    };
+    let failed = move |facts: &mut HostFacts| {
+        let failure = Failure { condition: Condition::Proven, cause, at: dayzero_model::Timestamp(1) };
+        facts.failure = Some(failure);
+    };
+    control.step(&host, failed).await.unwrap();
+    control.change_vm(&name, |vm| vm.state = VmState::Running).await.unwrap();
+    until("the VM is lost again", look, |vm| vm.state == VmState::Lost).await;
     control.stop().await;
 }
 

@@ -59,9 +59,12 @@ pub fn all(seen: &Observed) -> Vec<Check> {
 
 /// All of `hosts`, and at least one, with the sentences joined.
 fn each(hosts: &[Seen], judge: impl Fn(&Seen) -> Verdict) -> Verdict {
+    if hosts.is_empty() {
+        return absent("any host");
+    }
     let verdicts: Vec<Verdict> = hosts.iter().map(judge).collect();
     let text = hosts.iter().zip(&verdicts).map(|(host, (_, text))| format!("{}: {text}", host.name));
-    (!verdicts.is_empty() && verdicts.iter().all(|(ok, _)| *ok), text.collect::<Vec<_>>().join("; "))
+    (verdicts.iter().all(|(ok, _)| *ok), text.collect::<Vec<_>>().join("; "))
 }
 
 fn absent(what: &str) -> Verdict {

@@ -183,12 +183,12 @@ fn a_rack_that_cannot_be_raised_is_reported_with_the_reason_at_each_check() {
     let file = dir.path().join("report.json");
     let error = anyhow::anyhow!("exit code 1").context("the lab daemon ended");
     let before = Snapshot::take().unwrap();
-    let code = super::not_raised(&error, 1.5, &before, Some(&file)).unwrap();
+    let code = super::not_raised(&error, (2.5, 1.5), &before, Some(&file)).unwrap();
     assert_eq!(code, std::process::ExitCode::FAILURE);
     let (report, failed) = failed_checks(&file);
     assert_eq!(
-        (&report["schema"], &report["ok"], &report["seconds"]),
-        (&1.into(), &false.into(), &1.5.into())
+        [&report["schema"], &report["ok"], &report["build_s"], &report["seconds"]],
+        [&Value::from(1), &false.into(), &2.5.into(), &1.5.into()]
     );
     let checks = report["checks"].as_array().unwrap();
     assert_eq!(checks.len(), 21);

@@ -65,6 +65,7 @@ impl Interrupts {
 fn take_down(signal: u8) -> ! {
     // What is printed from here on has nobody to record it.
     crate::secrets::give_back();
+    crate::packages::give_back();
     let name = Signal::try_from(i32::from(signal)).map_or("signal", Signal::as_str);
     println!("\n{name}: taking down what runs");
     match leftovers::clear_for_good() {

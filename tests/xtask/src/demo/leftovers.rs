@@ -4,7 +4,7 @@
 //! Only what is provably ours is ended: processes whose id and start time stand in our own file, of this boot; namespaces and
 //! machines that the lab daemon's own file proves to be the lab's.
 
-use crate::{build, paths, shell};
+use crate::{build, packages, paths, shell};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -167,6 +167,7 @@ pub fn clear() -> Result<Vec<String>> {
         bail!("a demo runs already ({owner}): stop it with `cargo xtask demo --stop`");
     }
     let cleared = end_all()?;
+    packages::give_back();
     if paths::demo().exists() {
         fs::remove_dir_all(paths::demo()).context("removing the demo's working directory")?;
     }
@@ -302,7 +303,10 @@ pub fn links(text: &str) -> String {
     text.lines().filter_map(|line| line.split(": ").nth(1)).collect::<Vec<_>>().join("\n")
 }
 
-/// Processes that could be ours: by what they run, not by what they are called.
+/// Programs of ours whose arguments name neither the demo's directory nor our binary.
+const STRANGERS: [&str; 3] = ["tgtd", "chromedriver", "chromium"];
+
+/// Processes that could be ours: by what they run.
 fn processes() -> String {
     let ours = [
         paths::demo().to_string_lossy().into_owned(),
@@ -312,11 +316,18 @@ fn processes() -> String {
     for pid in pids() {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let text = String::from_utf8_lossy(&line).replace('\0', " ");
-        if ours.iter().any(|mark| text.contains(mark.as_str())) && !is_zombie(pid) {
+        let named = ours.iter().any(|mark| text.contains(mark.as_str())) || is_stranger(&text);
+        if named && !is_zombie(pid) {
             found.push(shown(pid, &text));
         }
     }
     found.join("\n")
+}
+
+fn is_stranger(arguments: &str) -> bool {
+    let program = arguments.split(' ').next().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default();
+    STRANGERS.contains(&name)
 }
 
 /// Those of these processes that run, one a line.
@@ -335,6 +346,18 @@ fn shown(pid: i32, arguments: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_racks_daemons_are_ours_whatever_their_arguments_are() {
+        for (line, ours) in [
+            ("tgtd -f --iscsi portal=10.77.11.10", true),
+            ("/usr/bin/chromedriver --port=9515", true),
+            ("/usr/lib/chromium/chromium --type=renderer", true),
+            ("vi tgtd", false),
+        ] {
+            assert_eq!(is_stranger(line), ours, "{line}");
+        }
+    }
 
     #[test]
     fn what_was_added_is_named() {

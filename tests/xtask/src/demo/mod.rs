@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 
 /// Exit code while some steps are not real yet.
 const NOT_ALL_REAL: u8 = 3;
-/// A rack is down within this time.
-const STOP: Duration = Duration::from_secs(90);
+/// A rack is down within this time, and secrets were looked for.
+const STOP: Duration = Duration::from_secs(300);
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct DemoArgs {
@@ -71,12 +71,14 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         forget_report(file)?;
     }
     let began = Instant::now();
-    let raised = raise(args);
-    let Raised { images, appliance, build_s, mut hunt, mut rack } = match raised {
+    let mut build_s = 0.0;
+    let raised = raise(args, &mut build_s);
+    let Raised { images, appliance, mut hunt, mut rack } = match raised {
         Ok(raised) => raised,
         Err(error) => {
             let cleared = leftovers::clear();
-            let code = not_raised(&error, began.elapsed().as_secs_f64(), &before, args.report.as_deref())?;
+            let seconds = began.elapsed().as_secs_f64() - build_s;
+            let code = not_raised(&error, (build_s, seconds), &before, args.report.as_deref())?;
             return cleared.map(|_| code);
         }
     };
@@ -96,12 +98,19 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         interrupts.wait()?;
         println!("taking the rack down");
     }
-    let known = std::mem::take(&mut run.observed.secrets);
+    let mut known = std::mem::take(&mut run.observed.secrets);
+    if !args.once && args.appliance {
+        // It was printed, for a person to log in.
+        known.retain(|secret| secret.kind != secrets::Kind::ConsolePassword);
+    }
     let kinds = [secrets::ALWAYS, secrets::CONSOLE];
     hunt.before_tear_down(&mut rack, &images, appliance.as_ref(), known, &kinds);
     let rss = rack.tear_down()?;
     run.finish(rss, &before)?;
     let code = judge(&mut run, args.report.as_deref(), Some(hunt))?;
+    if !args.once {
+        run.save_judged()?;
+    }
     Ok(if !args.once || readme(&run, args)? { code } else { ExitCode::FAILURE })
 }
 
@@ -109,31 +118,33 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
 struct Raised {
     images: build::Images,
     appliance: Option<dayzero_images::Appliance>,
-    build_s: f64,
     hunt: Hunt,
     rack: rack::Rack,
 }
 
-fn raise(args: &DemoArgs) -> Result<Raised> {
+/// `build_s`: seconds of builds and images, also if what follows fails.
+fn raise(args: &DemoArgs, build_s: &mut f64) -> Result<Raised> {
     let began = Instant::now();
-    let images = build::images()?;
-    let appliance = if args.appliance { Some(build::appliance()?) } else { None };
-    let build_s = began.elapsed().as_secs_f64();
+    let images = build::images();
+    let appliance = if args.appliance && images.is_ok() { Some(build::appliance()) } else { None };
+    *build_s = began.elapsed().as_secs_f64();
+    let (images, appliance) = (images?, appliance.transpose()?);
     let hunt = Hunt::begin()?;
     let rack = rack::Rack::raise_with(&images, appliance.as_ref())?;
-    Ok(Raised { images, appliance, build_s, hunt, rack })
+    Ok(Raised { images, appliance, hunt, rack })
 }
 
 /// A run that did not get as far as a rack is a run too, with its report.
 fn not_raised(
     error: &anyhow::Error,
-    seconds: f64,
+    (build_s, seconds): (f64, f64),
     before: &leftovers::Snapshot,
     report: Option<&Path>,
 ) -> Result<ExitCode> {
     let reason = format!("{error:#}");
     eprintln!("xtask: the rack could not be raised: {reason}");
     let mut run = report::Run::not_raised(seconds, &reason);
+    run.build_s = build_s;
     run.finish(0, before)?;
     judge(&mut run, report, None)
 }
@@ -196,11 +207,20 @@ fn stop(args: &DemoArgs) -> Result<ExitCode> {
             STOP.as_secs()
         );
     }
+    let judged = owner.as_ref().and_then(|_| report::judged());
     let cleared = leftovers::clear()?;
     match (&owner, cleared.is_empty()) {
         (None, true) => println!("nothing was running"),
         (Some(_), true) => println!("stopped"),
         (_, false) => println!("stopped: {}", cleared.join(", ")),
+    }
+    if let Some(judged) = judged {
+        // What it says of secrets and of the peak of memory, it alone has seen.
+        if let Some(file) = &args.report {
+            std::fs::write(file, serde_json::to_vec_pretty(&judged)?)
+                .with_context(|| format!("--report {}", file.display()))?;
+        }
+        return Ok(if judged["ok"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let Some((mut run, before, report)) = saved else { return Ok(ExitCode::SUCCESS) };
     run.finish(run.rss_mib, &before)?;

@@ -5,12 +5,18 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+/// A plain line says the same again after this, with its times as they are then.
+const AGAIN: Duration = Duration::from_secs(15);
+/// What the long steps take on two cores without KVM (README's table), s: for those that do not count what they do.
+const USUAL: [(&str, u64); 5] =
+    [("Found", 4), ("Vouched", 60), ("Imaged", 60), ("Wired", 10), ("Proven", 90)];
+
 /// What is shown, and what was shown last.
 pub struct Progress {
     zero: Instant,
     terminal: bool,
     drawn: usize,
-    shown: HashMap<String, String>,
+    shown: HashMap<String, (String, Instant)>,
     since: HashMap<String, (String, Instant)>,
 }
 
@@ -42,9 +48,11 @@ impl Progress {
         }
         for host in hosts {
             let key = format!("{} {}", host.phase, host.detail);
-            if self.shown.get(&host.name) != Some(&key) {
+            let moves = host.met < 12;
+            let shown = self.shown.get(&host.name);
+            if shown.is_none_or(|(last, at)| *last != key || moves && at.elapsed() >= AGAIN) {
                 println!("{}", self.line(host));
-                self.shown.insert(host.name.clone(), key);
+                self.shown.insert(host.name.clone(), (key, Instant::now()));
             }
         }
     }
@@ -72,6 +80,13 @@ fn line(run: Duration, step: Duration, host: &Summary) -> String {
     let progress = host.progress.as_ref().filter(|progress| progress.total > 0).map(|progress| {
         let part = progress.done as f64 / progress.total as f64;
         format!(", {} {:.0} %{}", progress.what, part * 100.0, eta(step, part))
+    });
+    let progress = progress.or_else(|| {
+        let (_, usual) = USUAL.iter().find(|(phase, _)| *phase == host.phase)?;
+        Some(match usual.checked_sub(step.as_secs()).filter(|left| *left > 0) {
+            Some(left) => format!(", about {left} s left"),
+            None => format!(", longer than its usual {usual} s"),
+        })
     });
     format!(
         "{} {:<8} {:>2}/12 {:<12} {} in this step{}; {}",
@@ -125,7 +140,15 @@ mod tests {
         );
         assert_eq!(
             line(seconds(600), seconds(61), &host("Proven", None)),
-            "10:00 host1     8/12 Proven        1:01 in this step; the image to be on its disk"
+            "10:00 host1     8/12 Proven        1:01 in this step, about 29 s left; the image to be on its disk"
+        );
+        assert_eq!(
+            line(seconds(600), seconds(95), &host("Proven", None)),
+            "10:00 host1     8/12 Proven        1:35 in this step, longer than its usual 90 s; the image to be on its disk"
+        );
+        assert_eq!(
+            line(seconds(600), seconds(1), &host("Matched", None)),
+            "10:00 host1     8/12 Matched       0:01 in this step; the image to be on its disk"
         );
     }
 

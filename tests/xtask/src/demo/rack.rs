@@ -36,6 +36,8 @@ pub struct Rack {
     lab: Child,
     control: Control,
     peak_rss_mib: u64,
+    /// Of the console, where it is a machine's.
+    password: Option<String>,
 }
 
 /// The control plane.
@@ -72,7 +74,9 @@ impl Rack {
             Some(_) => Machine::start().map(|(machine, ready)| (Control::Machine(machine), ready)),
         };
         match started {
-            Ok((control, ready)) => Ok(Self { plan, zero, zero_ms, ready, lab, control, peak_rss_mib: 0 }),
+            Ok((control, ready)) => {
+                Ok(Self { plan, zero, zero_ms, ready, lab, control, peak_rss_mib: 0, password: None })
+            }
             Err(error) => {
                 let _ = end(&mut lab, Duration::from_secs(30));
                 Err(error)
@@ -96,7 +100,8 @@ impl Rack {
     }
 
     /// Before the command line is used: where the control plane is a machine, it logs in there.
-    pub fn log_in(&self, password: Option<&str>) -> Result<()> {
+    pub fn log_in(&mut self, password: Option<&str>) -> Result<()> {
+        self.password = password.map(str::to_owned);
         match &self.control {
             Control::Process { .. } => Ok(()),
             Control::Machine(machine) => machine.log_in(password),
@@ -159,6 +164,7 @@ impl Rack {
     /// What a person can do while the rack is left running.
     pub fn things_to_try(&self) {
         println!("The rack keeps running. Web console: {}", self.ready.console);
+        println!("{}", self.way_in());
         let (variable, place) = match self.control {
             Control::Process { .. } => ("DAYZERO_SOCKET", paths::demo().join("data/dayzero.sock")),
             Control::Machine(_) => ("DAYZERO_SESSION", super::client::session()),
@@ -166,11 +172,26 @@ impl Rack {
         println!("Things to try ({variable}={}):", place.display());
         let binary = paths::binary("dayzero");
         let (binary, lab) = (binary.display(), paths::demo().join("rack"));
-        for line in ["lab pull-cable host1 0", "lab swap-cables host2 0 1", "lab wrong-password host1"] {
+        for line in ["lab pull-cable host1 0", "lab swap-cables host2 0 1", "lab wrong-password host2"] {
             println!("  {binary} {line} --dir {}", lab.display());
         }
-        println!("  {binary} status; {binary} why host1");
+        println!("  {binary} status; {binary} why host1; {binary} why host2");
         println!("Ctrl-C ends it, as does `cargo xtask demo --stop` from another terminal.");
+    }
+
+    /// How a person logs in: the code that was printed first is spent, on the demo's own browser.
+    fn way_in(&self) -> String {
+        #[derive(serde::Deserialize)]
+        struct Code {
+            claim: String,
+        }
+        match (&self.control, &self.password) {
+            (Control::Machine(_), Some(password)) => format!("Log in as admin, password {password}"),
+            _ => match super::client::Client.json::<Code>(&["claim"]) {
+                Ok(Code { claim }) => format!("New claim code, for a password of yours: {claim}"),
+                Err(error) => format!("There is no new claim code: {error:#}"),
+            },
+        }
     }
 }
 

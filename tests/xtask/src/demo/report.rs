@@ -110,6 +110,11 @@ impl Run {
         Ok(())
     }
 
+    /// Keeps the report itself for `--stop`, once secrets were looked for.
+    pub fn save_judged(&self) -> Result<()> {
+        Ok(std::fs::write(judged_file(), serde_json::to_vec(&self.json())?)?)
+    }
+
     /// The run that was left running, if any.
     pub fn load() -> Result<Option<(Self, Snapshot, Option<PathBuf>)>> {
         let Ok(bytes) = std::fs::read(file()) else { return Ok(None) };
@@ -143,6 +148,16 @@ impl Run {
 
 fn file() -> PathBuf {
     paths::demo().join("run.json")
+}
+
+fn judged_file() -> PathBuf {
+    paths::demo().join("judged.json")
+}
+
+/// The report of a run that was stopped from elsewhere, for who stopped it.
+pub fn judged() -> Option<serde_json::Value> {
+    let bytes = std::fs::read(judged_file()).ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 fn round(seconds: f64) -> f64 {

@@ -44,6 +44,11 @@ pub fn play(rack: &mut Rack, images: &Images, once: bool) -> Run {
         rack.ready.claim.as_deref().unwrap_or("used already")
     );
     let done = play.all(rack, images, once);
+    if done.is_err() && play.seen.joined.is_empty() {
+        // What the hosts came to is told all the same, if anybody still answers.
+        play.seen.joined = play.all_hosts().unwrap_or_default();
+        play.seen.hosts = play.all_hosts().unwrap_or_default();
+    }
     let mut run = Run::new(rack.zero_ms, rack.zero.elapsed().as_secs_f64(), play.seen);
     run.broken = done.err().map(|error| format!("{error:#}"));
     run
