@@ -338,6 +338,11 @@ fn a_leak_makes_a_run_not_ok_though_every_check_holds() {
     assert!(run.ok());
     run.leaks = true;
     assert!(!run.ok() && run.json()["ok"] == false);
+    let dir = tempfile::tempdir().unwrap();
+    let gone = dir.path().join("gone with the rack");
+    run.hand_on(&gone).unwrap();
+    assert_eq!(super::super::report::judged(&gone), Some(run.json()), "as `--stop` finds it");
+    assert_eq!(super::super::report::judged(dir.path()), None);
     run.leaks = false;
     run.broken = Some("a host stopped".to_owned());
     assert!(!run.ok());

@@ -19,7 +19,7 @@ mod scenario;
 mod shown;
 
 use crate::secrets::{self, Hunt};
-use crate::{build, preflight};
+use crate::{build, paths, preflight};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use nix::sys::signal::Signal;
@@ -98,18 +98,20 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         interrupts.wait()?;
         println!("taking the rack down");
     }
+    let stopped = !args.once && report::is_stopping();
     let mut known = std::mem::take(&mut run.observed.secrets);
+    let mut kinds = [secrets::ALWAYS, secrets::CONSOLE].concat();
     if !args.once && args.appliance {
         // It was printed, for a person to log in.
         known.retain(|secret| secret.kind != secrets::Kind::ConsolePassword);
+        kinds.retain(|kind| *kind != secrets::Kind::ConsolePassword);
     }
-    let kinds = [secrets::ALWAYS, secrets::CONSOLE];
     hunt.before_tear_down(&mut rack, &images, appliance.as_ref(), known, &kinds);
     let rss = rack.tear_down()?;
     run.finish(rss, &before)?;
     let code = judge(&mut run, args.report.as_deref(), Some(hunt))?;
-    if !args.once {
-        run.save_judged()?;
+    if stopped {
+        run.hand_on(&paths::demo())?;
     }
     Ok(if !args.once || readme(&run, args)? { code } else { ExitCode::FAILURE })
 }
@@ -200,6 +202,7 @@ fn stop(args: &DemoArgs) -> Result<ExitCode> {
     let saved = report::Run::load()?;
     let owner = leftovers::other_owner()?;
     if let Some(owner) = owner {
+        report::stopping()?;
         // It takes its own rack down, and writes its own report if it was asked for one.
         ensure!(
             owner.end(Signal::SIGTERM, STOP),
@@ -207,7 +210,7 @@ fn stop(args: &DemoArgs) -> Result<ExitCode> {
             STOP.as_secs()
         );
     }
-    let judged = owner.as_ref().and_then(|_| report::judged());
+    let judged = owner.as_ref().and_then(|_| report::judged(&paths::demo()));
     let cleared = leftovers::clear()?;
     match (&owner, cleared.is_empty()) {
         (None, true) => println!("nothing was running"),
@@ -223,6 +226,9 @@ fn stop(args: &DemoArgs) -> Result<ExitCode> {
         return Ok(if judged["ok"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let Some((mut run, before, report)) = saved else { return Ok(ExitCode::SUCCESS) };
+    if let Some(owner) = owner {
+        run.broken = Some(format!("the demo ({owner}) ended without handing on its report"));
+    }
     run.finish(run.rss_mib, &before)?;
     judge(&mut run, args.report.as_deref().or(report.as_deref()), None)
 }

@@ -110,9 +110,11 @@ impl Run {
         Ok(())
     }
 
-    /// Keeps the report itself for `--stop`, once secrets were looked for.
-    pub fn save_judged(&self) -> Result<()> {
-        Ok(std::fs::write(judged_file(), serde_json::to_vec(&self.json())?)?)
+    /// Keeps the report itself for `--stop`, once secrets were looked for: the tear-down has removed the directory by then,
+    /// and `--stop` removes it again.
+    pub fn hand_on(&self, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir)?;
+        Ok(std::fs::write(dir.join(JUDGED), serde_json::to_vec(&self.json())?)?)
     }
 
     /// The run that was left running, if any.
@@ -150,13 +152,27 @@ fn file() -> PathBuf {
     paths::demo().join("run.json")
 }
 
-fn judged_file() -> PathBuf {
-    paths::demo().join("judged.json")
+/// The report of a run that was stopped from elsewhere.
+const JUDGED: &str = "judged.json";
+
+fn stopping_file() -> PathBuf {
+    paths::demo().join("stopping")
+}
+
+/// Tells the demo that runs that `--stop` waits for its report.
+pub fn stopping() -> Result<()> {
+    std::fs::create_dir_all(paths::demo())?;
+    Ok(std::fs::write(stopping_file(), [])?)
+}
+
+/// Whether `--stop` waits for the report.
+pub fn is_stopping() -> bool {
+    stopping_file().exists()
 }
 
 /// The report of a run that was stopped from elsewhere, for who stopped it.
-pub fn judged() -> Option<serde_json::Value> {
-    let bytes = std::fs::read(judged_file()).ok()?;
+pub fn judged(dir: &Path) -> Option<serde_json::Value> {
+    let bytes = std::fs::read(dir.join(JUDGED)).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 

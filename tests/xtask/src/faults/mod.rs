@@ -80,7 +80,7 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
         play::diagnose();
     }
     let seconds = rack.zero.elapsed().as_secs();
-    hunt.before_tear_down(&mut rack, &images, None, Vec::new(), &[secrets::ALWAYS]);
+    hunt.before_tear_down(&mut rack, &images, None, Vec::new(), secrets::ALWAYS);
     rack.tear_down()?;
     let played = played?;
     println!();

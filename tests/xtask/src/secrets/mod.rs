@@ -100,7 +100,7 @@ impl Hunt {
         images: &Images,
         appliance: Option<&Appliance>,
         known: Vec<Secret>,
-        kinds: &[&[Kind]],
+        kinds: &[Kind],
     ) {
         let looked = self.look_at_run(rack, known, kinds);
         if let Err(error) = looked.and_then(|()| self.look_at_images(images, appliance)) {
@@ -108,7 +108,7 @@ impl Hunt {
         }
     }
 
-    fn look_at_run(&mut self, rack: &mut Rack, known: Vec<Secret>, kinds: &[&[Kind]]) -> Result<()> {
+    fn look_at_run(&mut self, rack: &mut Rack, known: Vec<Secret>, kinds: &[Kind]) -> Result<()> {
         let shown = shown()?;
         let dir = paths::demo();
         // The factory password first: what a BMC or the vault has of the same content is the same secret.
@@ -125,7 +125,7 @@ impl Hunt {
             secrets.push(gather::agent_key(&host, &disk)?);
         }
         let secrets = each_once(secrets);
-        for kind in kinds.iter().copied().flatten() {
+        for kind in kinds {
             ensure!(secrets.iter().any(|secret| secret.kind == *kind), "no {kind} of the run is known");
         }
         let scanner = Scanner::new(&secrets)?;
