@@ -349,6 +349,16 @@ pub(crate) enum LabCommand {
         /// The NIC.
         nic: usize,
     },
+    /// The ports of a host's bond wait for LACP, which firmware does not speak.
+    LacpFallbackOff {
+        /// The host.
+        host: HostName,
+    },
+    /// They forward alone until LACP is spoken.
+    LacpFallbackOn {
+        /// The host.
+        host: HostName,
+    },
     /// Power, past the BMC.
     Power {
         /// The host.

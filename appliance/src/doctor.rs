@@ -1,16 +1,17 @@
 //! `dayzero doctor`: what would hinder network boot on this machine and its networks. Exit code 1 on a fault.
 
 use crate::client::Client;
-use crate::config::{self, Files};
+use crate::config::{self, Files, Operators};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{plan, text};
 use dayzero_api::Health;
-use dayzero_control::{Standing, standings};
+use dayzero_control::{Listener, Ports, Standing, relayed, standings};
 use dayzero_model::site::{Network, Site};
 use dayzero_pxe::doctor::{Examination, Finding, Severity, examine};
 use dayzero_pxe::{BootFiles, PxeConfig, ServedInterface, ServedNetwork};
 use serde::Serialize;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// A finding, for `-o json`.
@@ -51,17 +52,25 @@ pub(crate) async fn run(
     let site = plan::load(out, file)?;
     let config = config.map(config::load).transpose()?;
     let data = config.as_ref().map(|config| (existing(&config.data_dir), SPACE));
+    let written = config.iter().map(|config| config.data_dir.clone()).collect();
+    // Without a configuration `dayzero serve` has the same defaults.
+    let operators =
+        config.as_ref().map_or_else(|| Operators::default().listen, |config| config.operators.listen);
+    let ports = config.as_ref().map_or_else(Ports::default, |config| config.control().ports);
     let files = config.map(|config| config.files).unwrap_or_default();
     // Ports are ours while the appliance runs.
     let serves = client.get::<Health>("/v1/health").await.is_ok();
     let (interfaces, mut shown) = interfaces(&site);
     let space = data.into_iter().collect();
-    let mut how = Examination { ports: !serves, space, ..Examination::default() };
+    let listeners = listeners(operators, ports, &standings(&site).0);
+    let mut how = Examination { ports: !serves, listeners, written, space, ..Examination::default() };
     if let Some(seconds) = listen_only {
         how.listen = std::time::Duration::from_secs(seconds.into());
         how.ask = false;
+        how.lldp = how.lldp.max(how.listen);
     }
-    shown.extend(examine(&pxe(interfaces, &files), &how).await.into_iter().map(Shown::from));
+    out.note(&format!("listening for the switches, {} s at most", how.lldp.as_secs()));
+    shown.extend(examine(&pxe(&site, interfaces, &files, ports), &how).await.into_iter().map(Shown::from));
     shown.sort_by_key(|finding| {
         ["fault", "warning", "good"].iter().position(|word| *word == finding.severity)
     });
@@ -79,8 +88,22 @@ fn existing(data: &Path) -> PathBuf {
     there.unwrap_or(Path::new("/")).to_owned()
 }
 
-fn pxe(interfaces: Vec<ServedInterface>, files: &Files) -> PxeConfig {
-    let mut config = PxeConfig { interfaces, ..PxeConfig::default() };
+/// What the control plane listens on beside network boot: for operators, and at our address on each network.
+fn listeners(operators: SocketAddr, ports: Ports, standings: &[Standing]) -> Vec<(String, SocketAddr)> {
+    let mut all = vec![("API and console".to_owned(), operators)];
+    for Standing { network, address, .. } in standings {
+        let of = |(listener, port): (Listener, u16)| {
+            (listener.name().to_owned(), SocketAddr::new(IpAddr::V4(*address), port))
+        };
+        all.extend(ports.listeners(network.role).into_iter().map(of));
+    }
+    all
+}
+
+fn pxe(site: &Site, interfaces: Vec<ServedInterface>, files: &Files, ports: Ports) -> PxeConfig {
+    let relayed = relayed(site).map(|network| ServedNetwork::planned(network, &site.domain)).collect();
+    let mut config = PxeConfig { interfaces, relayed, ..PxeConfig::default() };
+    (config.ports.http, config.ports.https) = (ports.http, ports.https);
     let boot = [("vmlinuz", &files.kernel), ("initrd.img", &files.initrd)];
     config.boot = BootFiles {
         files: boot.map(|(name, path)| (name.to_owned(), path.clone())).into(),
@@ -115,4 +138,33 @@ fn interfaces(site: &Site) -> (Vec<ServedInterface>, Vec<Shown>) {
         })
     };
     (found.into_iter().map(served).collect(), missing.into_iter().filter_map(nowhere).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sockets of `tests/listeners.rs` that are not network boot's.
+    #[test]
+    fn each_listener_of_the_control_plane_is_tried() {
+        let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("plan/examples/lab.yaml");
+        let (site, _) = dayzero_plan::load(&plan).expect("the lab's plan");
+        let stands = |network: &Network| {
+            let (device, address) = (network.name.to_string(), network.appliance?);
+            Some(Standing { network: network.clone(), device, address })
+        };
+        let standings: Vec<Standing> = site.networks.iter().filter_map(stands).collect();
+        let all = listeners(Operators::default().listen, Ports::default(), &standings);
+        let all: Vec<(&str, String)> = all.iter().map(|(name, at)| (name.as_str(), at.to_string())).collect();
+        let at = |name, address: &str| (name, address.to_owned());
+        assert_eq!(
+            all,
+            [
+                at("API and console", "127.0.0.1:8443"),
+                at("agents' listener", "10.77.0.2:7443"),
+                at("enrolment listener", "10.77.0.2:8444"),
+                at("virtual media listener", "10.77.9.2:8082"),
+            ]
+        );
+    }
 }

@@ -56,6 +56,8 @@ fn request(command: LabCommand) -> Request {
         LabCommand::ReviveSwitch { member } => Request::ReviveSwitch { member },
         LabCommand::MutePort { host, nic } => Request::MutePort { host, nic },
         LabCommand::UnmutePort { host, nic } => Request::UnmutePort { host, nic },
+        LabCommand::LacpFallbackOff { host } => Request::LacpFallback { host, on: false },
+        LabCommand::LacpFallbackOn { host } => Request::LacpFallback { host, on: true },
         LabCommand::Power { host, action } => Request::Power { host, action: button(action) },
         LabCommand::WrongPassword { host } => Request::WrongPassword { host, wrong: true },
         LabCommand::RightPassword { host } => Request::WrongPassword { host, wrong: false },

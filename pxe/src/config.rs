@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dayzero_model::Name;
 use dayzero_model::boot::{Arch, Chain};
 use dayzero_model::site::{AddressRange, DhcpMode, Network, NetworkRole, Site};
+use dayzero_model::{Name, Sha256};
 
 use crate::late::LateFiles;
 
@@ -70,6 +70,8 @@ pub struct ServedNetwork {
     pub pool: Option<LeasePool>,
     /// Relays that may bring its clients, as they stand in `giaddr`.
     pub relays: Vec<Ipv4Addr>,
+    /// Addresses that these relays send from, beside those.
+    pub relay_sources: Vec<IpAddr>,
     /// IPv6 prefix, at most 96 bits long; a machine's IPv6 address ends with its IPv4 address.
     pub prefix6: Option<Ipv6Prefix>,
 }
@@ -152,6 +154,7 @@ impl ServedNetwork {
             mtu: None,
             pool: None,
             relays: Vec::new(),
+            relay_sources: Vec::new(),
             prefix6: None,
         }
     }
@@ -167,6 +170,7 @@ impl ServedNetwork {
             mtu: u16::try_from(network.mtu).ok().filter(|mtu| *mtu != 1500),
             pool: network.pool.map(|range| LeasePool { range, open: network.open_pool }),
             relays: network.relays.clone(),
+            relay_sources: network.relay_sources.clone(),
             prefix6: network.cidr6.map(|net| Ipv6Prefix { address: net.network(), len: net.prefix_len() }),
             ..Self::new(network.name.clone(), network.role, prefix)
         }
@@ -366,6 +370,8 @@ pub struct PxeConfig {
     pub boot: BootFiles,
     /// Certificate and ciphers of HTTP boot over TLS; none: it is not served.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// SHA-256 of the certificate that ends the chain which `tls` shows to loaders; none: they are told HTTP alone.
+    pub loader_trust: Option<Sha256>,
     /// Lease times.
     pub times: DhcpTimes,
     /// Ports.
@@ -429,9 +435,22 @@ pub(crate) fn plain_path(name: &str) -> bool {
 }
 
 impl PxeConfig {
+    /// What loaders must trust to fetch by HTTPS; none: nothing is served to them so.
+    pub(crate) fn https(&self) -> Option<Sha256> {
+        self.loader_trust.filter(|_| self.tls.is_some())
+    }
+
     /// All networks, those that we have an interface on first.
     pub fn networks(&self) -> impl Iterator<Item = &ServedNetwork> {
         self.interfaces.iter().map(|interface| &interface.network).chain(&self.relayed)
+    }
+
+    /// The boot server's port, where it is served: beside another DHCP server, on an interface's own network or on one
+    /// whose clients come to it by relays.
+    pub(crate) fn boot_server(&self, interface: &ServedInterface) -> Option<u16> {
+        let beside = |network: &ServedNetwork| network.mode == DhcpMode::Proxy && network.boots();
+        let far = interface.boots() && self.relayed.iter().any(beside);
+        (far || interface.network.mode == DhcpMode::Proxy).then_some(self.ports.boot_server)
     }
 
     /// Checks what can be checked without the network.
@@ -564,6 +583,25 @@ pub(crate) mod tests {
             let said = broken.check().expect_err(text).to_string();
             assert!(said.contains(text), "{said}");
         }
+    }
+
+    #[test]
+    fn the_boot_servers_port_is_open_where_clients_of_another_server_come() {
+        let ours = |config: &PxeConfig| config.boot_server(&config.interfaces[0]);
+        let mut config = config();
+        assert_eq!(ours(&config), None);
+        let mut far = interface(NetworkRole::Management).network;
+        (far.name, far.relays) = ("far".parse().unwrap(), vec![Ipv4Addr::new(10, 88, 0, 1)]);
+        config.relayed = vec![far];
+        assert_eq!(ours(&config), None, "we give the addresses there");
+        config.relayed[0].mode = DhcpMode::Proxy;
+        assert_eq!(ours(&config), Some(4011), "its clients come to an interface whose own network we serve");
+        config.interfaces[0].network.role = NetworkRole::Bmc;
+        assert_eq!(ours(&config), None, "nothing boots here");
+        config.interfaces = vec![interface(NetworkRole::Management)];
+        config.relayed.clear();
+        config.interfaces[0].network.mode = DhcpMode::Proxy;
+        assert_eq!(ours(&config), Some(4011));
     }
 
     #[test]

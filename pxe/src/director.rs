@@ -82,6 +82,13 @@ pub trait BootDirector: Send + Sync + 'static {
         false
     }
 
+    /// Whether this client's firmware holds the authority's certificate of [`crate::PxeConfig::loader_trust`], so that it
+    /// can boot by HTTPS. Where nobody knows: no.
+    fn trusts(&self, mac: MacAddr) -> bool {
+        let _ = mac;
+        false
+    }
+
     /// Records what happened.
     fn event(&self, event: PxeEvent);
 

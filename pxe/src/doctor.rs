@@ -1,11 +1,16 @@
 //! Looks before anything is served: what would be in the way of network boot here, and what to do about it.
 //!
-//! Invariants: it answers nobody and keeps nothing; the one thing that it sends is a DHCP DISCOVER in the name of a
-//! made-up client, to hear who else answers, and not even that where it shall only listen. It runs in the network namespace of its thread.
+//! Invariants: it answers nobody and keeps nothing; what it sends is a DHCP DISCOVER in the name of a made-up client, to hear
+//! who else answers, an ARP probe for the gateway and a question to each name server of a network; nothing at all where it
+//! shall only listen. It runs in the network namespace of its thread.
+
+mod around;
+mod clock;
+pub(crate) mod switch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{PxeConfig, ServedInterface};
 use crate::dhcp::wire::{COOKIE, FIXED, Fields, option};
+use crate::dhcp6::serve::SERVER_PORT as DHCP6;
 use crate::net::device_has;
 use crate::overhear::overhear;
 use crate::server::missing6;
@@ -72,57 +78,87 @@ pub struct Examination {
     pub space: Vec<(PathBuf, u64)>,
     /// Whether ports are tried: not while we serve on them ourselves.
     pub ports: bool,
+    /// TCP listeners that are to be on this machine beside those of network boot, with what each is: tried as ports are.
+    pub listeners: Vec<(String, SocketAddr)>,
+    /// Directories that the appliance has written to: what it wrote last is no later than now.
+    pub written: Vec<PathBuf>,
     /// How long to listen for other DHCP servers; zero: not at all.
     pub listen: Duration,
+    /// How long to listen for the switches' LLDP, which they send each 30 s; zero: not at all. It ends as soon as each
+    /// port heard one.
+    pub lldp: Duration,
     /// Whether to ask them, too; else nothing is sent.
     pub ask: bool,
 }
 
 impl Default for Examination {
     fn default() -> Self {
-        Self { space: Vec::new(), ports: true, listen: Duration::from_secs(3), ask: true }
+        Self {
+            space: Vec::new(),
+            ports: true,
+            listeners: Vec::new(),
+            written: Vec::new(),
+            listen: Duration::from_secs(3),
+            lldp: Duration::from_secs(31),
+            ask: true,
+        }
     }
 }
 
 /// Examines; the worst findings come first.
 pub async fn examine(config: &PxeConfig, how: &Examination) -> Vec<Finding> {
-    let mut findings = vec![clock(SystemTime::now())];
+    let mut findings = vec![clock::clock(&how.written)];
     if let Err(error) = config.check() {
         findings.push(Finding::new("configuration", Severity::Fault, error.to_string(), "correct the plan"));
     }
     findings.extend(files(config));
     findings.extend(how.space.iter().map(|(path, need)| space(path, *need)));
+    if how.ports {
+        findings.extend(how.listeners.iter().map(|(name, address)| listener(name, *address)));
+    }
     let addresses: Vec<InterfaceAddress> = getifaddrs().map(Iterator::collect).unwrap_or_default();
+    let mut linked = Vec::new();
     for interface in &config.interfaces {
         let link = link(interface, &addresses);
-        let usable = link.severity != Severity::Fault;
+        if link.severity != Severity::Fault {
+            linked.push(interface);
+        }
         findings.push(link);
-        if !usable || interface.network.role == NetworkRole::Storage {
+    }
+    let switches =
+        async { if how.lldp.is_zero() { Vec::new() } else { switch::switches(&linked, how.lldp).await } };
+    let (of_switches, of_networks) = tokio::join!(switches, networks(config, how, &linked, &addresses));
+    findings.extend(of_switches);
+    findings.extend(of_networks);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+/// What is on each interface with a link.
+async fn networks(
+    config: &PxeConfig,
+    how: &Examination,
+    linked: &[&ServedInterface],
+    addresses: &[InterfaceAddress],
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for interface in linked {
+        if interface.network.role == NetworkRole::Storage {
             continue;
         }
         if how.ports {
             findings.extend(ports(config, interface));
         }
         if interface.boots() {
-            findings.extend(link_local(interface, &addresses));
+            findings.extend(link_local(interface, addresses));
             findings.extend(own_ipv6(interface));
         }
+        findings.extend(around::around(interface, how.ask).await);
         if !how.listen.is_zero() {
             findings.extend(others(config, interface, how).await);
         }
     }
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
-}
-
-fn clock(now: SystemTime) -> Finding {
-    const YEAR_2026: u64 = 1_767_225_600;
-    let seconds = now.duration_since(UNIX_EPOCH).map(|d| d.as_secs()).unwrap_or_default();
-    if seconds >= YEAR_2026 {
-        return Finding::new("clock", Severity::Good, "the clock is set", "");
-    }
-    let found = format!("the clock says {seconds} seconds after 1970, before Dayzero was written");
-    Finding::new("clock", Severity::Fault, found, "set the clock: certificates made now would be of no use")
 }
 
 fn files(config: &PxeConfig) -> Vec<Finding> {
@@ -238,28 +274,48 @@ fn ports(config: &PxeConfig, interface: &ServedInterface) -> Vec<Finding> {
         tries.push(("TFTP, UDP", config.ports.tftp, udp(interface, address, config.ports.tftp)));
         let tcp = TcpListener::bind(SocketAddr::new(address, config.ports.http));
         tries.push(("HTTP boot, TCP", config.ports.http, tcp.map(drop)));
+        let tcp = TcpListener::bind(SocketAddr::new(address, config.ports.https));
+        tries.push(("HTTPS boot, TCP", config.ports.https, tcp.map(drop)));
     }
-    let judge = |(service, port, tried): (&str, u16, io::Result<()>)| {
-        let finding = match tried {
-            Ok(()) => Finding::new("port", Severity::Good, format!("{service} port {port} is free"), ""),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let found = format!("{service} port {port} is taken by another program");
-                Finding::new(
-                    "port",
-                    Severity::Fault,
-                    found,
-                    format!("`ss -lnp 'sport = {port}'` names it: stop it"),
-                )
-            }
-            Err(error) => {
-                let found = format!("{service} port {port} cannot be opened: {error}");
-                let action = "run as root, or with CAP_NET_BIND_SERVICE and CAP_NET_RAW";
-                Finding::new("port", Severity::Fault, found, action)
-            }
-        };
-        finding.on(interface)
-    };
+    let own = IpAddr::V4(interface.address);
+    if let Some(port) = config.boot_server(interface) {
+        tries.push(("proxyDHCP's boot server, UDP", port, udp(interface, own, port)));
+    }
+    if interface.names() {
+        let port = config.ports.dns;
+        tries.push(("DNS, UDP", port, udp(interface, own, port)));
+        tries.push(("DNS, TCP", port, TcpListener::bind(SocketAddr::new(own, port)).map(drop)));
+    }
+    if interface.network.prefix6.is_some() && interface.network.mode == DhcpMode::Serve {
+        tries.push(("DHCPv6, UDP", DHCP6, udp(interface, Ipv6Addr::UNSPECIFIED.into(), DHCP6)));
+    }
+    let judge =
+        |(service, port, tried)| port_finding(&format!("{service} port {port}"), port, tried).on(interface);
     tries.into_iter().map(judge).collect()
+}
+
+/// Whether a listener that is not of network boot can be opened.
+fn listener(name: &str, address: SocketAddr) -> Finding {
+    port_finding(&format!("{name}, TCP {address}"), address.port(), TcpListener::bind(address).map(drop))
+}
+
+fn port_finding(service: &str, port: u16, tried: io::Result<()>) -> Finding {
+    let fault = |found: String, action: String| Finding::new("port", Severity::Fault, found, action);
+    match tried {
+        Ok(()) => Finding::new("port", Severity::Good, format!("{service} is free"), ""),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => fault(
+            format!("{service} is taken by another program"),
+            format!("`ss -lnp 'sport = {port}'` names it: stop it"),
+        ),
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => fault(
+            format!("{service} cannot be opened: this machine does not have the address"),
+            "set the address on an interface, or correct it in the plan or in serve.toml".to_owned(),
+        ),
+        Err(error) => fault(
+            format!("{service} cannot be opened: {error}"),
+            "run as root, or with CAP_NET_BIND_SERVICE and CAP_NET_RAW".to_owned(),
+        ),
+    }
 }
 
 fn bound(interface: &ServedInterface, address: IpAddr, port: u16, share: bool) -> io::Result<Socket> {
@@ -424,7 +480,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(space(dir.path(), 1).severity, Severity::Good);
         let full = space(dir.path(), u64::MAX);
-        let findings = [missing, full, clock(UNIX_EPOCH), files(&config()).remove(0)];
+        let findings = [missing, full, files(&config()).remove(0)];
         for finding in findings {
             assert_eq!(finding.severity, Severity::Fault, "{finding:?}");
             assert!(!finding.action.is_empty() && !finding.found.is_empty(), "{finding:?}");
@@ -469,6 +525,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn listeners_beside_network_boots_are_tried_too() {
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (held, free) = (bind(), bind().local_addr().unwrap());
+        let nowhere: SocketAddr = "192.0.2.1:7443".parse().unwrap();
+        let listeners = vec![
+            ("console".to_owned(), held.local_addr().unwrap()),
+            ("enrolment".to_owned(), free),
+            ("agents".to_owned(), nowhere),
+        ];
+        let quiet = Examination { listen: Duration::ZERO, lldp: Duration::ZERO, ..Examination::default() };
+        let config = PxeConfig { interfaces: Vec::new(), ..config() };
+        let ports = |findings: Vec<Finding>| -> Vec<(Severity, String)> {
+            findings.into_iter().filter(|f| f.check == "port").map(|f| (f.severity, f.found)).collect()
+        };
+        let found =
+            ports(examine(&config, &Examination { listeners: listeners.clone(), ..quiet.clone() }).await);
+        let of = |name: &str| found.iter().find(|(_, found)| found.starts_with(name)).unwrap();
+        assert!(of("console").0 == Severity::Fault && of("console").1.contains("taken"), "{found:?}");
+        assert_eq!(of("enrolment").0, Severity::Good, "{found:?}");
+        assert!(of("agents").0 == Severity::Fault && of("agents").1.contains("does not have"), "{found:?}");
+        let ours = Examination { listeners, ports: false, ..quiet };
+        assert_eq!(ports(examine(&config, &ours).await), [], "while we serve, they are ours");
+    }
+
+    #[tokio::test]
     async fn a_taken_port_is_named() {
         let lo = ServedInterface {
             device: "lo".into(),
@@ -483,7 +564,7 @@ mod tests {
         let mut config = config();
         config.ports.dhcp = port;
         config.interfaces = vec![lo];
-        let how = Examination { listen: Duration::ZERO, ..Examination::default() };
+        let how = Examination { listen: Duration::ZERO, lldp: Duration::ZERO, ..Examination::default() };
         let findings = examine(&config, &how).await;
         let port_finding = findings.iter().find(|f| f.check == "port").unwrap();
         assert_eq!(port_finding.severity, Severity::Fault, "{findings:?}");

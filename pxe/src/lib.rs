@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod fuzzing;
 pub mod http;
 mod late;
+mod limit;
 mod machine;
 mod neighbours;
 mod net;

@@ -41,6 +41,20 @@ pub(crate) fn device_mac(device: &str) -> io::Result<MacAddr> {
     Err(io::Error::new(io::ErrorKind::NotFound, format!("{device} has no Ethernet address")))
 }
 
+/// The MAC that the device of a bound packet socket has now: the kernel looks when it is asked.
+pub(crate) fn bound_mac(socket: &Socket) -> Option<MacAddr> {
+    let address = socket.local_addr().ok()?;
+    let long_enough = address.len() as usize >= std::mem::offset_of!(libc::sockaddr_ll, sll_addr) + 6;
+    if address.family() != libc::AF_PACKET as libc::sa_family_t || !long_enough {
+        return None;
+    }
+    // SAFETY: the kernel filled a `sockaddr_ll` up to the end of its MAC, as family and length say; the storage behind it
+    // is large enough and aligned for every family's structure.
+    let link = unsafe { &*address.as_ptr().cast::<libc::sockaddr_ll>() };
+    let mac = link.sll_addr.first_chunk::<6>().filter(|_| link.sll_halen == 6)?;
+    (*mac != [0; 6]).then_some(MacAddr(*mac))
+}
+
 /// Whether a device has an address, be it still on trial (RFC 4862's duplicate detection).
 pub(crate) fn device_has(device: &str, address: IpAddr) -> bool {
     let is = |storage: &SockaddrStorage| match address {

@@ -50,7 +50,7 @@ pub(crate) async fn overhear(device: &str, time: Duration) -> io::Result<BTreeMa
 }
 
 /// The DHCP server that an IPv4 packet is from, or names.
-fn server_of(packet: &[u8]) -> Option<(Ipv4Addr, &'static str)> {
+pub(crate) fn server_of(packet: &[u8]) -> Option<(Ipv4Addr, &'static str)> {
     const UDP: u8 = 17;
     let head = usize::from(packet.first()? & 15) * 4;
     let port = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));

@@ -75,10 +75,21 @@ fn tokens(arguments: &[String]) -> Result<Vec<Token>, ScriptError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct OwnUrl(String);
 
+/// How a file is fetched.
+#[derive(Clone, Copy)]
+enum By {
+    Http(SocketAddr),
+    Https(SocketAddr),
+}
+
 impl OwnUrl {
-    fn file(server: SocketAddr, name: &str) -> Result<Self, ScriptError> {
+    fn file(by: By, name: &str) -> Result<Self, ScriptError> {
+        let (scheme, server) = match by {
+            By::Http(server) => ("http", server),
+            By::Https(server) => ("https", server),
+        };
         if plain_name(name) {
-            Ok(Self(format!("http://{server}/boot/file/{name}")))
+            Ok(Self(format!("{scheme}://{server}/boot/file/{name}")))
         } else {
             Err(ScriptError::File(name.chars().take(80).collect()))
         }
@@ -91,10 +102,21 @@ impl OwnUrl {
 
 enum Line {
     Echo(&'static str),
-    Kernel { url: OwnUrl, arguments: Vec<Token>, or: Label },
-    Initrd { url: OwnUrl, or: Label },
-    Boot { or: Label },
+    Kernel {
+        url: OwnUrl,
+        arguments: Vec<Token>,
+        or: Label,
+    },
+    Initrd {
+        url: OwnUrl,
+        or: Label,
+    },
+    Boot {
+        or: Label,
+    },
     At(Label),
+    /// Forgets what was fetched.
+    Free,
     Sleep(u32),
     Chain(OwnUrl),
     Leave,
@@ -117,6 +139,7 @@ impl fmt::Display for Line {
             Line::Initrd { url, or } => write!(f, "initrd {} || goto {}", url.0, or.0),
             Line::Boot { or } => write!(f, "boot || goto {}", or.0),
             Line::At(label) => write!(f, ":{}", label.0),
+            Line::Free => f.write_str("imgfree"),
             Line::Sleep(seconds) => write!(f, "sleep {seconds}"),
             Line::Chain(url) => write!(f, "chain --replace {}", url.0),
             Line::Leave => f.write_str("exit 1"),
@@ -129,6 +152,8 @@ impl fmt::Display for Line {
 pub struct Place<'a> {
     /// Where our HTTP boot listens, by the address family that the client asks in.
     pub server: SocketAddr,
+    /// Where it listens for TLS, if this client can fetch so; what fails there is fetched by HTTP.
+    pub secure: Option<SocketAddr>,
     /// Name of the kernel.
     pub kernel: &'a str,
     /// Name of the initramfs.
@@ -143,20 +168,25 @@ pub fn script(action: &BootAction, mac: MacAddr, place: &Place<'_>) -> Result<St
     let failed = Label("failed");
     let lines = match action {
         BootAction::Discovery { cmdline, .. } => {
-            let initrd = OwnUrl::file(place.server, place.initrd)?;
             let mut arguments = vec![Token(format!("initrd={}", place.initrd))];
             arguments.extend(tokens(cmdline)?);
-            vec![
-                Line::Echo("Dayzero: loading the discovery image"),
-                Line::Kernel { url: OwnUrl::file(place.server, place.kernel)?, arguments, or: failed },
-                Line::Initrd { url: initrd, or: failed },
+            let mut lines = vec![Line::Echo("Dayzero: loading the discovery image")];
+            if let Some(secure) = place.secure {
+                let plain = Label("plain");
+                lines.extend(load(By::Https(secure), place, &arguments, plain)?);
+                lines.extend([Line::Boot { or: failed }, Line::At(plain)]);
+                lines.extend([Line::Echo("Dayzero: HTTPS failed, going on by HTTP"), Line::Free]);
+            }
+            lines.extend(load(By::Http(place.server), place, &arguments, failed)?);
+            lines.extend([
                 Line::Boot { or: failed },
                 Line::At(failed),
                 Line::Echo("Dayzero: loading failed, asking again in 5 seconds"),
                 Line::Sleep(5),
                 Line::Chain(OwnUrl::script(place.server, mac)),
                 Line::Leave,
-            ]
+            ]);
+            lines
         }
         BootAction::LocalDisk => {
             vec![Line::Echo("Dayzero: no boot is open, leaving to the next boot device"), Line::Leave]
@@ -169,6 +199,13 @@ pub fn script(action: &BootAction, mac: MacAddr, place: &Place<'_>) -> Result<St
         text.push('\n');
     }
     Ok(text)
+}
+
+/// Fetches kernel and initramfs.
+fn load(by: By, place: &Place<'_>, arguments: &[Token], or: Label) -> Result<[Line; 2], ScriptError> {
+    let kernel = OwnUrl::file(by, place.kernel)?;
+    let initrd = OwnUrl::file(by, place.initrd)?;
+    Ok([Line::Kernel { url: kernel, arguments: arguments.to_vec(), or }, Line::Initrd { url: initrd, or }])
 }
 
 /// What an agent that was started without a script must know of its boot: the `dayzero.*` words of the kernel command
@@ -193,7 +230,8 @@ mod tests {
     const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 1]);
 
     fn place() -> Place<'static> {
-        Place { server: "10.77.0.2:8080".parse().unwrap(), kernel: "vmlinuz", initrd: "initrd.img" }
+        let (server, secure) = ("10.77.0.2:8080".parse().unwrap(), None);
+        Place { server, secure, kernel: "vmlinuz", initrd: "initrd.img" }
     }
 
     fn discovery(cmdline: &[&str]) -> Result<String, ScriptError> {
@@ -233,6 +271,25 @@ mod tests {
         echo Dayzero: loading failed, asking again in 5 seconds
         sleep 5
         chain --replace http://[fd77::a4d:2]:8080/boot/script?mac=52:54:00:77:00:01
+        exit 1
+        ");
+        let by_https = Place { secure: "10.77.0.2:8445".parse().ok(), ..place() };
+        insta::assert_snapshot!(script(&action, MAC, &by_https).unwrap(), @r"
+        #!ipxe
+        echo Dayzero: loading the discovery image
+        kernel https://10.77.0.2:8445/boot/file/vmlinuz initrd=initrd.img quiet || goto plain
+        initrd https://10.77.0.2:8445/boot/file/initrd.img || goto plain
+        boot || goto failed
+        :plain
+        echo Dayzero: HTTPS failed, going on by HTTP
+        imgfree
+        kernel http://10.77.0.2:8080/boot/file/vmlinuz initrd=initrd.img quiet || goto failed
+        initrd http://10.77.0.2:8080/boot/file/initrd.img || goto failed
+        boot || goto failed
+        :failed
+        echo Dayzero: loading failed, asking again in 5 seconds
+        sleep 5
+        chain --replace http://10.77.0.2:8080/boot/script?mac=52:54:00:77:00:01
         exit 1
         ");
         insta::assert_snapshot!(script(&BootAction::LocalDisk, MAC, &place()).unwrap(), @r"

@@ -78,23 +78,29 @@ impl PxeServer {
         let (http, names) = (Vec::new(), Vec::new());
         let mut server = Self { dhcp, dhcp6, advertisers, http, names, tftp: None };
         let zone = Zone::new(&config.names).map(Arc::new);
+        // One for all interfaces (RFC 8415 section 11): a relay may bring the same client to any of them.
+        let mut server_duid: Option<Vec<u8>> = None;
+        let mut links = BTreeMap::new();
         for interface in config.interfaces.iter().filter(|i| i.network.role != NetworkRole::Storage) {
             let failed = |service| failure(service, interface);
             if serves_dhcp(&config, interface) {
                 let (networks, told) = (Arc::clone(&networks), Arc::clone(&director));
                 let core = DhcpCore::new(interface, &config, networks, told, sessions.clone());
                 let address = SocketAddrV4::new(interface.address, config.ports.dhcp);
-                let proxy = interface.network.mode == DhcpMode::Proxy;
-                let boot_server = proxy.then_some(config.ports.boot_server);
+                let boot_server = config.boot_server(interface);
                 let parts = Parts { core, leases: Arc::clone(&leases), director: Arc::clone(&director) };
                 let dhcp = DhcpServer::bind(&interface.device, address, boot_server, parts);
                 server.dhcp.push(dhcp.map_err(failed("DHCP"))?);
             }
             if serves_dhcp6(&config, interface) {
-                let mac = device_mac(&interface.device).map_err(failed("DHCPv6"))?;
+                let duid = match &server_duid {
+                    Some(duid) => duid.clone(),
+                    None => leases.duid(made_duid(interface).map_err(failed("DHCPv6"))?).await?,
+                };
                 let (told, sessions) = (Arc::clone(&director), sessions.clone());
                 let at6 = six.get(&interface.device).copied();
-                let core = dhcp6::Core::new(interface, &config, mac, at6, told, sessions);
+                let core = dhcp6::Core::new(interface, &config, duid.clone(), at6, told, sessions);
+                server_duid = Some(duid);
                 let bound = dhcp6::serve::Server::bind(&interface.device, core, Arc::clone(&director));
                 server.dhcp6.push(bound.map_err(failed("DHCPv6"))?);
             }
@@ -107,7 +113,9 @@ impl PxeServer {
                 continue;
             }
             let http = HttpBoot::bind(interface, &config, &six, Arc::clone(&director), sessions.clone());
-            server.http.push(http.map_err(failed("HTTP boot"))?);
+            let http = http.map_err(failed("HTTP boot"))?;
+            links.insert(interface.device.clone(), http.link());
+            server.http.push(http);
             match RouterAdvertiser::bind(&interface.device, interface.network.prefix6) {
                 Ok(advertiser) => server.advertisers.push(advertiser),
                 // Only seconds are lost without it, and a kernel without IPv6 is no fault.
@@ -116,7 +124,7 @@ impl PxeServer {
             }
         }
         if config.interfaces.iter().any(ServedInterface::boots) {
-            server.tftp = Some(Tftp::bind(&config, &six, director, sessions)?);
+            server.tftp = Some(Tftp::bind(&config, &six, director, sessions, links)?);
         }
         Ok(server)
     }
@@ -163,6 +171,12 @@ fn serves_dhcp(config: &PxeConfig, interface: &ServedInterface) -> bool {
 fn serves_dhcp6(config: &PxeConfig, interface: &ServedInterface) -> bool {
     let own = interface.network.prefix6.is_some() && interface.network.mode == DhcpMode::Serve;
     own || config.relayed.iter().any(|network| network.prefix6.is_some())
+}
+
+/// An identifier for DHCPv6, where none is kept: DUID-LL (RFC 8415 section 11.4) of this interface.
+fn made_duid(interface: &ServedInterface) -> io::Result<Vec<u8>> {
+    let mac = device_mac(&interface.device)?;
+    Ok([&[0, 3, 0, 1], &mac.0[..]].concat())
 }
 
 /// Our IPv6 addresses that boot services listen on, by device.

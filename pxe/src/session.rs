@@ -46,6 +46,20 @@ struct Session {
     boot: Option<BootId>,
     /// What its firmware said that it is.
     arch: Option<Arch>,
+    https: Https,
+}
+
+/// What is known of a client and HTTPS, in this boot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Https {
+    /// Its firmware trusts our authority, or was told by DHCP to: our loader finds it there.
+    trusts: bool,
+    /// Its loader said that it has HTTPS.
+    has: bool,
+    /// Its firmware was given an HTTPS address, and has fetched nothing since.
+    given: bool,
+    /// It tried, and we did not come to terms: HTTP from now on.
+    failed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +131,54 @@ impl Sessions {
         if !ipxe || now.since(session.stage_since) > LOADER_STARTS {
             session.stage = Stage::Firmware;
         }
+        if session.stage == Stage::Firmware {
+            let Https { given, failed, .. } = session.https;
+            session.https = Https { failed: failed || given, ..Https::default() };
+        }
         session.stage
+    }
+
+    fn https(&self, mac: MacAddr, change: impl FnOnce(&mut Https)) {
+        if let Some(session) = self.lock().by_mac.get_mut(&mac) {
+            change(&mut session.https);
+        }
+    }
+
+    /// Its firmware was told whom to trust, for our loader to find it.
+    pub(crate) fn told_trust(&self, mac: MacAddr) {
+        self.https(mac, |https| https.trusts = true);
+    }
+
+    /// Our loader asks; whether it has HTTPS, and whether its firmware is known to hold our authority.
+    pub(crate) fn loader_asks(&self, mac: MacAddr, has: bool, trusts: bool) {
+        self.https(mac, |https| {
+            https.has = has;
+            https.trusts |= trusts;
+        });
+    }
+
+    /// Its firmware was given an HTTPS address. If it asks again before anything was fetched, that did not work.
+    pub(crate) fn given_https(&self, mac: MacAddr) {
+        self.https(mac, |https| https.given = true);
+    }
+
+    /// HTTPS with this client did not work in this boot.
+    pub(crate) fn is_https_failed(&self, mac: MacAddr) -> bool {
+        self.lock().by_mac.get(&mac).is_some_and(|session| session.https.failed)
+    }
+
+    /// This client's loader can fetch by HTTPS: it has it, trusts our authority, and has not failed.
+    pub(crate) fn fetches_https(&self, mac: MacAddr) -> bool {
+        let https = self.lock().by_mac.get(&mac).map(|session| session.https);
+        https.is_some_and(|https| https.has && https.trusts && !https.failed)
+    }
+
+    /// A TLS handshake with the client at this address failed.
+    pub(crate) fn https_failed(&self, address: impl Into<IpAddr>) {
+        let mac = self.lock().by_address.get(&address.into()).copied();
+        if let Some(mac) = mac {
+            self.https(mac, |https| https.failed = true);
+        }
     }
 
     /// The stage, unchanged: for a REQUEST, which must be answered as its DISCOVER was.
@@ -132,6 +193,9 @@ impl Sessions {
         let session = table.entry(mac, now);
         let before = session.take(address);
         session.host = known.host.clone();
+        if session.boot != known.boot {
+            (session.https.given, session.https.failed) = (false, false);
+        }
         session.boot = known.boot;
         if let Some(before) = before {
             table.leave(before, mac);
@@ -158,6 +222,7 @@ impl Sessions {
         let session = table.entry(mac, now);
         session.stage = Stage::Loader;
         session.stage_since = now;
+        session.https.given = false;
         session.arch
     }
 
@@ -206,6 +271,60 @@ mod tests {
         );
         sessions.loader_fetched(Ipv4Addr::new(10, 0, 0, 1), at(401));
         assert_eq!(sessions.stage(MAC), Stage::Firmware, "another client's transfer");
+    }
+
+    #[test]
+    fn https_is_for_a_loader_that_has_it_and_trusts_us_until_it_fails() {
+        let sessions = Sessions::default();
+        let known = |boot| Known { boot: Some(BootId(boot)), ..Known::default() };
+        let starts = |boot, at| {
+            sessions.discover(MAC, false, Some(Arch::UefiX64), Timestamp(at));
+            sessions.given(MAC, ADDRESS, &known(boot), Timestamp(at));
+        };
+        let loads = |at| {
+            sessions.loader_fetched(ADDRESS, Timestamp(at));
+            sessions.discover(MAC, true, Some(Arch::UefiX64), Timestamp(at + 1));
+        };
+        for (told, has, held, want) in [
+            (true, true, false, true),
+            (false, true, true, true),
+            (false, true, false, false),
+            (true, false, true, false),
+        ] {
+            starts(1, 0);
+            if told {
+                sessions.told_trust(MAC);
+            }
+            loads(1);
+            sessions.loader_asks(MAC, has, held);
+            assert_eq!(sessions.fetches_https(MAC), want, "told {told}, has {has}, held {held}");
+        }
+        starts(1, 3);
+        assert!(!sessions.fetches_https(MAC), "each start begins anew");
+        sessions.told_trust(MAC);
+        loads(4);
+        sessions.loader_asks(MAC, true, false);
+        sessions.https_failed(ADDRESS);
+        assert!(!sessions.fetches_https(MAC), "its handshake failed");
+        starts(1, 6);
+        assert!(sessions.is_https_failed(MAC), "for the whole boot");
+        starts(2, 7);
+        assert!(!sessions.is_https_failed(MAC), "the next boot is another");
+    }
+
+    #[test]
+    fn firmware_that_asks_again_without_having_fetched_has_no_https() {
+        let sessions = Sessions::default();
+        let starts = |at| sessions.discover(MAC, false, Some(Arch::UefiX64Http), Timestamp(at));
+        starts(0);
+        sessions.given(MAC, ADDRESS, &Known::default(), Timestamp(0));
+        sessions.given_https(MAC);
+        sessions.loader_fetched(ADDRESS, Timestamp(1));
+        starts(2);
+        assert!(!sessions.is_https_failed(MAC), "it was fetched");
+        sessions.given_https(MAC);
+        starts(3);
+        assert!(sessions.is_https_failed(MAC));
     }
 
     #[test]

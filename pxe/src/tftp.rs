@@ -1,8 +1,9 @@
 //! TFTP of the boot network: our loaders from memory, and what became of each transfer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use dayzero_model::datagram::{Datagram, Wire};
@@ -13,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{AUTOEXEC, Loaders, PxeConfig};
 use crate::dhcp::serve::{micros, now};
 use crate::director::{BootDirector, PxeEvent};
+use crate::http::LOADER;
+use crate::http::admit::{Flow, Link, Meter, Rank};
 use crate::late::LateFiles;
+use crate::limit::Limit;
 use crate::machine::Machines;
 use crate::neighbours;
 use crate::server::{Six, boots_at};
@@ -32,6 +36,12 @@ struct Watch {
     machines: Machines,
     director: Arc<dyn BootDirector>,
     sessions: Sessions,
+    /// Requests that are not served: anybody can send them by the thousand.
+    refused: Limit<IpAddr>,
+    /// The places on each device's link, by which HTTP is served in waves.
+    links: BTreeMap<String, Arc<Link>>,
+    /// Transfers under way that take a place: of more than a loader.
+    flows: Mutex<HashMap<SocketAddr, Flow>>,
 }
 
 impl Tftp {
@@ -40,6 +50,7 @@ impl Tftp {
         six: &Six,
         director: Arc<dyn BootDirector>,
         sessions: Sessions,
+        links: BTreeMap<String, Arc<Link>>,
     ) -> Result<Self, BindError> {
         let listen: Vec<Listen> = config
             .interfaces
@@ -54,21 +65,30 @@ impl Tftp {
             .collect();
         let server = Server::bind(&listen, Limits::default())?;
         let (loaders, machines) = (config.loaders.clone(), Machines::of(&config.tftp));
-        let watch = Watch { loaders, machines, director, sessions };
+        let watch = Watch {
+            loaders,
+            machines,
+            director,
+            sessions,
+            refused: Limit::new("refused TFTP requests"),
+            links,
+            flows: Mutex::default(),
+        };
         Ok(Self { server, watch, files: config.tftp.clone(), late: config.late.clone() })
     }
 
     pub(crate) async fn run(self, cancel: CancellationToken) {
         let Self { server, watch, files, late } = self;
-        let lookup = move |request: &Request| match files
-            .get(&request.name)
-            .cloned()
-            .or_else(|| late.get(&request.name))
-        {
-            Some(file) => Lookup::File(file),
-            None => Lookup::NotFound,
-        };
         let watch = Arc::new(watch);
+        let who = Arc::clone(&watch);
+        let lookup = move |request: &Request| {
+            match files.get(&request.name).cloned().or_else(|| late.get(&request.name)) {
+                // Whom our DHCP told its address: a flood from elsewhere takes none of the places that are kept for it.
+                Some(file) if who.expects(request.peer.ip()) => Lookup::Expected(file),
+                Some(file) => Lookup::File(file),
+                None => Lookup::NotFound,
+            }
+        };
         let tap = Arc::clone(&watch);
         let server = server.tapped(move |tapped| tap.datagram(tapped));
         server.run(lookup, move |event| watch.event(&event), cancel).await;
@@ -76,7 +96,42 @@ impl Tftp {
 }
 
 impl Watch {
+    /// Whether an address is one that a host of the plan has from us.
+    fn expects(&self, peer: IpAddr) -> bool {
+        self.sessions.who(peer).host.is_some()
+    }
+
+    /// A TFTP client cannot be told to come later; that it is there counts for those who can.
+    fn admit(&self, event: &Event) {
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        match &event.kind {
+            EventKind::Started { bytes, .. } if *bytes > LOADER => {
+                if let Some(link) = self.links.get(&*event.iface) {
+                    let peer = event.peer.ip();
+                    let rank = Rank::of(&self.sessions.who(peer));
+                    let flow = link.count(peer, rank, Meter::Unknown, Instant::now());
+                    flows.insert(event.peer, flow);
+                }
+            }
+            EventKind::Started { .. } | EventKind::Refused { .. } | EventKind::Busy => {}
+            EventKind::Completed { .. }
+            | EventKind::Aborted { .. }
+            | EventKind::PortClosed { .. }
+            | EventKind::TooSlow { .. }
+            | EventKind::TimedOut { .. } => drop(flows.remove(&event.peer)),
+        }
+    }
+
     fn event(&self, event: &Event) {
+        self.admit(event);
+        let peer = event.peer.ip();
+        let unserved = matches!(event.kind, EventKind::Refused { .. } | EventKind::Busy);
+        if unserved
+            && event.name != AUTOEXEC
+            && !self.refused.allows(peer, self.expects(peer), Instant::now())
+        {
+            return;
+        }
         let file = || event.name.clone();
         let broken = |fault, after_block, bytes, block, message: String| What::TftpBroken {
             file: file(),
@@ -103,13 +158,16 @@ impl Watch {
             EventKind::TimedOut { after_block, bytes, block } => {
                 broken(TftpFault::Silent, *after_block, *bytes, *block, String::new())
             }
+            EventKind::TooSlow { after_block, bytes, block, elapsed } => {
+                let message = format!("still not done after {} s: ended", elapsed.as_secs());
+                broken(TftpFault::Silent, *after_block, *bytes, *block, message)
+            }
             EventKind::Refused { .. } if event.name == AUTOEXEC => return,
             EventKind::Refused { code, message } => {
                 broken(TftpFault::Refused { code: *code }, 0, 0, 0, message.clone())
             }
             EventKind::Busy => broken(TftpFault::Busy, 0, 0, 0, String::new()),
         };
-        let peer = event.peer.ip();
         match (&event.kind, peer) {
             (EventKind::Completed { .. }, _) if self.loaders.is_loader(&event.name) => {
                 let arch = self.sessions.loader_fetched(peer, now());

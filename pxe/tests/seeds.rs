@@ -1,4 +1,5 @@
-//! What real clients sent, and what hostile ones might: each seed of the fuzz targets, and each changed in many ways.
+//! What real clients sent, what hostile ones might, and what fuzzing found worth keeping: each seed and each piece of the
+//! corpus of the fuzz targets, and each changed in many ways.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
@@ -32,18 +33,43 @@ fn change(seed: &[u8], other: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     bytes
 }
 
-fn all(kind: &str, target: fn(&[u8])) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(kind);
-    let mut seeds: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    seeds.sort();
-    let seeds: Vec<Vec<u8>> = seeds.iter().map(|path| std::fs::read(path).unwrap()).collect();
-    assert!(seeds.len() > 3, "seeds in {}", dir.display());
+/// What lies in a directory of `pxe/fuzz`, sorted by name.
+fn files(kind: &str, target: &str) -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(target);
+    let mut paths: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() > 3, "files in {}", dir.display());
+    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+fn all(name: &str, target: fn(&[u8])) {
+    let seeds = [files("seeds", name), files("corpus", name)].concat();
     seeds.iter().for_each(|seed| target(seed));
     let mut numbers = Numbers(1);
     for _ in 0..CHANGES {
         let (seed, other) = (numbers.below(seeds.len()), numbers.below(seeds.len()));
         target(&change(&seeds[seed], &seeds[other], &mut numbers));
     }
+}
+
+#[test]
+fn dhcp_clients_are_answered_as_they_may_be() {
+    all("dhcp4", dayzero_pxe::fuzzing::dhcp4);
+}
+
+#[test]
+fn dhcpv6_clients_are_answered_as_they_may_be() {
+    all("dhcp6", dayzero_pxe::fuzzing::dhcp6);
+}
+
+#[test]
+fn frames_are_read_for_what_stands_in_them() {
+    all("frames", dayzero_pxe::fuzzing::frames);
+}
+
+#[test]
+fn dns_questions_are_survived_and_no_answer_is_much_longer() {
+    all("dns", dayzero_pxe::fuzzing::dns);
 }
 
 #[test]

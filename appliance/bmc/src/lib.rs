@@ -105,7 +105,9 @@ impl BootOverride {
     }
 }
 
-/// The site's certificate for Secure Boot.
+const HTTPS_BOOT: &str = "certificates for HTTPS boot";
+
+/// A certificate of the site, for Secure Boot or HTTPS boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteCertificate {
     /// PEM.
@@ -196,6 +198,19 @@ pub trait Bmc: Send + Sync {
     async fn enrol_secure_boot(&self, site: &SiteCertificate) -> Result<(), BmcError> {
         let _ = site;
         Err(BmcError::Unsupported { what: "Secure Boot databases".into() })
+    }
+    /// Whether the firmware's list of authorities for HTTPS boot holds this one; none where the BMC does not show the list.
+    async fn https_boot(&self, site: &SiteCertificate) -> Result<Option<bool>, BmcError> {
+        let _ = site;
+        Ok(None)
+    }
+    /// Puts the authority into that list, and reads it back. The firmware may take it up at the next boot only.
+    ///
+    /// # Errors
+    /// [`BmcError::Unsupported`] where the BMC offers no such list.
+    async fn enrol_https_boot(&self, site: &SiteCertificate) -> Result<(), BmcError> {
+        let _ = site;
+        Err(BmcError::Unsupported { what: HTTPS_BOOT.into() })
     }
     /// Ends what the connection holds on the BMC (a session). The value is of no use afterwards.
     async fn close(&self);

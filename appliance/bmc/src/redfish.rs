@@ -4,7 +4,7 @@ use crate::lane::Lane;
 use crate::quirks::{self, Effect, Quirks};
 use crate::{
     AccountPolicy, Alphabet, Bmc, BmcError, BmcIdentity, BootOverride, BootTarget, Console, Credential,
-    Lasting, PowerAction, PowerState, SiteCertificate, VouchChannel,
+    HTTPS_BOOT, Lasting, PowerAction, PowerState, SiteCertificate, VouchChannel,
 };
 use async_trait::async_trait;
 use dayzero_model::facts::SecureBootFacts;
@@ -354,6 +354,30 @@ impl Bmc for RedfishBmc {
         }
         let (wanted, observed) = (site.common_name.clone(), "it is not there".to_owned());
         Err(BmcError::ReadBack { what: "Secure Boot database db".into(), wanted, observed })
+    }
+
+    async fn https_boot(&self, site: &SiteCertificate) -> Result<Option<bool>, BmcError> {
+        let _turn = self.lane.turn().await;
+        let list = self.client.https_boot_certificates().await?;
+        Ok(list.map(|list| holds(&list, Some(site))))
+    }
+
+    async fn enrol_https_boot(&self, site: &SiteCertificate) -> Result<(), BmcError> {
+        let _turn = self.lane.turn().await;
+        let read = async || -> Result<bool, BmcError> {
+            let list = self.client.https_boot_certificates().await?;
+            let list = list.ok_or_else(|| BmcError::Unsupported { what: HTTPS_BOOT.into() })?;
+            Ok(holds(&list, Some(site)))
+        };
+        if read().await? {
+            return Ok(());
+        }
+        self.client.add_https_boot_certificate(&site.pem).await?;
+        if read().await? {
+            return Ok(());
+        }
+        let (wanted, observed) = (site.common_name.clone(), "it is not there".to_owned());
+        Err(BmcError::ReadBack { what: HTTPS_BOOT.into(), wanted, observed })
     }
 
     async fn close(&self) {

@@ -140,6 +140,25 @@ async fn a_database_gets_the_sites_certificate_once() {
 }
 
 #[tokio::test]
+async fn the_list_for_https_boot_gets_the_sites_authority_once() {
+    let tree = dell();
+    let link = "/redfish/v1/Systems/System.Embedded.1/Boot/Certificates";
+    let bmc = bmc(&tree).await;
+    assert_eq!(bmc.https_boot(&site()).await.unwrap(), None, "a link to nothing is no list");
+    let refused = bmc.enrol_https_boot(&site()).await.unwrap_err();
+    assert!(matches!(refused, BmcError::Unsupported { .. }), "{refused}");
+    tree.lock().unwrap().insert(link.to_owned(), json!({ "@odata.id": link, "Members": [] }));
+    assert_eq!(bmc.https_boot(&site()).await.unwrap(), Some(false));
+    bmc.enrol_https_boot(&site()).await.unwrap();
+    assert_eq!(bmc.https_boot(&site()).await.unwrap(), Some(true));
+    let posted = tree.lock().unwrap()[&format!("{link}/posted")].clone();
+    assert_eq!(posted["CertificateString"], json!(site().pem));
+    let count = tree.lock().unwrap().len();
+    bmc.enrol_https_boot(&site()).await.unwrap();
+    assert_eq!(tree.lock().unwrap().len(), count, "what is there is not posted again");
+}
+
+#[tokio::test]
 async fn a_bmc_without_databases_says_so() {
     let tree = tree("supermicro", &["system", "secure-boot", "secure-boot-databases"]);
     let bmc = bmc(&tree).await;

@@ -4,14 +4,14 @@
 //! whoever invents MACs drives out only other pending ones.
 
 use crate::control::Control;
-use crate::records::{LEASES, PENDING, VMS};
+use crate::records::{CURRENT, DUID, LEASES, PENDING, VMS};
 use crate::view::Pending;
 use dayzero_lifecycle::boot::{self, Asked};
 use dayzero_model::boot::{BootAction, Client};
 use dayzero_model::datagram::Datagram;
 use dayzero_model::event::{Event, What};
 use dayzero_model::facts::{HostFacts, WindowFacts};
-use dayzero_model::ids::HostName;
+use dayzero_model::ids::{HostName, MacAddr};
 use dayzero_model::units::Timestamp;
 use dayzero_pxe::{
     BootDirector, Lease, LeaseChange, LeaseStore, LeaseStoreError, PxeEvent, ScriptQuery, SeenClient,
@@ -19,6 +19,7 @@ use dayzero_pxe::{
 use dayzero_store::{Pair, StoreError};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -44,7 +45,12 @@ enum Note {
 pub(crate) struct Director {
     control: Arc<Control>,
     notes: mpsc::Sender<Note>,
+    /// Notes that found no place.
+    lost: AtomicU64,
 }
+
+/// One line of the log for so many notes that are lost: whoever floods the boot network does not flood the log.
+const LOST_A_LINE: u64 = 1000;
 
 impl Director {
     /// A director, with the task that turns observations into facts.
@@ -70,12 +76,15 @@ impl Director {
                 }
             }
         });
-        Arc::new(Self { control: control.clone(), notes })
+        Arc::new(Self { control: control.clone(), notes, lost: AtomicU64::new(0) })
     }
 
     fn note(&self, note: Note) {
         if self.notes.try_send(note).is_err() {
-            tracing::warn!("more boot events than can be kept; one is lost");
+            let lost = self.lost.fetch_add(1, Ordering::Relaxed);
+            if lost.is_multiple_of(LOST_A_LINE) {
+                tracing::warn!(lost = lost + 1, "more boot events than can be kept: some are lost");
+            }
         }
     }
 }
@@ -111,6 +120,12 @@ impl BootDirector for Director {
         }
     }
 
+    fn trusts(&self, mac: MacAddr) -> bool {
+        let mirror = self.control.mirror();
+        let facts = |host: &HostName| mirror.hosts.get(host).map(|record| &*record.facts);
+        mirror.plan.as_ref().is_some_and(|plan| plan.clients.boot_by_https(facts, mac))
+    }
+
     fn is_reserved(&self, address: Ipv4Addr) -> bool {
         self.control.mirror().vms.has_address(address)
     }
@@ -141,17 +156,26 @@ fn telling(event: &PxeEvent) -> bool {
     event.host.is_some()
         && match &event.what {
             What::DhcpOut { kind, .. } => kind == "ACK",
+            // Of an operating system's client, or of a BMC's, nothing is learned of the boot.
+            What::DhcpIn { .. } => event.boot.is_some() && event.what.asks_to_boot(),
             What::TftpEnd { error: None, .. } | What::Script { .. } => true,
             What::HttpFile { path, status: 200..=299, .. } => {
                 path.ends_with(INITRD) || path.ends_with(LOADER)
             }
+            What::HttpFile { path, status: 503, .. } => path.starts_with("/boot/file/"),
             _ => false,
         }
 }
 
 /// Notes in a window what an event says.
 fn mark(window: &mut WindowFacts, what: &What, now: Timestamp) {
+    if let What::HttpFile { status: 503, .. } = what {
+        window.told_to_wait = Some(now);
+        return;
+    }
     let place = match what {
+        // What firmware asked before its power was switched is of another boot.
+        What::DhcpIn { .. } if window.powered.is_some() => &mut window.dhcp_seen,
         What::TftpEnd { file, .. } if file.ends_with(INITRD) => &mut window.kernel_served,
         What::TftpEnd { .. } => &mut window.ipxe_served,
         What::Script { action: BootAction::Discovery { .. }, .. } => &mut window.script_served,
@@ -179,6 +203,15 @@ impl Control {
                 return Ok(());
             }
             return self.step(&host, move |facts| facts.bmc_lease = Some(now)).await;
+        }
+        // It asks again and again, and the first time says it all.
+        let first = || {
+            let facts = self.facts(&host);
+            let window = facts.as_ref().and_then(|facts| facts.window.as_ref());
+            window.is_some_and(|window| window.powered.is_some() && window.dhcp_seen.is_none())
+        };
+        if matches!(event.what, What::DhcpIn { .. }) && !first() {
+            return Ok(());
         }
         let change = move |facts: &mut HostFacts| {
             if let Some(window) = facts
@@ -269,9 +302,25 @@ impl LeaseStore for StoredLeases {
     async fn commit(&self, changes: Vec<LeaseChange>) -> Result<(), LeaseStoreError> {
         self.0.store_leases(changes).await.map_err(|error| LeaseStoreError(error.to_string()))
     }
+
+    async fn duid(&self, made: Vec<u8>) -> Result<Vec<u8>, LeaseStoreError> {
+        self.0.store_duid(made).await.map_err(|error| LeaseStoreError(error.to_string()))
+    }
 }
 
 impl Control {
+    /// The identifier that is kept; the one that was made, if none is.
+    async fn store_duid(&self, made: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        let _turn = self.turn.lock().await;
+        if let Some(kept) = self.store.get(&DUID, &CURRENT.to_owned())? {
+            return Ok(kept);
+        }
+        let mut tx = self.store.tx();
+        tx.put(&DUID, &CURRENT.to_owned(), &made)?;
+        self.commit(tx).await?;
+        Ok(made)
+    }
+
     async fn store_leases(self: &Arc<Self>, changes: Vec<LeaseChange>) -> Result<(), StoreError> {
         let control = self.clone();
         let stored = self.tasks.spawn(async move {
@@ -282,7 +331,7 @@ impl Control {
                 match change {
                     LeaseChange::Put(lease) => {
                         tx.put(&LEASES, &Pair(lease.network.clone(), lease.address), lease)?;
-                        let vm = control.mirror().vms.by_mac(lease.mac).cloned();
+                        let vm = control.mirror().vms.by_mac(lease.mac).filter(|_| !lease.declined).cloned();
                         if let Some(mut vm) = vm.filter(|vm| vm.address != Some(lease.address)) {
                             vm.address = Some(lease.address);
                             tx.put(&VMS, &vm.name, &vm)?;

@@ -1,6 +1,7 @@
 //! What the control plane needs to know of its machine. Addresses come from the plan: each network's `appliance` address
 //! is looked up among the local interfaces.
 
+use dayzero_model::site::NetworkRole;
 use dayzero_trust::KeySource;
 use std::path::PathBuf;
 
@@ -17,6 +18,39 @@ pub struct Ports {
     pub agents: u16,
     /// Virtual media, on the BMC network.
     pub media: u16,
+}
+
+/// One of our listeners on a network of the plan, beside those of network boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Agents.
+    Agents,
+    /// Enrolment.
+    Enrol,
+    /// Virtual media.
+    Media,
+}
+
+impl Listener {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Listener::Agents => "agents' listener",
+            Listener::Enrol => "enrolment listener",
+            Listener::Media => "virtual media listener",
+        }
+    }
+}
+
+impl Ports {
+    /// What listens at our address on a network of this role, and on which port.
+    pub fn listeners(&self, role: NetworkRole) -> Vec<(Listener, u16)> {
+        match role {
+            NetworkRole::Management => vec![(Listener::Agents, self.agents), (Listener::Enrol, self.enrol)],
+            NetworkRole::Bmc => vec![(Listener::Media, self.media)],
+            NetworkRole::Storage | NetworkRole::Guest => Vec::new(),
+        }
+    }
 }
 
 impl Default for Ports {

@@ -132,6 +132,7 @@ pub struct Control {
     pub(crate) replanned: Notify,
     pub(crate) media: MediaShelf,
     pub(crate) secure: crate::secure::SecureBoot,
+    pub(crate) loaders: crate::https_boot::Loaders,
     pub(crate) recorded: crate::handshake::Recorded,
     #[cfg(test)]
     pub(crate) commits_left: std::sync::atomic::AtomicI64,
@@ -169,6 +170,7 @@ impl Control {
             pins: BmcPins::new(&store),
             media: MediaShelf::default(),
             secure: Default::default(),
+            loaders: Default::default(),
             recorded: Default::default(),
             config,
             store,

@@ -19,6 +19,7 @@ mod enrol;
 mod failed_boot;
 mod fetch;
 mod handshake;
+mod https_boot;
 mod known_vms;
 mod listen;
 mod media;
@@ -41,8 +42,8 @@ pub mod world;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ControlConfig, Images, Ports, Puller};
+pub use config::{ControlConfig, Images, Listener, Ports, Puller};
 pub use control::{Control, OpenError};
 pub use serve::{BuiltInProfiles, Served, open};
 pub use service::{ApplyRequest, ConsentRequest, Login, Service, ServiceError};
-pub use standing::{Standing, standings};
+pub use standing::{Standing, relayed, standings};

@@ -22,6 +22,8 @@ pub(crate) static FACTS: Table<Pair<HostName, String>, Part> = Table::new("host.
 pub(crate) static CLUSTERS: Table<Name, ClusterRecord> = Table::new("cluster");
 pub(crate) static VMS: Table<Name, Vm> = Table::new("vm");
 pub(crate) static LEASES: Table<Pair<Name, Ipv4Addr>, Lease> = Table::new("dhcp.lease");
+/// What our DHCPv6 is called, under [`CURRENT`]: made once, kept for good.
+pub(crate) static DUID: Table<String, Vec<u8>> = Table::new("dhcp6.duid");
 pub(crate) static PENDING: Table<MacAddr, crate::view::Pending> = Table::new("pending");
 
 /// Key of the plan that holds.

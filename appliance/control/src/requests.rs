@@ -271,6 +271,9 @@ impl Service for Arc<Control> {
     }
 
     async fn why(&self, subject: &Subject) -> Result<WhyView, ServiceError> {
+        if let Some(host) = self.host_of(subject) {
+            self.look_at_links(&host).await;
+        }
         self.why_view(subject)
     }
 

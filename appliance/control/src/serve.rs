@@ -5,17 +5,17 @@
 
 use crate::agents::{self, ConnectedAgents};
 use crate::boot::{Director, INITRD, KERNEL, StoredLeases};
-use crate::config::{ControlConfig, Puller};
+use crate::config::{ControlConfig, Listener, Puller};
 use crate::control::{Control, OpenError, Plan};
 use crate::pinger::IcmpPings;
 use crate::puller::{LabPuller, PersonPuller};
-use crate::standing::{Standing, standings};
+use crate::standing::{Standing, relayed, standings};
 use crate::view::Todo;
 use crate::world::{Agents, PathPuller, Profiles, RealBmcs, World, system_clock};
 use crate::{enrol, media};
 use dayzero_model::ids::Name;
 use dayzero_model::inventory::Inventory;
-use dayzero_model::site::{Network, NetworkRole, Placed};
+use dayzero_model::site::{Network, Placed};
 use dayzero_pxe::{BootFiles, Loaders, NameZone, PxeConfig, PxeServer, ServedInterface, ServedNetwork};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -170,39 +170,21 @@ impl Served {
         let mut tasks = JoinSet::new();
         let ports = control.config.ports;
         for Standing { network, address, .. } in &standings {
-            let address = *address;
-            let at = move |port| SocketAddr::new(IpAddr::V4(address), port);
-            match network.role {
-                NetworkRole::Management => {
-                    let (ours, agents, end) = (control.clone(), self.agents.clone(), cancel.clone());
-                    let again =
-                        move || agents::serve(ours.clone(), agents.clone(), at(ports.agents), end.clone());
-                    tasks.spawn(keep(
-                        control.clone(),
-                        format!("agents' listener {}", at(ports.agents)),
-                        cancel.clone(),
-                        again,
-                    ));
-                    let (ours, end) = (control.clone(), cancel.clone());
-                    let again = move || enrol::serve(ours.clone(), at(ports.enrol), end.clone());
-                    tasks.spawn(keep(
-                        control.clone(),
-                        format!("enrolment listener {}", at(ports.enrol)),
-                        cancel.clone(),
-                        again,
-                    ));
-                }
-                NetworkRole::Bmc => {
-                    let (ours, end) = (control.clone(), cancel.clone());
-                    let again = move || media::serve(ours.clone(), at(ports.media), end.clone());
-                    tasks.spawn(keep(
-                        control.clone(),
-                        format!("virtual media listener {}", at(ports.media)),
-                        cancel.clone(),
-                        again,
-                    ));
-                }
-                NetworkRole::Storage | NetworkRole::Guest => {}
+            for (listener, port) in ports.listeners(network.role) {
+                let (at, agents) = (SocketAddr::new(IpAddr::V4(*address), port), self.agents.clone());
+                let (ours, end) = (control.clone(), cancel.clone());
+                let again = move || {
+                    let (ours, agents, end) = (ours.clone(), agents.clone(), end.clone());
+                    async move {
+                        match listener {
+                            Listener::Agents => agents::serve(ours, agents, at, end).await,
+                            Listener::Enrol => enrol::serve(ours, at, end).await,
+                            Listener::Media => media::serve(ours, at, end).await,
+                        }
+                    }
+                };
+                let what = format!("{} {at}", listener.name());
+                tasks.spawn(keep(control.clone(), what, cancel.clone(), again));
             }
         }
         let director = Director::start(control);
@@ -283,8 +265,7 @@ fn pxe_config(control: &Control, plan: &Plan, standings: &[Standing]) -> PxeConf
         address: standing.address,
         network: served(&standing.network),
     };
-    let behind = |network: &&Network| network.appliance.is_none() && !network.relays.is_empty();
-    let relayed = plan.site.networks.iter().filter(behind).map(served).collect();
+    let relayed = relayed(&plan.site).map(served).collect();
     let files = [(KERNEL, &images.kernel), (INITRD, &images.initrd)];
     let mut config =
         PxeConfig { interfaces: standings.iter().map(interface).collect(), relayed, ..PxeConfig::default() };
@@ -324,7 +305,10 @@ async fn pxe(
         |interface: &ServedInterface| std::iter::once(IpAddr::V4(interface.address)).chain(six(interface));
     let addresses: Vec<IpAddr> = boots.flat_map(both).collect();
     let key = control.ca.listener(&[], &addresses).map_err(std::io::Error::other)?;
-    config.tls = Some(dayzero_trust::boot_server_config(key).map_err(std::io::Error::other)?);
+    let authority = control.open_loader_ca().await?;
+    let loaders = authority.listener(&addresses).map_err(std::io::Error::other)?;
+    config.tls = Some(dayzero_trust::boot_server_config(key, loaders).map_err(std::io::Error::other)?);
+    config.loader_trust = Some(authority.fingerprint());
     let leases = Arc::new(StoredLeases(control.clone()));
     let server = PxeServer::bind(config, director, leases).await;
     let server = server.map_err(|error| {

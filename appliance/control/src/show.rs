@@ -167,24 +167,23 @@ impl Control {
         })
     }
 
+    /// The host of the plan that has this name, or a NIC or BMC with this MAC.
+    pub(crate) fn host_of(&self, subject: &str) -> Option<HostName> {
+        let plan = self.plan()?;
+        let named = subject.parse::<HostName>().ok().filter(|host| plan.site.host(host).is_some());
+        let with = |mac: MacAddr| {
+            let its = |p: &Placed<'_>| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac);
+            plan.site.hosts().find(its).map(|placed| placed.host.name.clone())
+        };
+        named.or_else(|| with(subject.parse().ok()?))
+    }
+
     pub(crate) fn why_view(&self, subject: &str) -> Result<WhyView, ServiceError> {
         let plan = self.plan();
-        let host = subject
-            .parse::<HostName>()
-            .ok()
-            .filter(|host| plan.as_ref().is_some_and(|p| p.site.host(host).is_some()));
-        if let (Some(host), Some(plan)) = (host, &plan) {
+        if let (Some(host), Some(plan)) = (self.host_of(subject), &plan) {
             return Ok(self.why_host(plan, &host));
         }
         let mac: MacAddr = subject.parse().map_err(|_| unknown_host(plan.as_ref(), subject))?;
-        if let Some(plan) = &plan
-            && let Some(placed) = plan
-                .site
-                .hosts()
-                .find(|p| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac))
-        {
-            return Ok(self.why_host(plan, &placed.host.name));
-        }
         let events = self.timeline.of_mac(mac, Timestamp(0));
         let context = WhyContext { now: self.now(), conditions: None, facts: None, lacp: false };
         let pending = self.mirror().pending.get(&mac).cloned();

@@ -38,6 +38,11 @@ pub fn standings(site: &Site) -> (Vec<Standing>, Vec<&Network>) {
     (found, missing)
 }
 
+/// The plan's networks whose clients come by relays alone.
+pub fn relayed(site: &Site) -> impl Iterator<Item = &Network> {
+    site.networks.iter().filter(|network| network.appliance.is_none() && !network.relays.is_empty())
+}
+
 /// Is `target` on a network of which this machine has an address?
 pub(crate) fn on_link(target: IpAddr) -> bool {
     let IpAddr::V4(target) = target else { return false };

@@ -8,7 +8,7 @@ use crate::snapshot::Surroundings;
 use dayzero_model::boot::{AgentCheck, BootAction, BootWindow, Chain, Client};
 use dayzero_model::facts::{BmcFacts, HostFacts};
 use dayzero_model::ids::{HostName, MacAddr, Name, OptionBytes};
-use dayzero_model::site::{Host, Placed, Reservation, Site};
+use dayzero_model::site::{BmcProtocol, Host, Placed, Reservation, Site};
 use dayzero_model::vm::Vm;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -37,8 +37,17 @@ impl<'a> Asked<'a> {
 
 #[derive(Clone, Debug)]
 enum Planned {
-    Bmc { host: HostName, address: Ipv4Addr },
-    Host { host: HostName, address: Ipv4Addr, uuid: Option<String>, chain: Option<Chain> },
+    Bmc {
+        host: HostName,
+        address: Ipv4Addr,
+    },
+    Host {
+        host: HostName,
+        address: Ipv4Addr,
+        uuid: Option<String>,
+        chain: Option<Chain>,
+        https: Option<bool>,
+    },
 }
 
 /// Everybody in a plan by what DHCP knows of them: one look-up a client, however large the site is.
@@ -55,10 +64,11 @@ impl Clients {
     pub fn of(site: &Site) -> Self {
         let mut clients = Self::default();
         for placed in site.hosts() {
-            let Host { name: host, address, uuid, secure_boot: chain, .. } = placed.host;
+            let Host { name: host, address, uuid, secure_boot: chain, https_boot: https, .. } = placed.host;
             for nic in &placed.host.bond.nics {
-                let (host, uuid, chain) = (host.clone(), uuid.clone(), *chain);
-                clients.by_mac.insert(nic.mac, Planned::Host { host, address: *address, uuid, chain });
+                let (host, uuid, chain, https) = (host.clone(), uuid.clone(), *chain, *https);
+                let planned = Planned::Host { host, address: *address, uuid, chain, https };
+                clients.by_mac.insert(nic.mac, planned);
             }
             let bmc = &placed.host.bmc;
             clients.by_mac.insert(bmc.mac, Planned::Bmc { host: host.clone(), address: bmc.address });
@@ -72,6 +82,16 @@ impl Clients {
             clients.fixed.insert(network.name.clone(), network.reservations.clone());
         }
         clients
+    }
+
+    /// Whether the client with this MAC is a host whose firmware can fetch from us by HTTPS.
+    pub fn boot_by_https<'f>(
+        &self,
+        facts: impl Fn(&HostName) -> Option<&'f HostFacts>,
+        mac: MacAddr,
+    ) -> bool {
+        let Some(Planned::Host { host, https, .. }) = self.by_mac.get(&mac) else { return false };
+        boots_by_https(*https, facts(host).and_then(|facts| facts.bmc.as_ref()))
     }
 
     fn reservation(&self, asked: &Asked<'_>) -> Option<&Reservation> {
@@ -105,12 +125,13 @@ impl Clients {
             Some(Planned::Bmc { host, address }) => {
                 return Client::Bmc { host: host.clone(), address: *address };
             }
-            Some(Planned::Host { host, address, uuid, chain: planned }) => {
+            Some(Planned::Host { host, address, uuid, chain: planned, .. }) => {
                 let facts = facts(host);
                 let window = facts.and_then(open_window);
                 let decided = || chain(*planned, facts.and_then(|facts| facts.bmc.as_ref()));
                 let chain = facts.and_then(|facts| facts.window.as_ref()).map_or_else(decided, |w| w.chain);
-                let (host, uuid) = (host.clone(), uuid.clone());
+                let bmc = facts.and_then(|facts| facts.bmc.as_ref());
+                let (host, uuid) = (host.clone(), uuid.clone().or_else(|| told_uuid(bmc?)));
                 return Client::Host { host, address: *address, window, uuid, chain };
             }
             None => {}
@@ -123,6 +144,11 @@ impl Clients {
             None => Client::Unknown,
         }
     }
+}
+
+/// The system's UUID as its BMC tells it; by IPMI it may be the BMC's own, in any byte order, so only Redfish counts.
+fn told_uuid(bmc: &BmcFacts) -> Option<String> {
+    bmc.uuid.clone().filter(|_| bmc.protocol == BmcProtocol::Redfish)
 }
 
 /// The host's open window, if it may still boot by it.
@@ -140,6 +166,13 @@ pub fn chain(planned: Option<Chain>, bmc: Option<&BmcFacts>) -> Chain {
         (None, Some(told)) if told.site_key == Some(true) => Chain::Uki,
         (None, Some(_)) => Chain::Shim,
     }
+}
+
+/// Whether a host's firmware can fetch from us by HTTPS: unless the plan says no, where its BMC shows that it holds the site's
+/// authority; where the BMC does not tell, by the plan's word.
+pub fn boots_by_https(planned: Option<bool>, bmc: Option<&BmcFacts>) -> bool {
+    let told = bmc.and_then(|bmc| bmc.https_boot);
+    planned != Some(false) && told.unwrap_or(planned == Some(true))
 }
 
 /// What checked the agent of a boot before it ran, as far as anybody knows: a signature counts only where the BMC tells
@@ -197,6 +230,29 @@ mod tests {
         assert_eq!(of("52:54:00:00:00:99", &facts), Client::Unknown);
         facts.window = Some(testing::window("host1"));
         assert!(matches!(of("52:54:00:77:01:01", &facts), Client::Host { window: Some(_), .. }));
+    }
+
+    #[test]
+    fn a_machine_is_held_against_the_plans_uuid_or_else_its_bmcs() {
+        let (planned, told) =
+            ("00112233-4455-6677-8899-aabbccddeeff", "6c1d5a30-7f0e-4b6e-9a51-0d2b1c000001");
+        let mgmt = "mgmt".parse().unwrap();
+        for (plans, bmcs, protocol, want) in [
+            (Some(planned), Some(told), BmcProtocol::Redfish, Some(planned)),
+            (None, Some(told), BmcProtocol::Redfish, Some(told)),
+            (None, Some(told), BmcProtocol::Ipmi, None),
+            (None, None, BmcProtocol::Redfish, None),
+        ] {
+            let mut site = testing::site();
+            site.zones[0].pods[0].clusters[0].hosts[0].uuid = plans.map(str::to_owned);
+            let mut facts = testing::whole(&site, "host1");
+            let bmc = facts.bmc.as_mut().unwrap();
+            (bmc.uuid, bmc.protocol) = (bmcs.map(str::to_owned), protocol);
+            let asked = Asked::mac("52:54:00:77:01:01".parse().unwrap(), &mgmt);
+            let found = Clients::of(&site).find(|_| Some(&facts), |_| None, &asked);
+            let Client::Host { uuid, .. } = found else { panic!("{found:?}") };
+            assert_eq!(uuid.as_deref(), want, "{plans:?} {bmcs:?} {protocol:?}");
+        }
     }
 
     #[test]
@@ -275,6 +331,27 @@ mod tests {
             let chain = chain(planned, facts.bmc.as_ref());
             assert_eq!((chain, agent_check(chain, &facts)), (want, check), "{planned:?} {told:?}");
         }
+    }
+
+    #[test]
+    fn https_is_for_firmware_that_is_known_to_trust_us() {
+        let rows = [
+            (None, None, false),
+            (None, Some(true), true),
+            (None, Some(false), false),
+            (Some(true), None, true),
+            (Some(true), Some(true), true),
+            // The plan wants it, and the BMC shows that it is not so yet.
+            (Some(true), Some(false), false),
+            (Some(false), Some(true), false),
+            (Some(false), None, false),
+        ];
+        for (planned, told, want) in rows {
+            let mut facts = testing::whole(&testing::site(), "host1");
+            facts.bmc.as_mut().unwrap().https_boot = told;
+            assert_eq!(boots_by_https(planned, facts.bmc.as_ref()), want, "{planned:?} {told:?}");
+        }
+        assert!(boots_by_https(Some(true), None), "its BMC was not asked yet");
     }
 
     #[test]

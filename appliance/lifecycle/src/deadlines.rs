@@ -14,8 +14,12 @@ pub const CONTACT: Millis = seconds(180);
 pub const ROTATE: Millis = seconds(120);
 /// Medium, one-time PXE, read-back, power on.
 pub const POWER_ON: Millis = seconds(120);
-/// From power on to the first DHCP message: a server's POST.
-pub const POST: Millis = seconds(300);
+/// From power on to the first DHCP message: a POST with much memory or many option ROMs takes up to 30 min. That nothing is
+/// heard is said long before.
+pub const POST: Millis = seconds(2100);
+/// From firmware's first DHCP message to the whole of a signed discovery image: firmware cannot be told to come back when the
+/// link has room, so that in a storm a thousand of them share it.
+pub const SIGNED: Millis = seconds(900);
 /// One hop of a network boot.
 pub const BOOT_HOP: Millis = seconds(180);
 /// From the script to the agent's request for a certificate.
@@ -49,6 +53,8 @@ pub const SLACK: Millis = seconds(20);
 pub fn limit(condition: Condition) -> Millis {
     match condition {
         Condition::Found => seconds(900),
+        // A long POST, the boot behind it, and the hour that a boot window is open.
+        Condition::Vouched => seconds(3600),
         Condition::Imaged => seconds(3600),
         Condition::Proven => seconds(5400),
         _ => seconds(2400),

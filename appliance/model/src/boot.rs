@@ -98,7 +98,8 @@ pub enum Client {
         address: Ipv4Addr,
         /// An open boot window.
         window: Option<BootWindow>,
-        /// Its planned SMBIOS UUID, which its firmware tells by option 97.
+        /// Its SMBIOS UUID, which its firmware tells by option 97: the plan's, or, where that has none, the one that its BMC
+        /// told.
         uuid: Option<String>,
         /// By what it boots.
         chain: Chain,

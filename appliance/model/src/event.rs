@@ -120,6 +120,9 @@ pub enum What {
         status: u16,
         /// Bytes sent.
         bytes: u64,
+        /// By HTTPS.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tls: bool,
     },
     /// The answer to an HTTP request broke off.
     HttpBroken {
@@ -209,6 +212,15 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Firmware or a loader asks by DHCP, and no operating system or BMC. Old firmware names no architecture.
+    pub fn asks_to_boot(&self) -> bool {
+        let What::DhcpIn { arch, ipxe, vendor_class, .. } = self else { return false };
+        let class = vendor_class.as_deref().unwrap_or_default();
+        arch.is_some() || *ipxe || class.starts_with("PXEClient") || class.starts_with("HTTPClient")
+    }
+}
+
 /// Why a DHCP message was not answered, or not as its client wished.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -253,6 +265,8 @@ pub enum Ignored {
     },
     /// It boots under Secure Boot, and nothing that is signed is here for it: no boot file.
     NothingSigned,
+    /// It boots under Secure Boot, and no boot is open for it: no boot file, so that its firmware goes on to its disk.
+    NoWindow,
     /// Its UUID is not the planned host's: no boot file.
     OtherMachine,
     /// Its lease could not be stored.

@@ -121,6 +121,9 @@ pub struct BmcFacts {
     /// Its Secure Boot, where the BMC tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secure_boot: Option<SecureBootFacts>,
+    /// Its firmware's list of authorities for HTTPS boot holds the site's; none: the BMC does not show the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_boot: Option<bool>,
     /// When.
     pub at: Timestamp,
 }
@@ -167,10 +170,16 @@ pub struct WindowFacts {
     /// Channel by which the BMC vouches: `virtual media` or `serial-over-LAN`; empty = not chosen yet.
     #[serde(default)]
     pub channel: String,
+    /// Firmware of the host asked by DHCP since then: when it first did so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_seen: Option<Timestamp>,
     /// Our loader was transferred completely.
     pub ipxe_served: Option<Timestamp>,
     /// The script was served, or the agent was told of its boot.
     pub script_served: Option<Timestamp>,
+    /// The link was full, and the host was told to come back for a file: when it was told so last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_to_wait: Option<Timestamp>,
     /// Kernel and initramfs were served.
     pub kernel_served: Option<Timestamp>,
     /// The discovery agent asked for a certificate, granted or not.

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod ids;
 pub mod install;
 pub mod inventory;
+pub mod lldp;
 pub mod media;
 pub mod network;
 pub mod proof;

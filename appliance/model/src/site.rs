@@ -8,7 +8,7 @@ use crate::ids::{HostName, MacAddr, Name, OptionBytes, Wwn};
 use crate::units::{Bytes, MebiBytes};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The whole plan of one site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +89,10 @@ pub struct Network {
     /// appliance is served through these alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relays: Vec<Ipv4Addr>,
+    /// Addresses that these relays send from, where that is not the one in `giaddr`; and by IPv6. One that is an IPv4
+    /// address on a network with a `cidr6` stands for its IPv6 address there too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relay_sources: Vec<IpAddr>,
     /// IPv6 prefix, at most a /96. A machine's IPv6 address is this prefix with its IPv4 address as the last 32 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cidr6: Option<Ipv6Net>,
@@ -344,6 +348,9 @@ pub struct Host {
     /// By what it boots discovery, where Secure Boot matters; none: as its BMC tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secure_boot: Option<Chain>,
+    /// Its firmware is to trust the site's authority for HTTPS boot; none: as its BMC tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_boot: Option<bool>,
 }
 
 /// How a BMC is spoken to.

@@ -8,7 +8,7 @@ use crate::shape::{Kind, Object};
 use crate::source::{Path, Span};
 use crate::tree::{Entry, Node, Value};
 use dayzero_model::{Bytes, MacAddr, Name, OptionBytes, Sha256, Wwn};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Checks a whole tree against an object's shape.
 pub(crate) fn check(root: &Node, shape: &'static Object) -> Vec<Finding> {
@@ -124,6 +124,7 @@ pub(crate) fn scalar(kind: Kind, text: &str, quoted: bool) -> Result<(), String>
             Err(error) => same(&error),
         },
         Kind::Ipv4 => text.parse::<Ipv4Addr>().map(drop).or_else(|_| not("IPv4 address")),
+        Kind::Ip => text.parse::<IpAddr>().map(drop).or_else(|_| not("IP address")),
         Kind::Cidr => match text.parse::<ipnet::Ipv4Net>() {
             Ok(net) if net.addr() != net.network() => {
                 Err(format!("'{text}' has host bits set: the prefix is {}", net.trunc()))
@@ -184,6 +185,7 @@ fn remedy(kind: Kind) -> String {
         Kind::Name => "write 1 to 63 of a-z, 0-9 and '-', with no '-' at either end".to_owned(),
         Kind::Mac => "write six octets in hex in quotes, such as \"52:54:00:12:34:56\"".to_owned(),
         Kind::Ipv4 => "write an address such as 10.77.0.11".to_owned(),
+        Kind::Ip => "write an address such as 10.77.0.11 or fd77::11".to_owned(),
         Kind::Cidr => "write a prefix such as 10.77.0.0/24".to_owned(),
         Kind::Cidr6 => "write a prefix of at most 96 bits, such as fd77:0:0:1::/64".to_owned(),
         Kind::Octets => "write 0x and hex digits, or a text; in quotes if it is only digits".to_owned(),

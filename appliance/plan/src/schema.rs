@@ -52,6 +52,7 @@ fn kind(kind_: Kind, definitions: &mut Map<String, Value>) -> Value {
         Kind::Name => text("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
         Kind::Mac => text("^([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}$|^[0-9A-Fa-f]{12}$"),
         Kind::Ipv4 => json!({"type": "string", "format": "ipv4"}),
+        Kind::Ip => json!({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
         Kind::Cidr => text("^[0-9]{1,3}(\\.[0-9]{1,3}){3}/[0-9]{1,2}$"),
         Kind::Cidr6 => text("^[0-9a-fA-F:]+/[0-9]{1,2}$"),
         Kind::Octets => text("^[ -~]{1,765}$"),

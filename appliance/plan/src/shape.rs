@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Mac,
     /// An IPv4 address.
     Ipv4,
+    /// An IPv4 or IPv6 address.
+    Ip,
     /// An IPv4 prefix.
     Cidr,
     /// An IPv6 prefix of at most 96 bits.
@@ -66,8 +68,8 @@ const fn may(key: &'static str, kind: Kind, doc: &'static str) -> Field {
 }
 
 use Kind::{
-    Bool, Cidr, Cidr6, Ipv4, List, Mac, Name, Number, Object as Obj, Octets, OneOf, Sha256, Size, Text, Uuid,
-    Wwn,
+    Bool, Cidr, Cidr6, Ip, Ipv4, List, Mac, Name, Number, Object as Obj, Octets, OneOf, Sha256, Size, Text,
+    Uuid, Wwn,
 };
 
 const HYPERVISORS: Kind =
@@ -108,6 +110,7 @@ static NETWORK: Object = Object {
             "serve if left out; proxy: another server gives addresses, ours says what to boot; off: silent.",
         ),
         may("relays", List(&Ipv4), "DHCP relays that bring its clients: their addresses as in giaddr."),
+        may("relay_sources", List(&Ip), "Addresses that these relays send from, if that is not giaddr."),
         may(
             "cidr6",
             Cidr6,
@@ -271,6 +274,11 @@ static HOST: Object = Object {
             "secure_boot",
             OneOf(&["off", "uki", "mok", "shim"]),
             "By what it boots discovery; as its BMC tells if left out. uki: one signed file; mok: the same behind shim; shim: shim, GRUB, kernel, agent unverified.",
+        ),
+        may(
+            "https_boot",
+            Bool,
+            "Its firmware boots by HTTPS, with https-boot.pem of the appliance's data directory among its authorities: its BMC is given it, or a person does that where the BMC has no such list. As its BMC tells if left out; false: HTTP.",
         ),
     ],
 };

@@ -27,6 +27,7 @@ fn full() -> Value {
     network["open_pool"] = json!(true);
     network["dhcp"] = json!("proxy");
     network["relays"] = json!(["10.88.0.1"]);
+    network["relay_sources"] = json!(["10.77.0.1", "fd77::1"]);
     network["cidr6"] = json!("fd77:0:0:100::/64");
     network["dns"] = json!(["10.77.0.2"]);
     network["reservations"] = json!([{
@@ -34,6 +35,7 @@ fn full() -> Value {
         "duid": "0x00030001525400779901", "circuit": { "id": "Ethernet1/7", "remote": "sw-a" },
     }]);
     site["zones"][0]["pods"][0]["clusters"][0]["hosts"][0]["secure_boot"] = json!("uki");
+    site["zones"][0]["pods"][0]["clusters"][0]["hosts"][0]["https_boot"] = json!(true);
     site
 }
 

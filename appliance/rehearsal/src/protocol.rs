@@ -72,6 +72,14 @@ pub enum Request {
         /// The NIC.
         nic: usize,
     },
+    /// Ports of the LAG of a host's bond forward alone as long as nobody speaks LACP there, or do not: its firmware cannot
+    /// boot by network then.
+    LacpFallback {
+        /// The host.
+        host: HostName,
+        /// They do.
+        on: bool,
+    },
     /// Power, past the BMC.
     Power {
         /// The host.

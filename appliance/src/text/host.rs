@@ -76,6 +76,10 @@ fn facts(facts: &HostFacts) -> String {
         ));
     }
     text.push_str(&secure_boot(facts));
+    if let Some(held) = facts.bmc.as_ref().and_then(|bmc| bmc.https_boot) {
+        let held = if held { "holds" } else { "does not hold" };
+        text.push_str(&format!("HTTPS boot: its firmware {held} the site's authority\n"));
+    }
     if let Some(inventory) = &facts.inventory {
         text.push_str(&hardware(inventory));
     }

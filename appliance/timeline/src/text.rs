@@ -81,8 +81,9 @@ pub fn what(what: &What) -> String {
             format!("script leave to the disk, to {peer}")
         }
         What::Script { action: BootAction::Refuse, peer } => format!("script refused to {peer}"),
-        What::HttpFile { path, peer, status, bytes } => {
-            format!("http   {path} to {peer}: {status}, {bytes} bytes")
+        What::HttpFile { path, peer, status, bytes, tls } => {
+            let by = if *tls { "https " } else { "http  " };
+            format!("{by} {path} to {peer}: {status}, {bytes} bytes")
         }
         What::HttpBroken { path, peer, bytes, length, error } => {
             format!("http   {path} to {peer} BROKE OFF after {bytes} of {length} bytes: {error}")
@@ -148,7 +149,13 @@ mod tests {
                 error: Some("timed out".into()),
             },
             What::Script { action: BootAction::Discovery { boot: BootId(1), cmdline: vec![] }, peer },
-            What::HttpFile { path: "/boot/file/vmlinuz".into(), peer, status: 200, bytes: 8_000_000 },
+            What::HttpFile {
+                path: "/boot/file/vmlinuz".into(),
+                peer,
+                status: 200,
+                bytes: 8_000_000,
+                tls: false,
+            },
             What::Bmc { operation: "power on".into(), result: "reads On".into(), failed: false },
             What::Enrol { granted: false, key: Sha256([0xab; 32]), reason: "second key".into(), peer },
             What::Agent { message: "connected".into() },

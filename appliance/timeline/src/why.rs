@@ -198,6 +198,38 @@ pub(crate) fn overdue(event: &Event, context: &WhyContext<'_>, patience: Millis)
     context.now.since(event.at) >= patience
 }
 
+/// Firmware or a loader asks by DHCP, and no operating system or BMC. Old firmware names no architecture.
+pub(crate) fn boots(what: &What) -> bool {
+    what.asks_to_boot()
+}
+
+/// The same, and it is no iPXE.
+pub(crate) fn is_firmware(what: &What) -> bool {
+    boots(what) && !matches!(what, What::DhcpIn { ipxe: true, .. })
+}
+
+/// Where a client last had both its address and the name of such a boot file, and the answer that named it: our ACK, or,
+/// beside another server, our offer. That server's ACK is its client's alone, but the REQUEST before it is broadcast.
+pub(crate) fn told(events: &[Event], fits: impl Fn(&str) -> bool) -> Option<(usize, &Event)> {
+    let named = |what: &What, beside: bool| match what {
+        What::DhcpOut { kind, address, file: Some(file) } if fits(file) => match kind.as_str() {
+            "ACK" | "REPLY" => !beside,
+            "OFFER" => beside && address.is_none(),
+            _ => false,
+        },
+        _ => false,
+    };
+    let offered = last(events, |what| named(what, true)).and_then(|(at, offer)| {
+        let request = |event: &Event| {
+            event.mac == offer.mac && matches!(&event.what, What::DhcpIn { kind, .. } if kind == "REQUEST")
+        };
+        let chosen = events.iter().skip(at + 1).position(request)?;
+        Some((at + 1 + chosen, offer))
+    });
+    let acknowledged = last(events, |what| named(what, false));
+    acknowledged.into_iter().chain(offered).max_by_key(|(at, _)| *at)
+}
+
 /// The client of an event, for a sentence.
 pub(crate) fn who(mac: Option<MacAddr>) -> String {
     mac.map_or_else(|| "the client".to_owned(), |mac| mac.to_string())

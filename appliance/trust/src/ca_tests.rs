@@ -1,6 +1,6 @@
 //! The CA over real handshakes.
 use super::*;
-use crate::{KeySource, agents_server_config, operators_server_config};
+use crate::{KeySource, LoaderCa, agents_server_config, boot_server_config, operators_server_config};
 use dayzero_model::Secret;
 use dayzero_store::Options;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
@@ -176,4 +176,51 @@ fn the_ca_key_is_in_the_store_only_sealed() {
     store.export(&mut export).unwrap();
     let text = String::from_utf8(zstd::decode_all(&export[..]).unwrap()).unwrap();
     assert!(text.contains("ca/key") && !text.contains(&body));
+}
+
+/// A loader: TLS 1.2, no application protocol, one authority.
+fn loader(authority: &LoaderCa, provider: rustls::crypto::CryptoProvider) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.certificate().as_bytes()).unwrap()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+#[test]
+fn agents_and_loaders_each_see_a_certificate_that_they_trust_at_one_listener() {
+    use rustls::CipherSuite;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("data"), Options::default()).unwrap();
+    let vault = Vault::open(&store, &KeySource::File(dir.path().join("key"))).unwrap();
+    let (ours, authority) = (SiteCa::open(&vault).unwrap(), LoaderCa::open(&vault).unwrap());
+    let at = ["10.77.0.2".parse().unwrap()];
+    let server =
+        boot_server_config(ours.listener(&[], &at).unwrap(), authority.listener(&at).unwrap()).unwrap();
+    let ring = rustls::crypto::ring::default_provider;
+    let with = |suites: Vec<rustls::SupportedCipherSuite>, groups| rustls::crypto::CryptoProvider {
+        cipher_suites: suites,
+        kx_groups: groups,
+        ..ring()
+    };
+    let suite = |client: ClientConfig| {
+        let accepted = shake(server.clone(), client, "10.77.0.2").unwrap();
+        accepted.negotiated_cipher_suite().unwrap().suite()
+    };
+    let mut agent = client(&ours, None);
+    agent.alpn_protocols = vec![b"http/1.1".to_vec()];
+    assert_eq!(suite(agent), CipherSuite::TLS13_AES_128_GCM_SHA256);
+    assert_eq!(suite(loader(&authority, ring())), CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256);
+    // OVMF, which knows no elliptic curve.
+    let finite = with(crate::ffdhe::suites().collect(), vec![crate::ffdhe::GROUP]);
+    assert_eq!(suite(loader(&authority, finite)), CipherSuite::TLS_DHE_RSA_WITH_AES_128_GCM_SHA256);
+    assert!(shake(server.clone(), loader(&authority, ring()), "10.77.0.3").is_err(), "wrong address");
+    let mut lost = client(&ours, None);
+    lost.alpn_protocols.clear();
+    assert!(
+        shake(server, lost, "10.77.0.2").is_err(),
+        "an agent that names no protocol is taken for a loader"
+    );
 }

@@ -15,8 +15,10 @@ mod bmc_credentials;
 mod ca;
 mod enrolment;
 mod error;
+mod ffdhe;
 mod hash;
 mod kept;
+mod loader_ca;
 mod master_key;
 mod password;
 mod pins;
@@ -32,6 +34,7 @@ pub use ca::{AGENT_ALPN, CheckedRequest, Issued, Revocation, SiteCa, check_reque
 pub use enrolment::{Enrolled, Enrolment, Opened};
 pub use error::TrustError;
 pub use kept::Wanted;
+pub use loader_ca::LoaderCa;
 pub use master_key::{KeySource, MasterKey};
 pub use password::PasswordPolicy;
 pub use pins::{BmcPins, Pin, PinVerdict};

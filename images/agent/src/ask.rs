@@ -1,9 +1,9 @@
 //! What boot is this? Asked of the appliance, where the kernel's command line cannot say it: under Secure Boot it is signed
 //! with kernel and initial RAM disk, the same for every host and every boot.
 //!
-//! An address is borrowed by DHCP, NIC after NIC, and the DHCP server that gave it is asked by HTTP for the words that a
-//! boot script would have put on the command line. Like those they are neither secret nor believed: whom the agent trusts is
-//! told by its BMC. It needs the appliance to be the network's DHCP server.
+//! An address is borrowed by DHCP, NIC after NIC, and the DHCP server that gave it is asked by HTTPS for the words that a
+//! boot script would have put on the command line. Like those they are neither secret nor believed, and at this time the
+//! agent knows no certificate: whom it trusts is told by its BMC. It needs the appliance to be the network's DHCP server.
 
 use crate::cmdline::{self, Cmdline};
 use crate::{console, enrol};
@@ -13,8 +13,8 @@ use dayzero_netconf::dhcp::{self, Lease};
 use dayzero_netconf::observe::observe;
 use std::time::Duration;
 
-/// The HTTP boot listener's port.
-const PORT: u16 = 8080;
+/// The HTTP boot listener's port for TLS.
+const PORT: u16 = 8445;
 /// Longest answer that is read.
 const LIMIT: usize = 4096;
 /// For one NIC: a DISCOVER at 0, 1, 3 and 7 seconds.
@@ -53,7 +53,7 @@ pub async fn ask() -> Result<Cmdline> {
 
 async fn words(mac: MacAddr, lease: Lease) -> Result<Cmdline> {
     let client = enrol::open_client()?;
-    let url = format!("http://{}:{PORT}/boot/agent?mac={mac}", lease.server);
+    let url = format!("https://{}:{PORT}/boot/agent?mac={mac}", lease.server);
     let mut response = client.get(&url).send().await.with_context(|| url.clone())?;
     let status = response.status();
     let mut body = Vec::new();

@@ -53,11 +53,13 @@ pub(crate) fn client(ca_pem: Option<&str>) -> Result<reqwest::Client, StorageErr
         roots.add(ca).map_err(|e| failed(&e))?;
     }
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| failed(&e))?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    // By this the appliance knows an agent from a loader, to which it shows another certificate.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .no_proxy()

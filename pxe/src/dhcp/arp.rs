@@ -2,7 +2,7 @@
 //!
 //! Invariants: a probe goes out when an address is offered or given, and the DHCP answer does not wait for it; at most
 //! [`PER_SECOND`] a second, so that a storm of new clients is no storm of ARP; what is remembered is bounded and
-//! forgotten after [`PATIENCE`]. An answer from the client itself is none. Clients behind relays are not probed: they
+//! forgotten after [`PATIENCE`]; a probe is from the MAC that the device has then. An answer from the client itself is none. Clients behind relays are not probed: they
 //! do it themselves, and decline.
 
 use std::collections::HashMap;
@@ -16,14 +16,14 @@ use socket2::{SockAddr, Socket};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::net::{device_index, device_mac, link_address, packets_on};
+use crate::net::{bound_mac, device_index, device_mac, link_address, packets_on};
 
 /// Probes a second.
 const PER_SECOND: usize = 500;
 /// An answer counts for so long.
 const PATIENCE: Millis = Millis(3_000);
 /// Length of an Ethernet ARP message for IPv4 (RFC 826).
-const LENGTH: usize = 28;
+pub(crate) const LENGTH: usize = 28;
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
 
@@ -92,9 +92,9 @@ impl Arp {
         Ok(Self { socket, index, own, waiting: Waiting::default() })
     }
 
-    /// Our MAC.
+    /// Our MAC: a bridge's or bond's becomes another one when its ports change.
     pub(crate) fn own(&self) -> MacAddr {
-        self.own
+        bound_mac(self.socket.get_ref()).unwrap_or(self.own)
     }
 
     /// Asks who has `address`, which `expected` is to have; the probe, if one went out. Failures cost the check alone.
@@ -107,6 +107,7 @@ impl Arp {
         if !self.waiting.add(address, expected, now) {
             return None;
         }
+        self.own = self.own();
         let probe = probe(self.own, address);
         match self.socket.get_ref().send_to(&probe, &link(self.index, [0xff; 6])) {
             Ok(_) => Some(probe),
@@ -150,7 +151,7 @@ fn probe(own: MacAddr, address: Ipv4Addr) -> [u8; LENGTH] {
 }
 
 /// The MAC and address that the sender of an ARP message says are his.
-fn sender(message: &[u8]) -> Option<(MacAddr, Ipv4Addr)> {
+pub(crate) fn sender(message: &[u8]) -> Option<(MacAddr, Ipv4Addr)> {
     let known = message.len() == LENGTH
         && message[..7] == [0, 1, 8, 0, 6, 4, 0]
         && matches!(message[7], REQUEST | REPLY);

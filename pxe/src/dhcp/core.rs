@@ -1,7 +1,7 @@
 //! One interface's DHCP server without I/O: a datagram and a time in; an answer, a lease change and events out.
 //!
 //! Invariants: a REQUEST is answered as its DISCOVER was; a message for another server is not answered, nor one of a
-//! relay that the plan does not list for that network; a lease change goes out with the answer that depends on it, so
+//! relay that the plan does not list for that network, nor one that poses as a relay's; a lease change goes out with the answer that depends on it, so
 //! that the caller can make it durable first; a client that asks for an address that it may not have is told so (NAK)
 //! only if we know better, that is if it is planned or its address is not of this network; option 82 goes back to the
 //! relay as it came.
@@ -11,17 +11,18 @@ use std::sync::Arc;
 
 use dayzero_model::boot::{Arch, Chain, Client};
 use dayzero_model::event::{Ignored, What};
-use dayzero_model::{BootId, HostName, MacAddr, Timestamp};
+use dayzero_model::site::DhcpMode;
+use dayzero_model::{BootId, HostName, MacAddr, Sha256, Timestamp};
 
 use super::decide::{Answer, Asking, Boot, Silence, Step, decide, identity};
 use super::lease::LeaseChange;
 use super::networks::{Networks, Subnet};
 use super::reply::{Options, Reply};
-use super::wire::{Kind, Request, option, relay};
+use super::wire::{Kind, Request, ipxe, option, relay};
 use crate::config::{DhcpTimes, Loaders, PxeConfig, ServedInterface};
 use crate::director::{BootDirector, PxeEvent, RelayPort, SeenClient};
-use crate::http::{file_url, script_url};
-use crate::session::{Known, Sessions};
+use crate::http::{file_url, script_url, secure_file_url};
+use crate::session::{Known, Sessions, Stage};
 
 /// Relays that a message may have come through.
 const MOST_HOPS: u8 = 16;
@@ -53,6 +54,16 @@ impl Handled {
     /// The client that it is about.
     pub(crate) fn mac(&self) -> Option<MacAddr> {
         self.events.first().and_then(|event| event.mac)
+    }
+
+    /// Its lease is not in the store: its client gets no answer.
+    pub(crate) fn not_stored(&mut self, reason: &str) {
+        self.reply = None;
+        for event in &mut self.events {
+            if matches!(event.what, What::DhcpOut { .. }) {
+                event.what = What::DhcpIgnored { reason: reason.to_owned(), why: Ignored::NotStored };
+            }
+        }
     }
 
     /// That client is a host's NIC or BMC.
@@ -99,6 +110,9 @@ pub(crate) struct DhcpCore {
     loaders: Loaders,
     times: DhcpTimes,
     http_port: u16,
+    https_port: u16,
+    /// What loaders must trust to fetch by HTTPS, where we serve that.
+    trust: Option<Sha256>,
     director: Arc<dyn BootDirector>,
     sessions: Sessions,
 }
@@ -134,14 +148,16 @@ impl DhcpCore {
             loaders: config.loaders.clone(),
             times: config.times,
             http_port: config.ports.http,
+            https_port: config.ports.https,
+            trust: config.https(),
             director,
             sessions,
         }
     }
 
-    /// Whether an address is one of ours.
-    pub(crate) fn is_own(&self, address: Ipv4Addr) -> bool {
-        self.networks.is_own(address)
+    /// The networks that all servers share.
+    pub(crate) fn networks(&self) -> Arc<Networks> {
+        Arc::clone(&self.networks)
     }
 
     /// Handles one message.
@@ -183,7 +199,8 @@ impl DhcpCore {
         let home = || self.networks.covering(self.interface.address).ok_or_else(none);
         let local = if self.networks.is_own(came.to) { came.to } else { self.interface.address };
         if request.giaddr.is_unspecified() {
-            let from = request.ciaddr;
+            // The boot server's clients have their address from another server, and some do not say it.
+            let from = if came.boot_server { *came.from.ip() } else { request.ciaddr };
             let routed = !from.is_unspecified()
                 && *came.from.ip() == from
                 && !self.interface.network.prefix.covers(from);
@@ -220,8 +237,32 @@ impl DhcpCore {
             );
             return Err((Ignored::Other, reason));
         }
+        if let Some(reason) = self.no_relay(request, came, subnet) {
+            return Err((unknown, reason));
+        }
         let server = request.relayed_address(relay::SERVER).filter(|server| !server.is_unspecified());
         Ok(Way { subnet, via: Via::Relay(giaddr), server: server.unwrap_or(local) })
+    }
+
+    /// Why a message did not come from the relay that it names: any machine can write an address into `giaddr`.
+    fn no_relay(&self, request: &Request, came: Came, subnet: &Subnet) -> Option<String> {
+        let (giaddr, from, to) = (request.giaddr, *came.from.ip(), came.to);
+        if !self.networks.is_own(to) {
+            let ours = self.interface.address;
+            return Some(format!(
+                "names relay {giaddr}, but came to {to}: a relay sends to our address; let it send to {ours}"
+            ));
+        }
+        if !subnet.relay_speaks_from(giaddr, from) {
+            return Some(format!(
+                "names relay {giaddr}, but came from {from}: somebody poses as the relay, or {from} is another address of it: add it to `relay_sources` of network {} then",
+                subnet.net.name
+            ));
+        }
+        // RFC 1542 section 4.1.1 has a relay count itself; some do not, and are known by sending from that very address.
+        (request.hops == 0 && from != giaddr).then(|| {
+            format!("names relay {giaddr}, but says that it passed none (hops is 0), and came from {from}: somebody poses as the relay")
+        })
     }
 
     fn tell(&self, asker: &Asker, what: What, handled: &mut Handled) {
@@ -273,6 +314,11 @@ impl DhcpCore {
             Client::Host { uuid, .. } => uuid.as_deref(),
             _ => None,
         };
+        let boots = request.wants_boot() && asker.host.is_some();
+        let trusts = boots && self.trust.is_some() && self.director.trusts(request.mac);
+        if stage == Stage::Loader && request.is_ipxe() {
+            self.sessions.loader_asks(request.mac, request.has_https(), trusts);
+        }
         let asking = Asking {
             step,
             role: net.role,
@@ -282,6 +328,7 @@ impl DhcpCore {
             wants_boot: request.wants_boot(),
             ipxe: request.is_ipxe(),
             http: request.is_http(),
+            https: trusts && net.mode == DhcpMode::Serve && !self.sessions.is_https_failed(request.mac),
             arch: request.arch(),
             identity: identity(told, planned),
             stage,
@@ -313,10 +360,14 @@ impl DhcpCore {
         }
     }
 
-    /// Beside another server, a planned client took that server's offer: its transfers are known by that address.
+    /// Beside another server, a planned client took that server's offer: its transfers are known by that address. By a relay
+    /// that stands for the server (RFC 5107), that server's identifier is what ours would be.
     fn overheard(&self, turn: &Turn<'_>, step: Step) {
-        let (Step::Elsewhere(_), Some(address)) = (step, turn.request.requested_ip()) else { return };
-        if turn.asker.planned && self.interface.network.prefix.holds(address) {
+        let (Step::Elsewhere(_) | Step::Select(_), Some(address)) = (step, turn.request.requested_ip())
+        else {
+            return;
+        };
+        if turn.asker.planned && turn.way.subnet.net.prefix.holds(address) {
             self.given(turn, address);
         }
     }
@@ -368,6 +419,10 @@ impl DhcpCore {
 
     fn given_back(&self, turn: &Turn<'_>, handled: &mut Handled) {
         let request = turn.request;
+        if turn.came.boot_server {
+            // The boot server's port gives no addresses, and takes none back.
+            return;
+        }
         let declined = request.kind == Kind::Decline;
         let address = if declined { request.requested_ip() } else { Some(request.ciaddr) };
         let ours = request.server_id().is_some_and(|id| id == turn.way.server || self.networks.is_own(id));
@@ -449,6 +504,9 @@ impl DhcpCore {
                 self.given(turn, address);
             }
         }
+        if kind == Kind::Ack && matches!(boot, Boot::HttpsLoader(_)) {
+            self.sessions.given_https(request.mac);
+        }
         network_options(turn, &mut options);
         let (siaddr, file) = self.boot_options(request, boot, &mut options);
         let yiaddr = if inform { Ipv4Addr::UNSPECIFIED } else { address };
@@ -474,17 +532,41 @@ impl DhcpCore {
         if let Some(uuid) = request.raw(option::CLIENT_UUID) {
             options.raw(option::CLIENT_UUID, uuid);
         }
-        let (kind, to) = if turn.came.boot_server {
-            (Kind::Ack, Destination::Unicast(turn.came.from))
-        } else {
-            (Kind::Offer, Destination::Broadcast)
+        let (kind, to) = match turn.way.via {
+            _ if turn.came.boot_server => {
+                // It speaks from the address that the other server gave it.
+                if turn.way.subnet.net.prefix.holds(*turn.came.from.ip()) {
+                    self.given(turn, *turn.came.from.ip());
+                }
+                (Kind::Ack, Destination::Unicast(turn.came.from))
+            }
+            Via::Relay(giaddr) => (Kind::Offer, Destination::Unicast(SocketAddrV4::new(giaddr, SERVER_PORT))),
+            Via::Local | Via::Routed => (Kind::Offer, Destination::Broadcast),
         };
+        // What it boots comes from us, whatever a relay wants to be called as a server.
         let (none, server) = (Ipv4Addr::UNSPECIFIED, self.interface.address);
         let reply = Reply { kind, yiaddr: none, siaddr: server, server, file, options };
         handled.reply = Some((reply.encode(request), to));
-        handled.from = Some(server);
+        handled.from = Some(turn.way.server);
         let what = What::DhcpOut { kind: kind.word().to_owned(), address: None, file: reply.file };
         self.tell(&turn.asker, what, handled);
+    }
+
+    /// Settings of an iPXE that asks, or will be loaded: it reads whom to trust only when it starts, out of what its firmware
+    /// was answered.
+    fn ipxe_options(&self, request: &Request, boot: &Boot, options: &mut Options) {
+        let mut settings = Vec::new();
+        if let (Boot::Loader(name), Some(trust)) = (boot, self.trust)
+            && self.loaders.is_loader(name)
+        {
+            settings.extend([ipxe::TRUST, 32]);
+            settings.extend(trust.0);
+            self.sessions.told_trust(request.mac);
+        }
+        if request.is_ipxe() {
+            settings.extend([ipxe::NO_PROXY, 1, 1]);
+        }
+        options.raw(option::IPXE, &settings);
     }
 
     fn boot_options(
@@ -494,17 +576,23 @@ impl DhcpCore {
         options: &mut Options,
     ) -> (Ipv4Addr, Option<String>) {
         let none = Ipv4Addr::UNSPECIFIED;
-        let http = SocketAddrV4::new(self.interface.address, self.http_port);
-        if request.is_ipxe() {
-            // Encapsulated iPXE option 176 (no-pxedhcp): do not wait for a proxyDHCP server.
-            options.raw(option::IPXE, &[176, 1, 1]);
-        }
+        let at = |port| SocketAddrV4::new(self.interface.address, port);
+        let http = at(self.http_port);
+        self.ipxe_options(request, boot, options);
         match boot {
-            Boot::Nothing | Boot::NoLoader(_) | Boot::NothingSigned(_) | Boot::OtherMachine => (none, None),
+            Boot::Nothing
+            | Boot::NoLoader(_)
+            | Boot::NothingSigned(_)
+            | Boot::NoWindow
+            | Boot::OtherMachine => (none, None),
             Boot::Script => (self.interface.address, Some(script_url(http, request.mac))),
             Boot::HttpLoader(name) => {
                 options.text(option::VENDOR_CLASS, "HTTPClient");
                 (none, Some(file_url(http, name)))
+            }
+            Boot::HttpsLoader(name) => {
+                options.text(option::VENDOR_CLASS, "HTTPClient");
+                (none, Some(secure_file_url(at(self.https_port), name)))
             }
             Boot::Loader(name) => {
                 if !request.is_ipxe() {
@@ -534,9 +622,13 @@ pub(crate) fn no_file(boot: &Boot, told: Option<&str>, planned: Option<&str>) ->
             "it boots under Secure Boot, and no signed boot files are here: no boot file; set `secure` under [files] in serve.toml, and see the to-do list"
                 .to_owned(),
         )),
+        Boot::NoWindow => {
+            let reason = "no boot is open for it, and under Secure Boot nothing of ours would leave to the disk: no boot file, so that its firmware goes on by itself";
+            Some((Ignored::NoWindow, reason.to_owned()))
+        }
         Boot::OtherMachine => {
             let reason = format!(
-                "its UUID {} is not {}, which the plan has: another machine has this host's NIC, no boot file; correct the plan, or the cable",
+                "its UUID {} is not {}, which the plan has, or its BMC told: another machine has this host's NIC, no boot file; correct the cable, or write its UUID into the plan",
                 told.unwrap_or_default(),
                 planned.unwrap_or_default()
             );

@@ -6,7 +6,7 @@ use dhcproto::v4::{DhcpOption, Message, OptionCode};
 use dhcproto::{Decodable, Decoder};
 
 use super::super::lease::Lease;
-use super::super::wire::tests::{MAC, datagram};
+use super::super::wire::tests::{IPXE_12, IPXE_13, MAC, datagram};
 use super::*;
 use crate::config::tests::{config, interface};
 use crate::config::{Ipv4Prefix, LeasePool, ServedNetwork};
@@ -56,9 +56,15 @@ fn came(from: Ipv4Addr) -> Came {
     Came { from: SocketAddrV4::new(from, 68), to: Ipv4Addr::BROADCAST, boot_server: false }
 }
 
+/// To us alone, from a relay's port.
+fn by_relay(from: Ipv4Addr) -> Came {
+    Came { from: SocketAddrV4::new(from, 67), to: US.into(), boot_server: false }
+}
+
 fn handle(core: &DhcpCore, packet: &[u8]) -> Handled {
     let request = Request::parse(packet).unwrap();
-    core.handle(&request, came(request.ciaddr), NOW)
+    let came = if request.giaddr.is_unspecified() { came(request.ciaddr) } else { by_relay(request.giaddr) };
+    core.handle(&request, came, NOW)
 }
 
 fn ask(core: &DhcpCore, options: &[(u8, &[u8])]) -> Handled {
@@ -216,6 +222,87 @@ fn uefi_http_boot_is_answered_with_a_url() {
     );
 }
 
+/// Everybody is this client, whose firmware holds our authority, or does not.
+struct Firmware(Client, bool);
+
+impl BootDirector for Firmware {
+    fn client(&self, _: &SeenClient) -> Client {
+        self.0.clone()
+    }
+    fn boot_script(&self, _: &ScriptQuery) -> BootAction {
+        BootAction::Refuse
+    }
+    fn trusts(&self, _: MacAddr) -> bool {
+        self.1
+    }
+    fn event(&self, _: PxeEvent) {}
+}
+
+fn https_core(trusts: bool) -> (DhcpCore, Sessions) {
+    let (mut core, _, sessions) = core(host(true), &interface(NetworkRole::Management));
+    core.trust = Some(Sha256([7; 32]));
+    core.director = Arc::new(Firmware(host(true), trusts));
+    (core, sessions)
+}
+
+fn settings(handled: &Handled) -> Vec<u8> {
+    match message(handled).0.opts().get(OptionCode::from(option::IPXE)) {
+        Some(DhcpOption::Unknown(raw)) => raw.data().to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn firmware_is_told_whom_our_loader_is_to_trust_and_a_loader_with_https_uses_it() {
+    let told = [&[90, 32][..], &[7; 32]].concat();
+    for (rom, features, want) in [
+        (false, Some(IPXE_13), true),
+        (true, Some(IPXE_13), true),
+        (false, Some(IPXE_12), false),
+        (false, None, false),
+    ] {
+        let (core, sessions) = https_core(false);
+        let mut asked = vec![PXE, BIOS];
+        asked.extend(rom.then_some(IPXE));
+        let with = |kind, more: &[(u8, &'static [u8])]| [&[kind], &asked[..], more].concat();
+        let offer = ask(&core, &with(DISCOVER, &[]));
+        let ack = ask(&core, &with(REQUEST, &[(54, &US), (50, &[10, 77, 0, 11])]));
+        for answer in [&offer, &ack] {
+            let no_proxy: &[u8] = if rom { &[176, 1, 1] } else { &[] };
+            assert_eq!(settings(answer), [&told[..], no_proxy].concat(), "ROM {rom}");
+        }
+        sessions.loader_fetched(A, NOW);
+        let features = features.map(|features| (175, features));
+        let ours: Vec<_> = [DISCOVER, PXE, BIOS, IPXE].into_iter().chain(features).collect();
+        let script = ask(&core, &ours);
+        assert_eq!(settings(&script), [176, 1, 1], "it would come too late");
+        assert_eq!(sessions.fetches_https(MAC), want, "ROM {rom}, {features:x?}");
+    }
+    let (plain, ..) = core(host(true), &interface(NetworkRole::Management));
+    assert!(settings(&ask(&plain, &[DISCOVER, PXE, BIOS])).is_empty(), "HTTPS is not served");
+}
+
+#[test]
+fn firmware_gets_an_https_url_where_it_trusts_us_until_that_did_not_work() {
+    const HTTP: [(u8, &[u8]); 2] = [(60, b"HTTPClient:Arch:00016:UNDI:003001"), (93, &[0, 16])];
+    let (secure, plain) =
+        ("https://10.77.0.2:8445/boot/file/snponly.efi", "http://10.77.0.2:8080/boot/file/snponly.efi");
+    let (core, _) = https_core(false);
+    assert_eq!(file(&ask(&core, &[DISCOVER, HTTP[0], HTTP[1]])).as_deref(), Some(plain));
+    let (core, sessions) = https_core(true);
+    let starts = || {
+        let offer = ask(&core, &[DISCOVER, HTTP[0], HTTP[1]]);
+        let ack = ask(&core, &[REQUEST, HTTP[0], HTTP[1], (54, &US), (50, &A.octets())]);
+        assert_eq!(file(&offer), file(&ack), "as its DISCOVER was");
+        file(&ack).unwrap()
+    };
+    assert_eq!(starts(), secure);
+    sessions.loader_fetched(A, NOW);
+    assert_eq!(starts(), secure, "it was fetched");
+    assert_eq!(starts(), plain, "it was not");
+    assert_eq!(starts(), plain, "for this boot");
+}
+
 #[test]
 fn a_guest_lease_comes_with_the_change_that_must_be_durable_first() {
     let mut guest = interface(NetworkRole::Guest);
@@ -336,6 +423,135 @@ fn relays_bring_clients_of_networks_that_the_plan_gives_them() {
 }
 
 #[test]
+fn nobody_on_a_served_segment_can_pose_as_a_relay() {
+    let mut mgmt = interface(NetworkRole::Management);
+    let (near, transit) = (Ipv4Addr::new(10, 77, 0, 88), Ipv4Addr::new(172, 20, 0, 2));
+    let another = Ipv4Addr::new(10, 77, 0, 89);
+    mgmt.network.relays = vec![another];
+    let gateway = mgmt.network.gateway.unwrap();
+    let far = ServedNetwork { relay_sources: vec![near.into(), transit.into()], ..far(NetworkRole::Bmc) };
+    let (core, ..) = core_with(Client::Unknown, &mgmt, vec![far], &[]);
+    let ask = |hops: u8, came: Came| {
+        let mut packet = relayed(RELAY, &[DISCOVER]);
+        packet[3] = hops;
+        core.handle(&Request::parse(&packet).unwrap(), came, NOW)
+    };
+    let machine = Ipv4Addr::new(10, 77, 0, 50);
+    let neighbour = Ipv4Addr::new(10, 88, 0, 50);
+    let broadcast = |from| Came { to: Ipv4Addr::BROADCAST, ..by_relay(from) };
+    let subnet = |from| Came { to: Ipv4Addr::new(10, 77, 0, 255), ..by_relay(from) };
+    for (hops, came, want) in [
+        (1, by_relay(machine), "somebody poses as the relay"),
+        (1, by_relay(neighbour), "somebody poses as the relay"),
+        (1, by_relay(Ipv4Addr::UNSPECIFIED), "somebody poses as the relay"),
+        // An address that no network of the plan has, which any machine can give its NIC.
+        (1, by_relay(Ipv4Addr::new(172, 20, 0, 1)), "172.20.0.1"),
+        (1, by_relay(Ipv4Addr::new(172, 20, 0, 1)), "`relay_sources` of network far"),
+        // The router's, another network's relay's, another relay's of this network: not this one's.
+        (1, by_relay(gateway), "somebody poses as the relay"),
+        (1, by_relay(another), "somebody poses as the relay"),
+        (1, by_relay(Ipv4Addr::new(10, 99, 0, 1)), "somebody poses as the relay"),
+        (1, broadcast(RELAY), "a relay sends to our address"),
+        (1, subnet(RELAY), "let it send to 10.77.0.2"),
+        (0, by_relay(near), "hops is 0"),
+    ] {
+        let got = ask(hops, came);
+        assert!(ignored(&got).contains(want), "{came:?}: {}", ignored(&got));
+        let by = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { why: Ignored::UnknownRelay { relay }, .. } if *relay == RELAY);
+        assert!(got.events.iter().any(by), "{:?}", got.events);
+    }
+    // Its address at the clients; at us and between routers, as the plan lists them.
+    for from in [RELAY, near, transit] {
+        assert_eq!(kind(&ask(1, by_relay(from))).as_deref(), Some("Offer"), "{from}");
+    }
+    assert_eq!(kind(&ask(0, by_relay(RELAY))).as_deref(), Some("Offer"), "one that does not count itself");
+}
+
+#[test]
+fn the_boot_servers_port_takes_no_address_back() {
+    let mut guest = interface(NetworkRole::Guest);
+    let range = AddressRange { first: Ipv4Addr::new(10, 77, 0, 50), last: Ipv4Addr::new(10, 77, 0, 59) };
+    guest.network.pool = Some(LeasePool { range, open: true });
+    let lease = Lease {
+        network: "mgmt".parse().unwrap(),
+        address: range.first,
+        mac: MAC,
+        expires: NOW.plus(dayzero_model::Millis(60_000)),
+        declined: false,
+    };
+    let (core, ..) = core_with(Client::Unknown, &guest, vec![], &[lease]);
+    let at = |kind: u8, boot_server: bool| {
+        let mut packet = datagram(&[(53, &[kind]), (54, &US), (50, &range.first.octets())]);
+        packet[12..16].copy_from_slice(&range.first.octets());
+        let request = Request::parse(&packet).unwrap();
+        core.handle(&request, Came { boot_server, ..by_relay(range.first) }, NOW).change
+    };
+    for kind in [4, 7] {
+        assert_eq!(at(kind, true), None, "{kind}");
+        let pool = core.networks.covering(range.first).unwrap().pool().unwrap();
+        assert_eq!(pool.lease_of(MAC), Some(range.first), "memory and store say the same");
+    }
+    assert!(matches!(at(7, false), Some(LeaseChange::Remove { .. })));
+}
+
+#[test]
+fn proxy_dhcp_goes_back_by_the_relay_that_asked() {
+    let mut far = far(NetworkRole::Management);
+    far.mode = DhcpMode::Proxy;
+    far.pool = None;
+    let (core, _, sessions) = core_with(host(true), &interface(NetworkRole::Management), vec![far], &[]);
+    let circuit: (u8, &[u8]) = (82, b"\x01\x03e17");
+    let offer = handle(&core, &relayed(RELAY, &[DISCOVER, PXE, BIOS, circuit]));
+    let (message, to) = self::message(&offer);
+    assert!(message.flags().broadcast(), "the relay would send it to 0.0.0.0");
+    assert_eq!((to, message.giaddr()), (at_relay(RELAY), RELAY));
+    assert!(message.yiaddr().is_unspecified(), "another server gives the address");
+    assert_eq!(message.siaddr().octets(), US, "and we what it boots");
+    let bytes = &offer.reply.as_ref().unwrap().0;
+    assert!(bytes.windows(7).any(|w| w == b"\x52\x05\x01\x03e17"), "option 82 goes back");
+
+    // It takes an address that the other server gives on its network, and is known by it from then on.
+    let (other, given) = ([10, 77, 0, 66], Ipv4Addr::new(10, 88, 0, 105));
+    let taken = |address: Ipv4Addr, server: &[u8], more: &[(u8, &[u8])]| {
+        let own = address.octets();
+        let options: [&[(u8, &[u8])]; 2] = [&[REQUEST, PXE, BIOS, IPXE, (54, server), (50, &own)], more];
+        handle(&core, &relayed(RELAY, &options.concat()))
+    };
+    taken(A, &other, &[]);
+    assert_eq!(sessions.who(A).mac, None, "an address of our own segment is none of its network");
+    let silent = taken(given, &other, &[]);
+    assert!(silent.reply.is_none() && silent.events.len() == 1, "{silent:?}");
+    assert_eq!(sessions.who(given).host.as_ref().map(HostName::as_str), Some("host1"));
+    assert!(sessions.loader_fetched(given, NOW).is_some());
+    let script = handle(&core, &relayed(RELAY, &[DISCOVER, PXE, BIOS, IPXE]));
+    assert!(
+        file(&script).is_some_and(|url| url.starts_with("http://10.77.0.2:8080/boot/script?")),
+        "our iPXE is not told to load our iPXE again: {script:?}"
+    );
+
+    // A relay that stands for the server (RFC 5107) gives both servers one identifier.
+    let later = Ipv4Addr::new(10, 88, 0, 106);
+    taken(later, &RELAY.octets(), &[(82, &[11, 4, 10, 88, 0, 1])]);
+    assert_eq!(sessions.who(later).mac, Some(MAC));
+    // The boot server's port is asked from the address itself, whether the REQUEST came to us or not.
+    let unheard = Ipv4Addr::new(10, 88, 0, 107);
+    for ciaddr in [unheard, Ipv4Addr::UNSPECIFIED] {
+        let mut packet = datagram(&[REQUEST, PXE, UEFI]);
+        packet[12..16].copy_from_slice(&ciaddr.octets());
+        let from = SocketAddrV4::new(unheard, 4011);
+        let came = Came { from, to: US.into(), boot_server: true };
+        let ack = core.handle(&Request::parse(&packet).unwrap(), came, NOW);
+        assert_eq!((kind(&ack).as_deref(), self::message(&ack).1), (Some("Ack"), Destination::Unicast(from)));
+        assert_eq!(file(&ack).as_deref(), Some("snponly.efi"), "{ciaddr}");
+        assert_eq!(sessions.who(unheard).mac, Some(MAC), "{ciaddr}");
+    }
+    let near = SocketAddrV4::new(A, 4011);
+    let came = Came { from: near, to: US.into(), boot_server: true };
+    let ours = core.handle(&Request::parse(&datagram(&[REQUEST, PXE, UEFI])).unwrap(), came, NOW);
+    assert!(ours.reply.is_none(), "where we give the addresses nobody was told to ask there: {ours:?}");
+}
+
+#[test]
 fn boot_clients_of_relays_must_come_where_something_boots() {
     let (core, ..) =
         core_with(host(true), &interface(NetworkRole::Bmc), vec![far(NetworkRole::Management)], &[]);
@@ -348,7 +564,8 @@ fn leases_of_the_store_hold_after_a_restart() {
     let range = AddressRange { first: Ipv4Addr::new(10, 77, 0, 50), last: Ipv4Addr::new(10, 77, 0, 59) };
     guest.network.pool = Some(LeasePool { range, open: true });
     let had = Ipv4Addr::new(10, 77, 0, 57);
-    let lease = Lease { network: "mgmt".parse().unwrap(), address: had, mac: MAC, expires: NOW };
+    let network = "mgmt".parse().unwrap();
+    let lease = Lease { network, address: had, mac: MAC, expires: NOW, declined: false };
     let (core, ..) = core_with(Client::Unknown, &guest, vec![], std::slice::from_ref(&lease));
     assert_eq!(kind(&ask_from(&core, had, &[REQUEST])).as_deref(), Some("Ack"), "renewal");
     assert_eq!(kind(&ask(&core, &[REQUEST, (50, &had.octets())])).as_deref(), Some("Ack"), "reboot");

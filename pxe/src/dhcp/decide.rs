@@ -36,7 +36,7 @@ pub enum Step {
     BootServer,
 }
 
-/// What the plan says of the UUID in option 97.
+/// What the plan, or else the BMC, says of the UUID in option 97.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// One of both is missing, or junk: no contradiction.
@@ -66,6 +66,8 @@ pub struct Asking<'a> {
     pub ipxe: bool,
     /// It is UEFI HTTP boot.
     pub http: bool,
+    /// Its firmware can fetch from us by HTTPS, as far as is known.
+    pub https: bool,
     /// Its architecture.
     pub arch: Option<Arch>,
     /// Whether its UUID is the planned one.
@@ -94,12 +96,16 @@ pub enum Boot {
     NoLoader(Option<Arch>),
     /// Nothing: this host boots under Secure Boot, and there is nothing signed for it.
     NothingSigned(Chain),
+    /// Nothing: this host boots under Secure Boot, and no boot is open. Without a file its firmware goes on to its disk.
+    NoWindow,
     /// Nothing: its UUID is not the planned host's.
     OtherMachine,
     /// This loader, by TFTP.
     Loader(String),
     /// This loader, by HTTP (UEFI HTTP boot).
     HttpLoader(String),
+    /// The same by HTTPS.
+    HttpsLoader(String),
     /// The boot script.
     Script,
 }
@@ -209,6 +215,8 @@ pub fn decide(client: &Client, asking: &Asking<'_>) -> Answer {
     match (asking.mode, asking.step) {
         (DhcpMode::Off, _) => return Answer::Silent(Silence::Off),
         (DhcpMode::Proxy, _) => return proxy(client, asking),
+        // Its port is open for other networks' clients: nobody here was told to ask there.
+        (DhcpMode::Serve, Step::BootServer) => return Answer::Silent(Silence::Expected),
         (DhcpMode::Serve, Step::Elsewhere(other)) => return Answer::Silent(Silence::Elsewhere(other)),
         (DhcpMode::Serve, _) => {}
     }
@@ -288,11 +296,12 @@ fn host_boot(window: bool, chain: Chain, asking: &Asking<'_>) -> Boot {
     let secure = chain != Chain::Ipxe && matches!(asking.arch, Some(Arch::UefiX64 | Arch::UefiX64Http));
     if secure && !window {
         // Our iPXE would be refused, and nothing else that we have leaves to the disk: without a file firmware goes on.
-        return Boot::Nothing;
+        return Boot::NoWindow;
     }
     match asking.loaders.of(asking.arch, chain) {
         None if secure => Boot::NothingSigned(chain),
         None => Boot::NoLoader(asking.arch),
+        Some(name) if asking.http && asking.https => Boot::HttpsLoader(name.to_owned()),
         Some(name) if asking.http => Boot::HttpLoader(name.to_owned()),
         Some(name) => Boot::Loader(name.to_owned()),
     }

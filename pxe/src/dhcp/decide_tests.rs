@@ -43,6 +43,7 @@ fn plain(loaders: &Loaders) -> Asking<'_> {
         wants_boot: false,
         ipxe: false,
         http: false,
+        https: false,
         arch: None,
         identity: Identity::Untold,
         stage: Stage::Firmware,
@@ -132,6 +133,8 @@ fn what_a_host_boots() {
         ("firmware after 30 minutes of POST", host(true), |a| { pxe(a, UefiX64); a.stage = Firmware }, offer(loader("snponly.efi"))),
         ("firmware that was reset while the loader ran", host(true), |a| { pxe(a, UefiX64); a.stage = Loader }, offer(loader("snponly.efi"))),
         ("UEFI HTTP boot, window", host(true), |a| { pxe(a, UefiX64Http); a.http = true }, offer(Boot::HttpLoader("snponly.efi".into()))),
+        ("UEFI HTTP boot, its firmware trusts us", host(true), |a| { pxe(a, UefiX64Http); a.http = true; a.https = true }, offer(Boot::HttpsLoader("snponly.efi".into()))),
+        ("UEFI PXE, its firmware trusts us", host(true), |a| { pxe(a, UefiX64); a.https = true }, offer(loader("snponly.efi"))),
         ("UEFI HTTP boot that names the PXE architecture", host(true), |a| { pxe(a, UefiX64); a.http = true }, offer(Boot::HttpLoader("snponly.efi".into()))),
         ("UEFI HTTP boot of arm64 without a loader", host(true), |a| { pxe(a, UefiArm64Http); a.http = true }, offer(Boot::NoLoader(Some(UefiArm64Http)))),
         ("iPXE of a BIOS ROM, window", host(true), |a| ipxe(a, Bios, Firmware), offer(loader("undionly.kpxe"))),
@@ -170,8 +173,8 @@ fn what_a_host_boots_under_secure_boot() {
         ("shim", shim, |a| pxe(a, Arch::UefiX64), offer(loader("shim/shimx64.efi"))),
         ("shim, which cannot go on by HTTP", by(Chain::Shim, true), |a| { pxe(a, Arch::UefiX64Http); a.http = true }, offer(Boot::NothingSigned(Chain::Shim))),
         ("nothing signed for it", by(Chain::Mok, true), |a| pxe(a, Arch::UefiX64), offer(Boot::NothingSigned(Chain::Mok))),
-        ("no window: on to the disk", by(Chain::Uki, false), |a| pxe(a, Arch::UefiX64), offer(Boot::Nothing)),
-        ("no window, beside another server", by(Chain::Uki, false), |a| { a.mode = DhcpMode::Proxy; pxe(a, Arch::UefiX64) }, Answer::Silent(Silence::Expected)),
+        ("no window: on to the disk", by(Chain::Uki, false), |a| pxe(a, Arch::UefiX64), offer(Boot::NoWindow)),
+        ("no window, beside another server", by(Chain::Uki, false), |a| { a.mode = DhcpMode::Proxy; pxe(a, Arch::UefiX64) }, Answer::Proxy(Boot::NoWindow)),
         ("another machine", uki, |a| { pxe(a, Arch::UefiX64); a.identity = Identity::Differs }, offer(Boot::OtherMachine)),
     ]);
 }

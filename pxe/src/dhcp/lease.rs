@@ -30,6 +30,9 @@ pub struct Lease {
     pub mac: MacAddr,
     /// Until when.
     pub expires: Timestamp,
+    /// Nobody has it: this client found somebody else there, and it rests until then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub declined: bool,
 }
 
 /// A change that must be durable before the client hears of it.
@@ -58,6 +61,11 @@ pub trait LeaseStore: Send + Sync + 'static {
     async fn load(&self) -> Result<Vec<Lease>, LeaseStoreError>;
     /// Makes these changes durable, in order.
     async fn commit(&self, changes: Vec<LeaseChange>) -> Result<(), LeaseStoreError>;
+    /// The identifier (DUID) that our DHCPv6 has for good: the one that is kept, else `made`, which is kept from now on.
+    /// Where nothing is kept, it is `made` each time.
+    async fn duid(&self, made: Vec<u8>) -> Result<Vec<u8>, LeaseStoreError> {
+        Ok(made)
+    }
 }
 
 /// Leases in memory: for tests, and for sites whose plan has no pool.
@@ -119,7 +127,13 @@ impl Pool {
         let (entries, by_mac, by_end) = (HashMap::new(), HashMap::new(), BTreeSet::new());
         let mut pool = Self { network, entries, by_mac, free, by_end };
         for lease in leases {
-            if lease.network == pool.network && pool.free.contains(&lease.address) {
+            if lease.network != pool.network || !pool.free.contains(&lease.address) {
+                continue;
+            }
+            if lease.declined {
+                let (holder, until) = (Holder::Stranger, lease.expires);
+                pool.occupy(lease.address, Entry { holder, until, bound: true });
+            } else {
                 pool.set(lease.address, lease.mac, lease.expires, true);
             }
         }
@@ -197,7 +211,8 @@ impl Pool {
         }
         let expires = now.plus(Millis(u64::from(seconds) * 1000));
         self.set(address, mac, expires, true);
-        Some(LeaseChange::Put(Lease { network: self.network.clone(), address, mac, expires }))
+        let network = self.network.clone();
+        Some(LeaseChange::Put(Lease { network, address, mac, expires, declined: false }))
     }
 
     /// The client's lease, if any (also one that ran out and was given to nobody since).
@@ -214,11 +229,13 @@ impl Pool {
         Some(LeaseChange::Remove { network: self.network.clone(), address })
     }
 
-    /// The client found somebody else at its address.
+    /// The client found somebody else at its address: it rests, over a restart too.
     pub(crate) fn decline(&mut self, mac: MacAddr, address: Ipv4Addr, now: Timestamp) -> Option<LeaseChange> {
-        let change = self.release(mac, address)?;
-        self.occupy(address, Entry { holder: Holder::Stranger, until: now.plus(DECLINED), bound: true });
-        Some(change)
+        self.release(mac, address)?;
+        let expires = now.plus(DECLINED);
+        self.occupy(address, Entry { holder: Holder::Stranger, until: expires, bound: true });
+        let network = self.network.clone();
+        Some(LeaseChange::Put(Lease { network, address, mac, expires, declined: true }))
     }
 }
 
@@ -282,6 +299,31 @@ mod tests {
             Some(address(53)),
             "an offer that ran out"
         );
+    }
+
+    #[test]
+    fn a_declined_address_rests_over_a_restart_and_comes_back_after_it() {
+        let now = Timestamp(1_000_000);
+        let mut first = pool(52, 52, &[]);
+        assert_eq!(first.offer(mac(1), None, NO, now), Some(address(52)));
+        let Some(LeaseChange::Put(rest)) = first.decline(mac(1), address(52), now) else { panic!() };
+        assert_eq!((rest.address, rest.declined, rest.expires), (address(52), true, now.plus(DECLINED)));
+        let text = serde_json::to_string(&rest).unwrap();
+        let read: Lease = serde_json::from_str(&text).unwrap();
+
+        let mut second = pool(52, 52, &[read]);
+        assert_eq!(second.lease_of(mac(1)), None, "nobody's, not even of the client that declined it");
+        for client in [1, 2] {
+            assert_eq!(second.offer(mac(client), Some(address(52)), NO, now), None, "{client}");
+            assert_eq!(second.bind(mac(client), address(52), 60, NO, now), None, "{client}");
+        }
+        let later = now.plus(DECLINED);
+        assert_eq!(second.offer(mac(2), None, NO, later), Some(address(52)));
+        let Some(LeaseChange::Put(lease)) = second.bind(mac(2), address(52), 60, NO, later) else { panic!() };
+        assert!(!lease.declined);
+        let text = serde_json::to_string(&lease).unwrap();
+        assert!(!text.contains("declined"), "a lease is stored as it always was: {text}");
+        assert_eq!(serde_json::from_str::<Lease>(&text).unwrap(), lease);
     }
 
     #[test]

@@ -17,6 +17,11 @@ const MOST_BYTES: usize = 4 * MAX_DATAGRAM;
 pub(crate) const FIXED: usize = 236;
 pub(crate) const COOKIE: [u8; 4] = [99, 130, 83, 99];
 const FLAG_BROADCAST: u16 = 0x8000;
+/// What every client takes (RFC 2131 section 2), and what one Ethernet frame carries: IP datagrams.
+const EVERY_CLIENT: u16 = 576;
+const ONE_FRAME: u16 = 1500;
+/// IPv4 and UDP header of a datagram.
+const HEADERS: u16 = 28;
 
 /// Option numbers that are read or written.
 pub(crate) mod option {
@@ -34,6 +39,7 @@ pub(crate) mod option {
     pub(crate) const MESSAGE_TYPE: u8 = 53;
     pub(crate) const SERVER_ID: u8 = 54;
     pub(crate) const MESSAGE: u8 = 56;
+    pub(crate) const MOST_BYTES: u8 = 57;
     pub(crate) const T1: u8 = 58;
     pub(crate) const T2: u8 = 59;
     pub(crate) const VENDOR_CLASS: u8 = 60;
@@ -57,6 +63,17 @@ pub(crate) mod relay {
     pub(crate) const LINK: u8 = 5;
     /// Server identifier override (RFC 5107): the relay wants to see renewals too.
     pub(crate) const SERVER: u8 = 11;
+}
+
+/// What iPXE keeps in option 175.
+pub(crate) mod ipxe {
+    /// Feature: HTTPS.
+    pub(crate) const HTTPS: u8 = 20;
+    /// Setting `trust`: SHA-256 of the certificates that end a chain. iPXE reads it once, before its own DHCP: by then it has
+    /// what the firmware was answered.
+    pub(crate) const TRUST: u8 = 90;
+    /// Setting `no-pxedhcp`: do not wait for a proxyDHCP server.
+    pub(crate) const NO_PROXY: u8 = 176;
 }
 
 /// DHCP message types (RFC 2132 section 9.6).
@@ -344,6 +361,14 @@ impl Request {
         self.address(option::SERVER_ID)
     }
 
+    /// Longest message that it takes, in octets of DHCP: what option 57 says of the whole IP datagram, less its headers. A
+    /// client takes 576 whatever it says (RFC 2132 section 9.10), and more than a frame is sent to nobody.
+    pub(crate) fn room(&self) -> usize {
+        let told =
+            self.raw(option::MOST_BYTES).and_then(|raw| Some(u16::from_be_bytes(raw.try_into().ok()?)));
+        usize::from(told.unwrap_or(EVERY_CLIENT).clamp(EVERY_CLIENT, ONE_FRAME) - HEADERS)
+    }
+
     /// A sub-option of option 82, which a relay added.
     pub fn relayed(&self, code: u8) -> Option<&[u8]> {
         sub_option(self.raw(option::RELAY)?, code).ok().flatten()
@@ -373,6 +398,19 @@ impl Request {
     /// The user class (option 77) says iPXE, bare or with RFC 3004's length byte.
     pub fn is_ipxe(&self) -> bool {
         matches!(self.raw(option::USER_CLASS), Some(b"iPXE" | b"\x04iPXE"))
+    }
+
+    /// An iPXE that has HTTPS: it says so by a version other than 0 (feature 20 in option 175).
+    pub fn has_https(&self) -> bool {
+        let mut rest = self.raw(option::IPXE).unwrap_or_default();
+        while let [code, len, tail @ ..] = rest {
+            let Some((version, after)) = tail.split_at_checked(usize::from(*len)) else { break };
+            if *code == ipxe::HTTPS {
+                return self.is_ipxe() && version.iter().any(|octet| *octet != 0);
+            }
+            rest = after;
+        }
+        false
     }
 
     /// It is firmware or a loader that wants a boot file.

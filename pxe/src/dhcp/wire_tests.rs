@@ -50,6 +50,27 @@ fn ipxe_is_recognised_in_both_spellings_and_no_other() {
     }
 }
 
+/// What Debian 12's iPXE (2019) and Debian 13's (May 2025) send in option 175, as captured.
+pub(crate) const IPXE_12: &[u8] = &[
+    0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0, 0xeb, 3, 1, 0, 0, 0x17, 1, 1, 0x22, 1, 1, 0x13, 1, 1, 0x11, 1, 1, 0x27,
+    1, 1, 0x19, 1, 1, 0x29, 1, 1, 0x10, 1, 2, 0x21, 1, 1, 0x15, 1, 1, 0x18, 1, 1, 0x12, 1, 1,
+];
+pub(crate) const IPXE_13: &[u8] = &[
+    0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0, 0xeb, 3, 1, 0, 0, 0x26, 1, 1, 0x17, 1, 1, 0x27, 1, 1, 0x24, 1, 1, 0x13,
+    1, 1, 0x14, 1, 1, 0x11, 1, 1, 0x29, 1, 1, 0x15, 1, 1, 0x12, 1, 1,
+];
+
+#[test]
+fn an_ipxe_with_https_says_so() {
+    let class = (77, &b"iPXE"[..]);
+    for (features, want) in
+        [(IPXE_13, true), (IPXE_12, false), (&[0x14, 1, 0], false), (&[0x14, 2, 0], false), (&[], false)]
+    {
+        assert_eq!(request(&[(53, &[1]), class, (175, features)]).has_https(), want, "{features:x?}");
+    }
+    assert!(!request(&[(53, &[1]), (175, IPXE_13)]).has_https(), "no iPXE");
+}
+
 #[test]
 fn the_known_architecture_wins() {
     for (codes, want) in [

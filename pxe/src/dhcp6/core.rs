@@ -1,9 +1,10 @@
 //! A DHCPv6 message and a time in; an answer and events out.
 //!
-//! Invariants: who is answered is what DHCPv4's decision says, of the same plan; a message for another server is not answered; a
-//! client is told the address that the plan gives it, and that any other is over.
+//! Invariants: who is answered is what DHCPv4's decision says, of the same plan; a message for another server is not answered,
+//! nor one of a relay that the plan does not list, nor one that poses as a relay's, layer by layer; a client is told the address
+//! that the plan gives it, and that any other is over.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use dayzero_model::boot::{Chain, Client};
@@ -15,9 +16,11 @@ use crate::config::{Loaders, Ports, PxeConfig, ServedInterface, ServedNetwork};
 use crate::dhcp::core::no_file;
 use crate::dhcp::decide::{Answer, Asking, Boot, Silence, Step, decide, identity};
 use crate::director::{BootDirector, PxeEvent, SeenClient};
-use crate::http::{file_url, script_url};
+use crate::http::{file_url, script_url, secure_file_url};
 use crate::session::{Known, Sessions};
 
+/// Where clients send.
+pub(crate) const ALL_AGENTS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 /// No address for this association.
 const NO_ADDRESS: u16 = 2;
 /// EDK2's enterprise number for its own vendor class; IANA gives 343 to Intel.
@@ -30,6 +33,13 @@ pub(crate) struct Handled {
     pub(crate) events: Vec<PxeEvent>,
 }
 
+/// Where a datagram came from, and to what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Came {
+    pub(crate) from: Ipv6Addr,
+    pub(crate) to: Ipv6Addr,
+}
+
 /// The server of one interface.
 pub(crate) struct Core {
     interface: ServedInterface,
@@ -40,6 +50,8 @@ pub(crate) struct Core {
     /// Where TFTP and HTTP boot answer by IPv6.
     at6: Option<Ipv6Addr>,
     ports: Ports,
+    /// Loaders and firmware are served by HTTPS too.
+    https: bool,
     director: Arc<dyn BootDirector>,
     sessions: Sessions,
 }
@@ -58,14 +70,11 @@ impl Core {
     pub(crate) fn new(
         interface: &ServedInterface,
         config: &PxeConfig,
-        mac: MacAddr,
+        duid: Vec<u8>,
         at6: Option<Ipv6Addr>,
         director: Arc<dyn BootDirector>,
         sessions: Sessions,
     ) -> Self {
-        // DUID-LL of Ethernet: the same after a restart, without being stored.
-        let mut duid = vec![0, 3, 0, 1];
-        duid.extend_from_slice(&mac.0);
         Self {
             interface: interface.clone(),
             networks: config.networks().filter(|network| network.prefix6.is_some()).cloned().collect(),
@@ -74,17 +83,18 @@ impl Core {
             valid: config.times.reserved,
             at6,
             ports: config.ports,
+            https: config.https().is_some(),
             director,
             sessions,
         }
     }
 
-    /// Handles one message from `from`.
-    pub(crate) fn handle(&self, message: &Message, from: Ipv6Addr, now: Timestamp) -> Handled {
+    /// Handles one message.
+    pub(crate) fn handle(&self, message: &Message, came: Came, now: Timestamp) -> Handled {
         let mut handled = Handled::default();
-        let network = self.network(message);
+        let network = self.network(message, came);
         let name = network.as_ref().map_or(&self.interface.network.name, |network| &network.name);
-        let mac = message.mac(from);
+        let mac = message.mac(came.from);
         let wants_boot = message.wants_boot();
         let seen = SeenClient {
             mac: mac.unwrap_or(MacAddr([0; 6])),
@@ -117,17 +127,18 @@ impl Core {
         handled
     }
 
-    /// The network that a client is on: our interface's, or the one that its first relay stands for.
-    fn network(&self, message: &Message) -> Result<&ServedNetwork, (Ignored, String)> {
-        let Some(relay) = message.relays.last() else {
+    /// The network that a client is on: our interface's, or the one that its first relay stands for. A relay at the client's
+    /// very port (RFC 6221) names no link: the next one does.
+    fn network(&self, message: &Message, came: Came) -> Result<&ServedNetwork, (Ignored, String)> {
+        if message.relays.is_empty() {
             let own = self.networks.iter().find(|network| network.name == self.interface.network.name);
             let none = || (Ignored::Other, "this network has no IPv6 prefix in the plan".to_owned());
             return own.ok_or_else(none);
-        };
-        let link = relay.link;
-        let of = self.networks.iter().find(|network| network.prefix6.is_some_and(|p| p.covers(link)));
+        }
+        let named = message.relays.iter().rev().map(|layer| layer.link).find(|link| !link.is_unspecified());
+        let link = named.unwrap_or(came.from);
         let unknown = Ignored::UnknownRelay { relay: link.into() };
-        let Some(network) = of else {
+        let Some(network) = self.covering(link) else {
             return Err((unknown, format!("came by relay {link}, which is of no network of the plan")));
         };
         let listed = network.prefix6.is_some_and(|p| network.relays.iter().any(|relay| p.of(*relay) == link));
@@ -136,7 +147,58 @@ impl Core {
                 format!("came by relay {link}, which the plan does not list for network {}", network.name);
             return Err((unknown, reason));
         }
-        Ok(network)
+        match self.no_relay(message, came, network) {
+            None => Ok(network),
+            Some(why) => Err((unknown, format!("names relay {link}, but {why}"))),
+        }
+    }
+
+    fn covering(&self, address: Ipv6Addr) -> Option<&ServedNetwork> {
+        self.networks.iter().find(|network| network.prefix6.is_some_and(|prefix| prefix.covers(address)))
+    }
+
+    /// Why a message did not come by the relays that it names: any machine can write such layers around one.
+    fn no_relay(&self, message: &Message, came: Came, network: &ServedNetwork) -> Option<String> {
+        if came.to == ALL_AGENTS {
+            return Some(
+                "came to the address that clients send to: a relay sends to ours, or to all servers (ff05::1:3)"
+                    .to_owned(),
+            );
+        }
+        if !self.relay_speaks_from(network, came.from) {
+            return Some(format!(
+                "came from {}: somebody poses as the relay, or that is another address of it: add it to `relay_sources` of network {} then",
+                came.from, network.name
+            ));
+        }
+        // Each outer relay says whom it got the message from: a relay again, perhaps of a link of its own.
+        let mut inside = message.relays.iter().skip(1);
+        message.relays.iter().find_map(|layer| {
+            let stranger =
+                |address: Ipv6Addr| !address.is_unspecified() && !self.relay_speaks_from(network, address);
+            let inner = inside.next();
+            let peer = inner.is_some() && !layer.peer.is_unicast_link_local() && stranger(layer.peer);
+            (peer || stranger(layer.link)).then(|| {
+                let who = if peer { layer.peer } else { layer.link };
+                format!("by {who} on its way, which is no relay of the plan")
+            })
+        })
+    }
+
+    /// Whether relays of this network may speak from an address: see DHCPv4's rule of the same name. The plan's IPv4 addresses
+    /// of them stand for IPv6 ones on the network that those lie in.
+    fn relay_speaks_from(&self, network: &ServedNetwork, from: Ipv6Addr) -> bool {
+        if network.relay_sources.contains(&IpAddr::V6(from)) {
+            return true;
+        }
+        let mut sources = network.relay_sources.iter().filter_map(|source| match source {
+            IpAddr::V4(source) => Some(source),
+            IpAddr::V6(_) => None,
+        });
+        let is = |of: &ServedNetwork, address: &Ipv4Addr| of.prefix6.is_some_and(|p| p.of(*address) == from);
+        network.relays.iter().any(|relay| is(network, relay))
+            || sources
+                .any(|source| self.networks.iter().any(|of| of.prefix.covers(*source) && is(of, source)))
     }
 
     fn answer(&self, turn: &Turn<'_>, handled: &mut Handled) {
@@ -152,6 +214,10 @@ impl Core {
         }
         let planned = planned(client);
         let answer = self.decide(turn, planned);
+        if let Answer::Proxy(_) = answer {
+            // Another server gives the addresses, and DHCPv6 knows no answer beside that one's: what to boot is told by IPv4.
+            return;
+        }
         if let Some((why, reason)) =
             answer.boot().and_then(|boot| no_file(boot, turn.seen.uuid.as_deref(), planned))
         {
@@ -213,6 +279,9 @@ impl Core {
                 options.status(status::SUCCESS, "");
             }
         }
+        if let (Kind::Reply, Boot::HttpsLoader(_), Some(mac)) = (kind, &boot, mac) {
+            self.sessions.given_https(mac);
+        }
         let file = self.boot(&boot, mac, &mut options);
         handled.reply = Some(encode(kind, message, &self.duid, &options));
         let what = What::DhcpOut { kind: kind.word().to_owned(), address: given, file };
@@ -238,6 +307,9 @@ impl Core {
             wants_boot: message.wants_boot(),
             ipxe: message.ipxe,
             http: message.is_http(),
+            https: self.https
+                && message.is_http()
+                && mac.is_some_and(|mac| !self.sessions.is_https_failed(mac) && self.director.trusts(mac)),
             arch: message.arch,
             identity: identity(seen.uuid.as_deref(), planned),
             stage,
@@ -283,15 +355,22 @@ impl Core {
                 69 => format!("tftp://[{at}]/{name}"),
                 port => format!("tftp://[{at}]:{port}/{name}"),
             },
-            Boot::HttpLoader(name) => {
+            Boot::HttpLoader(name) | Boot::HttpsLoader(name) => {
                 let mut class = INTEL.to_vec();
                 class.extend_from_slice(&10u16.to_be_bytes());
                 class.extend_from_slice(b"HTTPClient");
                 options.raw(option::VENDOR_CLASS, &class);
-                file_url(http, name)
+                match boot {
+                    Boot::HttpsLoader(_) => secure_file_url(SocketAddr::new(at, self.ports.https), name),
+                    _ => file_url(http, name),
+                }
             }
             Boot::Script => script_url(http, mac?),
-            Boot::Nothing | Boot::NoLoader(_) | Boot::NothingSigned(_) | Boot::OtherMachine => return None,
+            Boot::Nothing
+            | Boot::NoLoader(_)
+            | Boot::NothingSigned(_)
+            | Boot::NoWindow
+            | Boot::OtherMachine => return None,
         };
         options.raw(option::BOOT_FILE, url.as_bytes());
         Some(url)

@@ -23,7 +23,6 @@ impl BootDirector for Fixed {
     fn event(&self, _: PxeEvent) {}
 }
 
-const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 const SERVER: &[u8] = &[0, 3, 0, 1, 2, 0, 0, 0, 0, 2];
 const CLIENT: &[u8] = &[0, 4, 0x00, 0x11, 0x22, 0x33, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
@@ -54,12 +53,13 @@ fn core(client: Client) -> Core {
     far.prefix6 = prefix(8);
     far.relays = vec![Ipv4Addr::new(10, 88, 0, 1)];
     let config = PxeConfig { interfaces: vec![mgmt.clone()], relayed: vec![far], ..config() };
-    Core::new(&mgmt, &config, OURS, mgmt.address6(), Arc::new(Fixed(Mutex::new(client))), Sessions::default())
+    let director = Arc::new(Fixed(Mutex::new(client)));
+    Core::new(&mgmt, &config, SERVER.to_vec(), mgmt.address6(), director, Sessions::default())
 }
 
 fn ask(core: &Core, kind: u8, options: &[(u16, &[u8])]) -> Handled {
     let message = Message::parse(&message(kind, options)).unwrap();
-    core.handle(&message, LINK_LOCAL, Timestamp(1_000_000))
+    core.handle(&message, Came { from: LINK_LOCAL, to: ALL_AGENTS }, Timestamp(1_000_000))
 }
 
 fn association(addresses: &[Ipv6Addr]) -> Vec<u8> {
@@ -183,6 +183,26 @@ fn each_firmware_is_told_its_loader_by_its_architecture() {
     assert_eq!(read(&plain).2, None, "an installed host is told its address alone");
 }
 
+/// Another server gives the addresses there, by IPv6 too: nothing is missing, and nothing of it is a fault.
+#[test]
+fn beside_another_server_nobody_is_answered_and_nothing_is_held_against_a_planned_host() {
+    let (ia, pxe) = (association(&[]), class(PXE));
+    for window in [true, false] {
+        let mut core = core(host(window));
+        core.networks[0].mode = dayzero_model::site::DhcpMode::Proxy;
+        for options in [
+            vec![(1, CLIENT), (3, &ia[..])],
+            vec![(1, CLIENT), (3, &ia), (16, &pxe), (61, &[0, 7][..])],
+            vec![(1, CLIENT), (3, &ia), (15, IPXE), (61, &[0, 7])],
+        ] {
+            let got = ask(&core, 1, &options);
+            assert!(got.reply.is_none(), "{got:?}");
+            let fault = |e: &PxeEvent| matches!(e.what, What::DhcpIgnored { .. });
+            assert!(!got.events.iter().any(fault), "{:?}", got.events);
+        }
+    }
+}
+
 #[test]
 fn our_ipxe_is_told_its_script_and_another_one_ours() {
     let core = core(host(true));
@@ -237,31 +257,103 @@ fn where_we_have_no_ipv6_address_an_address_is_given_and_no_file() {
     assert_eq!((addresses.len(), file), (1, None));
 }
 
+fn far_host() -> Client {
+    let Client::Host { host, window, uuid, chain, .. } = host(false) else { panic!() };
+    Client::Host { host, address: Ipv4Addr::new(10, 88, 0, 11), window, uuid, chain }
+}
+
+/// fd77:0:third::10.88.0.last
+fn relay(third: u16, last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, third, 0, 0, 0, 0x0a58, last)
+}
+
+/// Our own address; all servers.
+const TO_US: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x0a4d, 2);
+const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
+
 #[test]
 fn relays_of_the_plan_bring_clients_of_their_networks() {
-    let Client::Host { host, window, uuid, .. } = host(false) else { panic!() };
-    let core = core(Client::Host {
-        host,
-        address: Ipv4Addr::new(10, 88, 0, 11),
-        window,
-        uuid,
-        chain: dayzero_model::boot::Chain::Ipxe,
-    });
+    let core = core(far_host());
     let inner = message(1, &[(1, CLIENT), (3, &association(&[]))]);
-    let by = |last: u16, third: u16| {
-        let link = Ipv6Addr::new(0xfd77, 0, third, 0, 0, 0, 0x0a58, last);
+    let by = |link: Ipv6Addr| {
         let message = Message::parse(&relayed(link, LINK_LOCAL, &[], &inner)).unwrap();
-        core.handle(&message, link, Timestamp(0))
+        core.handle(&message, Came { from: link, to: TO_US }, Timestamp(0))
     };
-    let good = by(1, 8).reply.expect("an answer");
-    let want = Ipv6Addr::new(0xfd77, 0, 8, 0, 0, 0, 0x0a58, 11).octets();
+    let good = by(relay(8, 1)).reply.expect("an answer");
+    let want = relay(8, 11).octets();
     assert!(good.windows(16).any(|w| w == want), "{good:?}");
-    for (last, third, want) in [(2, 8, "does not list for network far"), (1, 9, "of no network of the plan")]
-    {
-        let got = by(last, third);
+    for (link, want) in [
+        (relay(8, 2), "does not list for network far"),
+        (relay(9, 1), "of no network of the plan"),
+        (Ipv6Addr::UNSPECIFIED, "of no network of the plan"),
+    ] {
+        let got = by(link);
         let said =
             |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { reason, .. } if reason.contains(want));
         assert!(got.reply.is_none() && got.events.iter().any(said), "{got:?}");
     }
     assert_eq!(Message::parse(&inner).unwrap().mac(LINK_LOCAL), Some(MAC));
+}
+
+#[test]
+fn nobody_on_a_served_segment_can_pose_as_a_relay() {
+    let mut core = core(far_host());
+    let near = Ipv4Addr::new(10, 77, 0, 88);
+    let listed = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2);
+    let far = core.networks.iter_mut().find(|network| network.name.as_str() == "far").unwrap();
+    far.relay_sources = vec![near.into(), listed.into()];
+    // Of another network's relays, not of this one's.
+    core.networks.iter_mut().find(|network| network.name.as_str() == "mgmt").unwrap().relays =
+        vec![Ipv4Addr::new(10, 77, 0, 89)];
+    let at_us = |last: u16| Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x0a4d, last);
+    let inner = message(1, &[(1, CLIENT), (3, &association(&[]))]);
+    let first = relayed(relay(8, 1), LINK_LOCAL, &[], &inner);
+    let none = Ipv6Addr::UNSPECIFIED;
+    let transit = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
+    let rows = [
+        // Its address at the clients, at us, between routers, as the plan lists them; to us and to all servers.
+        (first.clone(), relay(8, 1), TO_US, None),
+        (first.clone(), at_us(88), TO_US, None),
+        (first.clone(), at_us(88), ALL_SERVERS, None),
+        (first.clone(), listed, TO_US, None),
+        // What the plan knows nothing of, a router's, another network's relay's.
+        (first.clone(), transit, TO_US, Some("`relay_sources` of network far")),
+        (first.clone(), at_us(1), ALL_SERVERS, Some("somebody poses as the relay")),
+        (first.clone(), at_us(89), TO_US, Some("somebody poses as the relay")),
+        (first.clone(), at_us(50), TO_US, Some("somebody poses as the relay")),
+        (first.clone(), relay(8, 50), TO_US, Some("somebody poses as the relay")),
+        (first.clone(), LINK_LOCAL, ALL_SERVERS, Some("somebody poses as the relay")),
+        (first.clone(), relay(8, 1), ALL_AGENTS, Some("clients send to")),
+        // A relay behind a relay, which says from whom it has the message, and perhaps for which link.
+        (relayed(none, relay(8, 1), &[], &first), at_us(88), TO_US, None),
+        (relayed(at_us(88), LINK_LOCAL, &[], &first), at_us(88), TO_US, None),
+        (relayed(none, relay(8, 50), &[], &first), at_us(88), TO_US, Some("no relay of the plan")),
+        (relayed(at_us(50), relay(8, 1), &[], &first), at_us(88), TO_US, Some("no relay of the plan")),
+        // A relay at the client's own port names no link.
+        (
+            relayed(relay(8, 1), LINK_LOCAL, &[], &relayed(none, LINK_LOCAL, &[], &inner)),
+            at_us(88),
+            TO_US,
+            None,
+        ),
+        (relayed(none, LINK_LOCAL, &[], &inner), at_us(50), TO_US, Some("does not list")),
+    ];
+    for (datagram, from, to, want) in rows {
+        let got = core.handle(&Message::parse(&datagram).unwrap(), Came { from, to }, Timestamp(0));
+        let reasons = || {
+            got.events.iter().filter_map(|e| match &e.what {
+                What::DhcpIgnored { reason, .. } => Some(reason.as_str()),
+                _ => None,
+            })
+        };
+        match want {
+            None => assert!(got.reply.is_some(), "{from} to {to}: {got:?}"),
+            Some(want) => {
+                assert!(
+                    got.reply.is_none() && reasons().any(|reason| reason.contains(want)),
+                    "{from}: {got:?}"
+                );
+            }
+        }
+    }
 }

@@ -9,76 +9,77 @@ use std::time::SystemTime;
 use bytes::{Buf, BytesMut};
 
 use super::Shared;
-use super::files::Answer;
+use super::files::{Answer, Opened};
 use super::head::{self, Asked};
-use super::wire::{PATIENCE, Wire};
+use super::ranges::Ranges;
+use super::wire::{Body, Sent, Wire};
+
+/// What a connection knows of the requests before.
+#[derive(Default)]
+pub(crate) struct Before {
+    pub(crate) opened: Opened,
+    pub(crate) ranges: Ranges,
+    /// It is by TLS.
+    pub(crate) tls: bool,
+}
 
 /// Serves until the peer is done, asks to close, errs or falls silent.
 pub(crate) async fn serve(mut wire: Wire, peer: SocketAddr, shared: Arc<Shared>) {
+    let mut before = Before { tls: wire.is_tls(), ..Before::default() };
+    match requests(&mut wire, peer, &shared, &mut before).await {
+        Ok(()) => wire.close().await,
+        Err(error) => tracing::debug!(%error, %peer, "HTTP boot connection"),
+    }
+    shared.left(before, peer);
+}
+
+async fn requests(wire: &mut Wire, peer: SocketAddr, shared: &Shared, before: &mut Before) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
-        let asked = match next(&mut wire, &mut buffer).await {
-            Ok(Some(Ok(asked))) => asked,
-            Ok(Some(Err(bad))) => {
+        let asked = match next(wire, &mut buffer).await? {
+            Some(Ok(asked)) => asked,
+            Some(Err(bad)) => {
                 let answer = Answer::text(bad.status, format!("{}\n", bad.why));
                 let answer = if bad.status == 405 { answer.with("Allow: GET, HEAD") } else { answer };
-                let _ = send(&mut wire, &Asked::default(), &answer, &mut 0).await;
-                break;
+                let _ = send(wire, &Asked::default(), &answer, &mut Sent::default()).await;
+                return Ok(());
             }
-            Ok(None) => break,
-            Err(error) => {
-                tracing::debug!(%error, %peer, "HTTP boot connection");
-                return;
-            }
+            None => return Ok(()),
         };
-        let reply = shared.answer(&asked, peer);
-        let mut sent = 0;
+        let reply = shared.answer(&asked, peer, before);
+        let mut sent = reply.sent();
         let keep = asked.keep && !reply.close;
-        let done = send(&mut wire, &Asked { keep, ..asked }, &reply.answer, &mut sent).await;
-        reply.after(&shared, peer, sent, done.as_ref().err());
-        if let Err(error) = done {
-            tracing::debug!(%error, %peer, sent, "HTTP boot connection");
-            return;
-        }
+        let done = send(wire, &Asked { keep, ..asked }, &reply.answer, &mut sent).await;
+        reply.after(shared, peer, before, sent.bytes(), done.as_ref().err());
+        done?;
         if !keep {
-            break;
+            return Ok(());
         }
     }
-    wire.close().await;
 }
 
 /// The next request; none: the peer is done.
 async fn next(wire: &mut Wire, buffer: &mut BytesMut) -> io::Result<Option<Result<Asked, head::Bad>>> {
-    let reading = async {
-        loop {
-            match head::parse(buffer) {
-                Ok(Some((asked, length))) => {
-                    buffer.advance(length);
-                    return Ok(Some(Ok(asked)));
-                }
-                Ok(None) => {}
-                Err(bad) => return Ok(Some(Err(bad))),
-            }
-            if wire.read(buffer).await? == 0 {
-                return Ok(None);
-            }
+    let request = wire.until(buffer, |buffer| match head::parse(buffer) {
+        Ok(Some((asked, length))) => {
+            buffer.advance(length);
+            Some(Ok(asked))
         }
-    };
-    match tokio::time::timeout(PATIENCE, reading).await {
-        Ok(read) => read,
+        Ok(None) => None,
+        Err(bad) => Some(Err(bad)),
+    });
+    match request.await {
         // Nothing was begun, or a head that does not end: either way there is nobody to tell.
-        Err(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
+        read => read,
     }
 }
 
-async fn send(wire: &mut Wire, asked: &Asked, answer: &Answer, sent: &mut u64) -> io::Result<()> {
-    let body = answer.body.as_ref().filter(|_| !asked.head && answer.length > 0);
+async fn send(wire: &mut Wire, asked: &Asked, answer: &Answer, sent: &mut Sent) -> io::Result<()> {
+    let source = answer.body.as_ref().filter(|_| !asked.head && answer.length > 0);
+    let body = source.map(|source| Body { source, first: answer.first, length: answer.length });
     let head = head_of(asked, answer, SystemTime::now());
-    wire.head(head.as_bytes(), body.is_some()).await?;
-    match body {
-        Some(source) => wire.body(source, answer.first, answer.length, sent).await,
-        None => Ok(()),
-    }
+    wire.answer(head.as_bytes(), body, sent).await
 }
 
 fn head_of(asked: &Asked, answer: &Answer, now: SystemTime) -> String {

@@ -2,16 +2,21 @@
 //!
 //! Invariant: no byte of a file on disk passes through this process on the plain listener; its descriptor goes along.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::head::Asked;
 use super::range::{Part, part};
+
+/// How long a connection goes on with the file that it opened, before it looks whether another one has its name.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Where bytes are.
 #[derive(Clone, Debug)]
@@ -60,6 +65,33 @@ impl Answer {
         self.headers.push_str("\r\n");
         self
     }
+
+    fn with_range(mut self, range: std::fmt::Arguments<'_>, size: u64) -> Self {
+        let _ = write!(self.headers, "Content-Range: bytes {range}/{size}\r\n");
+        self
+    }
+}
+
+/// The file that a connection asked for last: who asks for one range after another opens it once a second.
+#[derive(Debug, Default)]
+pub(crate) struct Opened(Option<(PathBuf, Content, Instant)>);
+
+impl Opened {
+    /// A regular file, opened now or a moment ago.
+    ///
+    /// # Errors
+    /// As [`Content::disk`].
+    pub(crate) fn disk(&mut self, path: &Path, now: Instant) -> io::Result<Content> {
+        if let Some((opened, content, at)) = &self.0
+            && opened == path
+            && now.duration_since(*at) < FRESH
+        {
+            return Ok(content.clone());
+        }
+        let content = Content::disk(path)?;
+        self.0 = Some((path.to_owned(), content.clone(), now));
+        Ok(content)
+    }
 }
 
 impl Content {
@@ -90,7 +122,8 @@ impl Content {
     /// The answer to a request for it.
     pub(crate) fn answer(self, asked: &Asked) -> Answer {
         let etag = &*self.etag;
-        let headers = format!("Accept-Ranges: bytes\r\nETag: {etag}\r\n");
+        let mut headers = String::with_capacity(192);
+        let _ = write!(headers, "Accept-Ranges: bytes\r\nETag: {etag}\r\n");
         let mut answer = Answer { status: 200, headers, body: None, first: 0, length: 0 };
         let same = |tags: &str| tags.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*");
         if asked.if_none_match.as_deref().is_some_and(same) {
@@ -106,11 +139,11 @@ impl Content {
             Part::Bytes { first, last } => {
                 answer.status = 206;
                 (answer.first, answer.length) = (first, last - first + 1);
-                answer = answer.with(&format!("Content-Range: bytes {first}-{last}/{}", self.size));
+                answer = answer.with_range(format_args!("{first}-{last}"), self.size);
             }
             Part::Outside => {
                 answer.status = 416;
-                return answer.with(&format!("Content-Range: bytes */{}", self.size));
+                return answer.with_range(format_args!("*"), self.size);
             }
         }
         answer.body = Some(self.source);
@@ -167,5 +200,21 @@ mod tests {
         std::fs::write(&path, "two!").unwrap();
         assert_ne!(first.etag, Content::disk(&path).unwrap().etag);
         assert!(Content::disk(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_connection_sees_another_file_of_the_same_name_within_a_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        std::fs::write(&one, "one").unwrap();
+        std::fs::write(&two, "two!").unwrap();
+        let (mut opened, now) = (Opened::default(), Instant::now());
+        let first = opened.disk(&one, now).unwrap();
+        std::fs::rename(&two, &one).unwrap();
+        assert_eq!(opened.disk(&one, now + FRESH / 2).unwrap().etag, first.etag, "the one that it has open");
+        assert_eq!(opened.disk(&one, now + FRESH).unwrap().size, 4);
+        assert!(opened.disk(&two, now + FRESH).is_err());
+        std::fs::remove_file(&one).unwrap();
+        assert!(opened.disk(&one, now + FRESH * 2).is_err());
     }
 }

@@ -11,6 +11,31 @@ const MAX_HEADERS: usize = 48;
 /// Longest target.
 const MAX_TARGET: usize = 2048;
 
+/// Whether a client comes back when it is told to (`503` with `Retry-After`), by its `User-Agent`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Patient {
+    /// Nobody knows.
+    #[default]
+    Perhaps,
+    /// iPXE does.
+    Yes,
+    /// Firmware and GRUB give up.
+    No,
+}
+
+impl Patient {
+    fn of(agent: &str) -> Self {
+        let is = |name: &str| agent.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+        if is("iPXE/") {
+            Self::Yes
+        } else if is("UefiHttpBoot") || is("GRUB") {
+            Self::No
+        } else {
+            Self::Perhaps
+        }
+    }
+}
+
 /// A request, as far as we look at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
@@ -30,6 +55,8 @@ pub(crate) struct Asked {
     pub(crate) if_range: Option<String>,
     /// `If-None-Match`.
     pub(crate) if_none_match: Option<String>,
+    /// `User-Agent`.
+    pub(crate) patient: Patient,
 }
 
 /// Why a request is not served; the connection is closed after the answer.
@@ -81,6 +108,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Asked, usize)>, Bad> {
                     asked.keep = true;
                 }
             }
+        } else if is("user-agent") {
+            asked.patient = Patient::of(value());
         } else if is("range") {
             asked.range = once(asked.range.is_some(), value())?;
         } else if is("if-range") {
@@ -141,7 +170,16 @@ mod tests {
                     Host: 10.77.0.2:8080\n\n";
         let asked = get(ipxe).unwrap();
         assert_eq!((asked.path.as_str(), asked.query.as_str()), ("/boot/script", "mac=52:54:00:77:00:11"));
-        assert!(asked.keep && !asked.head && !asked.old);
+        assert!(asked.keep && !asked.head && !asked.old && asked.patient == Patient::Yes);
+        for (agent, patient) in [
+            ("UefiHttpBoot/1.0", Patient::No),
+            ("GRUB 2.06-13+deb12u1", Patient::No),
+            ("curl/7.88.1", Patient::Perhaps),
+            ("", Patient::Perhaps),
+        ] {
+            let head = format!("GET /boot/file/uki.efi HTTP/1.1\nHost: a\nUser-Agent: {agent}\n\n");
+            assert_eq!(get(&head).unwrap().patient, patient, "{agent}");
+        }
         let asked =
             get("HEAD http://10.77.0.2/x HTTP/1.1\nHost: a\nConnection: x, Close\nrange: bytes=0-1\n\n")
                 .unwrap();

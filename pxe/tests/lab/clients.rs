@@ -8,8 +8,7 @@ use std::time::Duration;
 use dayzero_model::MacAddr;
 use dayzero_model::boot::Client;
 use dayzero_model::event::What;
-use dayzero_pxe::doctor::{Examination, Severity, examine};
-use dayzero_pxe::{Ipv4Prefix, PxeConfig, PxeEvent, ServedInterface, ServedNetwork};
+use dayzero_pxe::PxeEvent;
 
 use crate::rack::{Rack, host};
 
@@ -65,6 +64,22 @@ fn udhcpc_and_dhclient_get_what_the_plan_says() {
     rack.become_client("guest", MAC);
     let (ok, said) = udhcpc(&rack, "guest", "");
     assert!(ok && said.contains("bound ip=10.77.100.51"), "another client, another address: {said}");
+}
+
+#[test]
+#[ignore = "needs root, curl"]
+fn whoever_asks_for_what_is_not_there_does_not_fill_the_recorder() {
+    let rack = Rack::new(&[]);
+    rack.client("ip addr add 10.77.0.99/24 dev mgmt");
+    rack.client(
+        "curl -s -o /dev/null 'http://10.77.0.2:8080/boot/file/none[1-60]'; curl -s 'tftp://10.77.0.2/none[1-60]'",
+    );
+    let by_http = |what: &What| matches!(what, What::HttpFile { status: 404, .. });
+    let by_tftp = |what: &What| matches!(what, What::TftpBroken { .. });
+    let last = |e: &PxeEvent| matches!(&e.what, What::TftpBroken { file, .. } if file == "none10");
+    rack.director.wait("the last that is told", SOON, last);
+    let told = (rack.director.count(by_http), rack.director.count(by_tftp));
+    assert_eq!(told, (10, 10), "{}", rack.director.show());
 }
 
 #[test]
@@ -136,56 +151,4 @@ fn http_serves_what_is_named_and_nothing_else() {
     assert!(stale.contains("\n200 700000"), "a range of another version is not served: {stale}");
     let whole = |event: &PxeEvent| matches!(&event.what, What::HttpFile { path, bytes: 700_000, status: 200, .. } if path == "/boot/file/vmlinuz");
     rack.director.wait("the kernel's event", SOON, whole);
-}
-
-#[test]
-#[ignore = "needs root, dnsmasq-base"]
-fn the_doctor_hears_another_dhcp_server() {
-    let rack = Rack::new(&[]);
-    let (dir, ns) = (rack.dir.path().display(), &rack.client);
-    crate::rack::must(&format!("ip -n {ns} addr add 10.77.0.66/24 dev mgmt"));
-    let mut stranger = std::process::Command::new("ip")
-        .args([
-            "netns",
-            "exec",
-            ns,
-            "dnsmasq",
-            "-d",
-            "-C",
-            "/dev/null",
-            "--port=0",
-            "-i",
-            "mgmt",
-            "--no-ping",
-        ])
-        .args(["--dhcp-range=10.77.0.100,10.77.0.110", &format!("--dhcp-leasefile={dir}/leases")])
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let path = format!("/var/run/netns/{}", rack.server);
-    let findings = std::thread::spawn(move || {
-        let namespace = fs::File::open(path).unwrap();
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        let interface = ServedInterface {
-            device: "mgmt0".into(),
-            address: crate::rack::SERVER,
-            network: ServedNetwork::new(
-                "mgmt".parse().unwrap(),
-                dayzero_model::site::NetworkRole::Bmc,
-                Ipv4Prefix { address: crate::rack::SERVER, len: 24 },
-            ),
-        };
-        let config = PxeConfig { interfaces: vec![interface], ..PxeConfig::default() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(examine(&config, &Examination::default()))
-    })
-    .join();
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
-    let findings = findings.unwrap();
-    let other = findings.iter().find(|f| f.check == "other-dhcp").expect("a finding");
-    assert_eq!(other.severity, Severity::Fault, "{findings:?}");
-    assert!(other.found.contains("10.77.0.66") && !other.action.is_empty(), "{other:?}");
-    let port = findings.iter().find(|f| f.check == "port").expect("a finding");
-    assert!(port.found.contains("67 is taken"), "our own server has it: {port:?}");
 }

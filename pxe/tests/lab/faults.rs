@@ -18,14 +18,14 @@ use crate::segments::other_server;
 
 /// A TFTP or HTTP client that falls silent is given up after twenty to thirty seconds.
 const GIVEN_UP: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(20);
-const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x31]);
-const A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 31);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x31]);
+pub(crate) const A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 31);
 /// What a UEFI machine says of itself.
-const PXE: &str = "-V PXEClient:Arch:00007:UNDI:003016 -x 0x5d:0007";
+pub(crate) const PXE: &str = "-V PXEClient:Arch:00007:UNDI:003016 -x 0x5d:0007";
 
 /// The planned host's NIC is the clients' device on the management network.
-fn planned(files: &[(&str, PathBuf)]) -> Rack {
+pub(crate) fn planned(files: &[(&str, PathBuf)]) -> Rack {
     let rack = Rack::new(files);
     rack.director.clients.lock().unwrap().insert(MAC, host(A, true));
     rack.become_client("mgmt", MAC);
@@ -33,7 +33,7 @@ fn planned(files: &[(&str, PathBuf)]) -> Rack {
 }
 
 /// Drops what arrives at a device of a namespace and fits, before anything sees it.
-fn drop_at(namespace: &str, device: &str, fits: &str) {
+pub(crate) fn drop_at(namespace: &str, device: &str, fits: &str) {
     must(&format!(
         "ip netns exec {namespace} nft -f - <<'END'
 table netdev fault {{
@@ -46,12 +46,12 @@ END"
     ));
 }
 
-fn ignored(fits: impl Fn(&Ignored) -> bool) -> impl Fn(&PxeEvent) -> bool {
+pub(crate) fn ignored(fits: impl Fn(&Ignored) -> bool) -> impl Fn(&PxeEvent) -> bool {
     move |event| matches!(&event.what, What::DhcpIgnored { why, .. } if fits(why))
 }
 
 #[track_caller]
-fn verdict(rack: &Rack, mac: MacAddr, rule: &str) {
+pub(crate) fn verdict(rack: &Rack, mac: MacAddr, rule: &str) {
     let found = rack.director.why(mac);
     let first = found.first().map(|finding| finding.rule);
     assert_eq!(first, Some(rule), "{found:#?}\n{}", rack.director.show());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dayzero_model::MacAddr;
 
-use crate::rack::{Rack, must};
+use crate::rack::{Rack, must, sh};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Firmware {
@@ -20,18 +20,24 @@ pub(crate) enum Firmware {
     UefiRom,
     /// EDK2's HTTP boot, no option ROM.
     UefiHttp,
+    /// The same, and it holds the authority in the rack's file `cacerts` for HTTPS.
+    UefiHttps,
     /// EDK2's PXE by IPv6 alone, no option ROM.
     UefiSix,
     /// EDK2's HTTP boot, no option ROM; by IPv6 where IPv4 is not answered.
     UefiHttpSix,
     /// EDK2's own PXE on arm64, no option ROM.
     Arm64,
+    /// EDK2's own PXE, no option ROM, enforcing Secure Boot with Microsoft's keys, as servers are delivered.
+    UefiSecure,
 }
 
-/// A running machine; its process ends when dropped.
+/// A running machine; its process and its port at the bridge end when dropped.
 pub(crate) struct Machine {
     child: Child,
     console: PathBuf,
+    /// The namespace and the device of its port.
+    port: (String, String),
     pub(crate) start: Instant,
 }
 
@@ -94,18 +100,34 @@ pub(crate) fn disk(dir: &Path) -> PathBuf {
 }
 
 impl Machine {
-    /// Starts one that tries its NIC first, then its disk.
+    /// Sends a signal to it, such as `STOP`: `ip netns exec` becomes the program.
+    pub(crate) fn signal(&self, name: &str) {
+        must(&format!("kill -{name} {}", self.child.id()));
+    }
+
+    /// Starts one on our segment that tries its NIC first, then its disk.
     pub(crate) fn start(rack: &Rack, firmware: Firmware, mac: MacAddr, disk: Option<&Path>) -> Self {
+        Self::start_at(rack, (&rack.server, "mgmt0"), firmware, mac, disk)
+    }
+
+    /// The same at a bridge of a namespace.
+    pub(crate) fn start_at(
+        rack: &Rack,
+        (ns, bridge): (&str, &str),
+        firmware: Firmware,
+        mac: MacAddr,
+        disk: Option<&Path>,
+    ) -> Self {
         let dir = rack.dir.path();
         let tag = format!("{:02x}", mac.0[5]);
-        let (ns, tap) = (&rack.server, format!("t{tag}"));
+        let tap = format!("t{tag}");
         // A bridge takes its lowest port's MAC: with each machine, our own changes.
         must(&format!(
             "ip -n {ns} tuntap add {tap} mode tap; ip -n {ns} link set {tap} address 02:00:00:00:00:{tag}
-             ip -n {ns} link set {tap} master mgmt0 up"
+             ip -n {ns} link set {tap} master {bridge} up"
         ));
         let console = dir.join(format!("console-{tag}"));
-        let arm64 = firmware == Firmware::Arm64;
+        let (arm64, secure) = (firmware == Firmware::Arm64, firmware == Firmware::UefiSecure);
         let mut command = Command::new("ip");
         command.args([
             "netns",
@@ -120,7 +142,13 @@ impl Machine {
         ]);
         command.args([
             "-machine",
-            if arm64 { "virt" } else { "q35" },
+            match firmware {
+                Firmware::Arm64 => "virt",
+                Firmware::UefiSecure => "q35,smm=on",
+                // SeaBIOS, and iPXE by it, speak on the serial port.
+                Firmware::Bios => "q35,graphics=off",
+                _ => "q35",
+            },
             "-accel",
             "tcg",
             "-cpu",
@@ -136,24 +164,34 @@ impl Machine {
         command.args(["-device", &format!("virtio-net-pci,netdev=n0,mac={mac},bootindex=1{rom}")]);
         if firmware != Firmware::Bios {
             let vars = dir.join(format!("vars-{tag}"));
-            let (code, empty) = if arm64 {
-                ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd")
-            } else {
-                ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
+            let (code, empty) = match firmware {
+                Firmware::Arm64 => ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
+                Firmware::UefiSecure => {
+                    ("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd")
+                }
+                _ => ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
             };
             fs::copy(empty, &vars).expect("apt-get install ovmf qemu-efi-aarch64");
             command.args(["-drive", &format!("if=pflash,unit=0,format=raw,readonly=on,file={code}")]);
             command.args(["-drive", &format!("if=pflash,unit=1,format=raw,file={}", vars.display())]);
         }
+        if secure {
+            command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            command.args(["-global", "ICH9-LPC.disable_s3=1"]);
+        }
         // OVMF tries one after the other, and waits a minute for each that is not answered.
         let off: &[&str] = match firmware {
             Firmware::Bios | Firmware::UefiRom => &[],
-            Firmware::Uefi | Firmware::Arm64 => &["6"],
+            Firmware::Uefi | Firmware::UefiSecure | Firmware::Arm64 => &["6"],
             Firmware::UefiSix => &["4"],
-            Firmware::UefiHttp | Firmware::UefiHttpSix => &["4", "6"],
+            Firmware::UefiHttp | Firmware::UefiHttps | Firmware::UefiHttpSix => &["4", "6"],
         };
         for version in off {
             command.args(["-fw_cfg", &format!("name=opt/org.tianocore/IPv{version}PXESupport,string=n")]);
+        }
+        if firmware == Firmware::UefiHttps {
+            let held = dir.join("cacerts");
+            command.args(["-fw_cfg", &format!("name=etc/edk2/https/cacerts,file={}", held.display())]);
         }
         if let Some(disk) = disk {
             command.args(["-drive", &format!("if=none,id=d0,format=raw,file={}", disk.display())]);
@@ -161,7 +199,7 @@ impl Machine {
         }
         let errors = File::create(dir.join(format!("qemu-{tag}.err"))).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap();
-        Self { child, console, start: Instant::now() }
+        Self { child, console, port: (ns.to_owned(), tap), start: Instant::now() }
     }
 
     pub(crate) fn console(&self) -> String {
@@ -187,5 +225,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        let (namespace, device) = &self.port;
+        sh(&format!("ip -n {namespace} link del {device}"));
     }
 }

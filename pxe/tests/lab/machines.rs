@@ -26,7 +26,7 @@ fn rack() -> (Rack, TempDir) {
     (Rack::new(&images(scratch.path())), scratch)
 }
 
-fn ended(file: &'static str) -> impl Fn(&PxeEvent) -> bool {
+pub(crate) fn ended(file: &'static str) -> impl Fn(&PxeEvent) -> bool {
     move |event| matches!(&event.what, What::TftpEnd { file: f, error: None, .. } if f == file)
 }
 

@@ -1,23 +1,23 @@
 //! A network segment with our services on it, and a namespace for clients.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dayzero_model::boot::{BootAction, BootWindow, Client};
-use dayzero_model::datagram::Datagram;
+use dayzero_model::datagram::{Datagram, Wire};
 use dayzero_model::event::{Event, What};
 use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::site::{AddressRange, NetworkRole};
 use dayzero_model::{BootId, MacAddr, Timestamp};
 use dayzero_pxe::{
-    BootDirector, BootFiles, Ipv4Prefix, LeasePool, Loaders, MemoryLeases, PxeConfig, PxeEvent, PxeServer,
-    ScriptQuery, SeenClient, ServedInterface, ServedNetwork,
+    BootDirector, BootFiles, Ipv4Prefix, LeasePool, LeaseStore, Loaders, MemoryLeases, PxeConfig, PxeEvent,
+    PxeServer, ScriptQuery, SeenClient, ServedInterface, ServedNetwork,
 };
 use dayzero_timeline::{Finding, Timeline, WhyContext};
 use tempfile::TempDir;
@@ -25,12 +25,24 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub(crate) const GUESTS: Ipv4Addr = Ipv4Addr::new(10, 77, 100, 2);
+/// A relay's address on our side, where a lab has one.
+pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 88);
 
 /// Plays the control plane, with the real recorder.
 pub(crate) struct Director {
     pub(crate) clients: Mutex<BTreeMap<MacAddr, Client>>,
     /// Who stands at a relay's port, by circuit id.
     pub(crate) ports: Mutex<BTreeMap<Vec<u8>, Client>>,
+    /// Done when the next script is asked for, before it is served.
+    pub(crate) on_script: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// The machines' firmware holds the authority for HTTPS boot, as far as the plan knows.
+    pub(crate) trusting: AtomicBool,
+    /// Milliseconds that the recorder's clock is ahead: what lies between two boots of a machine.
+    ahead: AtomicU64,
+    /// ARP probes that were sent: from which MAC, and their octets.
+    pub(crate) probes: Mutex<Vec<(MacAddr, Vec<u8>)>>,
+    /// Datagrams that came in and were told to the recorder.
+    heard: AtomicU64,
     seen: Mutex<Vec<(Instant, PxeEvent)>>,
     more: Condvar,
     timeline: Timeline,
@@ -44,6 +56,11 @@ impl Default for Director {
         Self {
             clients: Mutex::default(),
             ports: Mutex::default(),
+            on_script: Mutex::default(),
+            trusting: AtomicBool::default(),
+            ahead: AtomicU64::default(),
+            probes: Mutex::default(),
+            heard: AtomicU64::default(),
             seen: Mutex::default(),
             more: Condvar::new(),
             timeline: Timeline::open(&store).unwrap(),
@@ -52,32 +69,50 @@ impl Default for Director {
     }
 }
 
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    Timestamp(u64::try_from(since.as_millis()).unwrap())
-}
-
 impl Director {
+    /// The recorder's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        Timestamp(u64::try_from(since.as_millis()).unwrap() + self.ahead.load(Ordering::Relaxed))
+    }
+
+    /// An hour goes by.
+    pub(crate) fn an_hour_later(&self) {
+        self.ahead.fetch_add(3_600_000, Ordering::Relaxed);
+    }
+
     /// What `why` says of host1, or of a MAC of no host, two minutes from now.
     pub(crate) fn why(&self, mac: MacAddr) -> Vec<Finding> {
+        self.why_in(Duration::from_secs(120), mac, None)
+    }
+
+    /// The same, so long from now, with what is known of the host beside.
+    pub(crate) fn why_in(&self, later: Duration, mac: MacAddr, facts: Option<&HostFacts>) -> Vec<Finding> {
         let of_host = self.timeline.of_host(&"host1".parse().unwrap(), Timestamp(0));
         let events = if of_host.is_empty() { self.timeline.of_mac(mac, Timestamp(0)) } else { of_host };
-        let now = Timestamp(now().0 + 120_000);
-        dayzero_timeline::why(&events, &WhyContext { now, conditions: None, facts: None, lacp: false })
+        let now = Timestamp(self.now().0 + u64::try_from(later.as_millis()).unwrap());
+        dayzero_timeline::why(&events, &WhyContext { now, conditions: None, facts, lacp: false })
     }
 
     /// What `why` says of host1 whose BMC powered it on just now, whose NIC has a link as its BMC would tell, and whose bond
     /// is planned by LACP, or not.
     pub(crate) fn why_powered(&self, mac: MacAddr, link: bool, lacp: bool) -> Vec<Finding> {
-        let (host, at): (dayzero_model::HostName, _) = ("host1".parse().unwrap(), now());
+        self.why_powered_at(self.now(), mac, link, lacp)
+    }
+
+    /// The same, of a host that was powered on then.
+    pub(crate) fn why_powered_at(&self, at: Timestamp, mac: MacAddr, link: bool, lacp: bool) -> Vec<Finding> {
+        let host: dayzero_model::HostName = "host1".parse().unwrap();
         let window = WindowFacts {
             window: BootWindow { boot: BootId(0xd15c), host: host.clone() },
             opened: at,
             override_read_back: "Pxe".into(),
             powered: Some(at),
             channel: "virtual media".into(),
+            dhcp_seen: None,
             ipxe_served: None,
             script_served: None,
+            told_to_wait: None,
             kernel_served: None,
             enrol_asked: None,
             chain: dayzero_model::boot::Chain::Ipxe,
@@ -86,7 +121,7 @@ impl Director {
         let facts = HostFacts { window: Some(window), ..HostFacts::default() };
         let what = What::Link { nic: mac, up: link, told_by: "the BMC".into() };
         self.timeline.record(Event { at, host: Some(host.clone()), mac: None, boot: None, what });
-        let now = Timestamp(at.0 + 180_000);
+        let now = Timestamp(self.now().0 + 180_000);
         let context = WhyContext { now, conditions: None, facts: Some(&facts), lacp };
         dayzero_timeline::why(&self.timeline.of_host(&host, at), &context)
     }
@@ -115,6 +150,17 @@ impl Director {
         }
     }
 
+    /// Waits until so many datagrams were read.
+    pub(crate) fn has_heard(&self, datagrams: u64, patience: Duration) {
+        let end = Instant::now() + patience;
+        let mut seen = self.seen.lock().unwrap();
+        while self.heard.load(Ordering::Relaxed) < datagrams {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{:?} datagrams heard, not {datagrams}", self.heard);
+            seen = self.more.wait_timeout(seen, left).unwrap().0;
+        }
+    }
+
     pub(crate) fn count(&self, fits: impl Fn(&What) -> bool) -> usize {
         self.seen.lock().unwrap().iter().filter(|(_, event)| fits(&event.what)).count()
     }
@@ -122,6 +168,31 @@ impl Director {
     pub(crate) fn show(&self) -> String {
         show(&self.seen.lock().unwrap())
     }
+}
+
+/// Where the labs leave what real clients sent, as seeds of the fuzz targets `dhcp4` and `dhcp6`: a file a client.
+const SEEDS: &str = "DAYZERO_SEEDS";
+
+/// Adds a datagram to its client's conversation: length, how it came, no time, itself (see `pxe/src/fuzzing`).
+fn seed(dir: &Path, datagram: &Datagram<'_>, known: bool) {
+    let (Wire::Udp { from, to }, false, Some(mac)) = (datagram.wire, datagram.sent, datagram.mac) else {
+        return;
+    };
+    let (target, mut how) = match (to.port(), to.ip()) {
+        (4011, _) => ("dhcp4", 3),
+        (67, IpAddr::V4(to)) => ("dhcp4", u8::from(!to.is_broadcast())),
+        (547, IpAddr::V6(to)) => ("dhcp6", u8::from(!to.is_multicast())),
+        _ => return,
+    };
+    if from.ip() == IpAddr::V4(NEAR) {
+        how |= 2 << 2;
+    }
+    let length = u16::try_from(datagram.bytes.len()).unwrap().to_be_bytes();
+    let bytes = [&length[..], &[how | u8::from(known) << 4, 0], datagram.bytes].concat();
+    std::fs::create_dir_all(dir.join(target)).unwrap();
+    let file = dir.join(target).join(mac.to_string().replace(':', ""));
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
+    std::io::Write::write_all(&mut file, &bytes).unwrap();
 }
 
 fn show(seen: &[(Instant, PxeEvent)]) -> String {
@@ -142,6 +213,9 @@ impl BootDirector for Director {
     }
 
     fn boot_script(&self, query: &ScriptQuery) -> BootAction {
+        if let Some(first) = self.on_script.lock().unwrap().take() {
+            first();
+        }
         match self.clients.lock().unwrap().get(&query.mac) {
             Some(Client::Host { window: Some(window), .. }) => BootAction::Discovery {
                 boot: window.boot,
@@ -154,13 +228,31 @@ impl BootDirector for Director {
         }
     }
 
+    fn trusts(&self, _: MacAddr) -> bool {
+        self.trusting.load(Ordering::Relaxed)
+    }
+
     fn datagram(&self, datagram: &Datagram<'_>) {
         self.timeline.capture(datagram);
+        if !datagram.sent && matches!(datagram.wire, Wire::Udp { .. }) {
+            let _seen = self.seen.lock().unwrap();
+            self.heard.fetch_add(1, Ordering::Relaxed);
+            self.more.notify_all();
+        }
+        if let Wire::Arp { from, .. } = datagram.wire
+            && datagram.sent
+        {
+            self.probes.lock().unwrap().push((from, datagram.bytes.to_vec()));
+        }
+        if let Some(dir) = std::env::var_os(SEEDS) {
+            let known = datagram.mac.is_some_and(|mac| self.clients.lock().unwrap().contains_key(&mac));
+            seed(&PathBuf::from(dir), datagram, known);
+        }
     }
 
     fn event(&self, event: PxeEvent) {
         let PxeEvent { mac, host, boot, what, .. } = event.clone();
-        self.timeline.record(Event { at: now(), host, mac, boot, what });
+        self.timeline.record(Event { at: self.now(), host, mac, boot, what });
         self.seen.lock().unwrap().push((Instant::now(), event));
         self.more.notify_all();
     }
@@ -207,6 +299,19 @@ impl Rack {
 
     /// The same, with another configuration.
     pub(crate) fn tuned(files: &[(&str, PathBuf)], tune: impl FnOnce(&mut PxeConfig)) -> Self {
+        Self::with(files, tune, Arc::new(MemoryLeases::default()))
+    }
+
+    /// With another configuration and another store of leases.
+    pub(crate) fn storing(tune: impl FnOnce(&mut PxeConfig), leases: Arc<dyn LeaseStore>) -> Self {
+        Self::with(&[], tune, leases)
+    }
+
+    fn with(
+        files: &[(&str, PathBuf)],
+        tune: impl FnOnce(&mut PxeConfig),
+        leases: Arc<dyn LeaseStore>,
+    ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let (server, client) = (format!("dzt-pxe-s{id}"), format!("dzt-pxe-c{id}"));
@@ -226,7 +331,7 @@ impl Rack {
         let director = Arc::new(Director::default());
         let dir = tempfile::tempdir().unwrap();
         let mut rack = Self { server, client, director, dir, stop: CancellationToken::new(), thread: None };
-        rack.serve(files, tune);
+        rack.serve(files, tune, leases);
         rack
     }
 
@@ -271,7 +376,12 @@ impl Rack {
         }
     }
 
-    fn serve(&mut self, files: &[(&str, PathBuf)], tune: impl FnOnce(&mut PxeConfig)) {
+    fn serve(
+        &mut self,
+        files: &[(&str, PathBuf)],
+        tune: impl FnOnce(&mut PxeConfig),
+        leases: Arc<dyn LeaseStore>,
+    ) {
         let mut config = self.config(files);
         tune(&mut config);
         for interface in &config.interfaces {
@@ -287,7 +397,7 @@ impl Rack {
             nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = PxeServer::bind(config, director, Arc::new(MemoryLeases::default())).await;
+                let server = PxeServer::bind(config, director, leases).await;
                 let server =
                     server.map_err(|error| format!("{error}: {:?}", std::error::Error::source(&error)));
                 drop(ready.send(server.as_ref().err().cloned()));
@@ -304,6 +414,19 @@ impl Rack {
     pub(crate) fn without_ipv4(&self) {
         let drop = "add table ip t; add chain ip t i { type filter hook input priority 0; policy drop; }";
         must(&format!("ip netns exec {} nft '{drop}'", self.server));
+    }
+
+    /// Runs this in the clients' namespace.
+    pub(crate) fn inside<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let path = format!("/var/run/netns/{}", self.client);
+        std::thread::spawn(move || {
+            let namespace = std::fs::File::open(path).unwrap();
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            run()
+        })
     }
 
     /// Runs a shell command in the clients' namespace.

@@ -1,29 +1,29 @@
 //! More than one network and one server: relays, another DHCP server beside ours, somebody at a client's address, names.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dayzero_model::MacAddr;
 use dayzero_model::boot::{BootAction, Client};
-use dayzero_model::event::What;
+use dayzero_model::event::{Ignored, What};
 use dayzero_model::site::{AddressRange, DhcpMode, NetworkRole};
-use dayzero_pxe::doctor::{Examination, Severity, examine};
 use dayzero_pxe::{
-    Ipv4Prefix, Ipv6Prefix, LeasePool, NameZone, PxeConfig, PxeEvent, ServedInterface, ServedNetwork,
+    Ipv4Prefix, Ipv6Prefix, Lease, LeaseChange, LeasePool, LeaseStore, LeaseStoreError, NameZone, PxeConfig,
+    PxeEvent, ServedNetwork,
 };
 
 use crate::clients::{sent, udhcpc};
 use crate::machine::{Firmware, Machine};
 use crate::machines::{PATIENCE, images};
-use crate::rack::{Daemon, Rack, SERVER, host, must};
+use crate::rack::{Daemon, GUESTS, NEAR, Rack, SERVER, host, must};
 
 const SOON: Duration = Duration::from_secs(20);
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x21]);
-const RELAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
+pub(crate) const RELAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 /// A relay that the plan does not know.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 7);
-/// The relay's address on our side.
-const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 88);
 
 /// A network behind a relay that stands in the clients' namespace, with a namespace of its own beyond.
 struct Far {
@@ -32,11 +32,13 @@ struct Far {
     _relay: Daemon,
 }
 
-fn far_network(config: &mut PxeConfig) {
+pub(crate) fn far_network(config: &mut PxeConfig) {
     let prefix = Ipv4Prefix { address: RELAY, len: 24 };
     let range = AddressRange { first: Ipv4Addr::new(10, 88, 0, 50), last: Ipv4Addr::new(10, 88, 0, 59) };
     config.relayed.push(ServedNetwork {
         relays: vec![RELAY],
+        // It sends from its address on our side.
+        relay_sources: vec![NEAR.into()],
         gateway: Some(RELAY),
         pool: Some(LeasePool { range, open: true }),
         ..ServedNetwork::new("far".parse().unwrap(), NetworkRole::Bmc, prefix)
@@ -175,6 +177,152 @@ fn an_address_that_somebody_uses_is_found_while_the_client_is_served() {
     rack.director.wait("conflict", SOON, in_use);
     let (ok, again) = udhcpc(&rack, "mv0", "");
     assert!(ok && again.contains("bound ip=10.77.100.51"), "{said}\n{again}\n{}", rack.director.show());
+    assert_eq!(rack.director.verdict(MAC), "nothing", "it has another address:\n{}", rack.director.show());
+}
+
+#[test]
+#[ignore = "needs root, busybox-static"]
+fn probes_come_from_the_mac_that_the_bridge_has_by_then() {
+    let rack = Rack::new(&[]);
+    let (ok, said) = udhcpc(&rack, "guest", "");
+    assert!(ok, "{said}");
+    let new = MacAddr([0x52, 0x54, 0, 0x77, 0xbb, 1]);
+    must(&format!("ip -n {} link set guest0 address {new}", rack.server));
+    rack.become_client("guest", MAC);
+    let (ok, said) = udhcpc(&rack, "guest", "");
+    assert!(ok, "{said}");
+    let probes = rack.director.probes.lock().unwrap();
+    let (first, (from, octets)) = (probes.first().unwrap().0, probes.last().unwrap());
+    assert_ne!(first, new);
+    assert_eq!((*from, &octets[8..14]), (new, &new.0[..]), "the sender, on the wire and in the message");
+}
+
+/// A store on a disk that hangs, until it is closed.
+struct Hanging(tokio::sync::Semaphore);
+
+#[async_trait::async_trait]
+impl LeaseStore for Hanging {
+    async fn load(&self) -> Result<Vec<Lease>, LeaseStoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn commit(&self, _: Vec<LeaseChange>) -> Result<(), LeaseStoreError> {
+        self.0.acquire().await.map(drop).map_err(|error| LeaseStoreError(error.to_string()))
+    }
+}
+
+/// Lets it go on before the services end.
+struct Release(Arc<Hanging>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.0.0.close();
+    }
+}
+
+#[test]
+#[ignore = "needs root, busybox-static"]
+fn a_reservation_waits_for_no_disk_that_pools_wait_for() {
+    let leases = Arc::new(Hanging(tokio::sync::Semaphore::new(0)));
+    let rack = Rack::storing(|_| (), Arc::clone(&leases) as _);
+    let _release = Release(leases);
+    let fixed = Client::Fixed { name: "pdu1".parse().unwrap(), address: Ipv4Addr::new(10, 77, 100, 201) };
+    rack.director.clients.lock().unwrap().insert(MAC, fixed);
+    must(&format!("ip -n {} addr add 10.77.100.9/24 dev guest", rack.client));
+    // A REQUEST for an address of the pool, far more often than answers may wait for the store.
+    let mut request = vec![0; 240];
+    request[..4].copy_from_slice(&[1, 1, 6, 0]);
+    request[28..34].copy_from_slice(&[0x52, 0x54, 0, 0x77, 8, 8]);
+    request[236..240].copy_from_slice(&[99, 130, 83, 99]);
+    request.extend_from_slice(&[53, 1, 3, 50, 4, 10, 77, 100, 50, 54, 4, 10, 77, 100, 2, 255]);
+    let flood = rack.inside(move || {
+        let socket = UdpSocket::bind("10.77.100.9:68").unwrap();
+        for _ in 0..40_000 {
+            socket.send_to(&request, (GUESTS, 67)).unwrap();
+        }
+    });
+    flood.join().unwrap();
+    let behind = |e: &PxeEvent| matches!(&e.what, What::DhcpIgnored { why: Ignored::NotStored, .. });
+    rack.director.wait("a pool's client that gets no answer", SOON, behind);
+    rack.become_client("guest", MAC);
+    let (ok, said) = udhcpc(&rack, "guest", "");
+    assert!(ok && said.contains("bound ip=10.77.100.201"), "{said}");
+    let given = |what: &What| matches!(what, What::DhcpOut { address: Some(a), .. } if a.octets()[3] == 50);
+    assert_eq!(rack.director.count(given), 0, "nothing is acknowledged that is not stored");
+}
+
+/// A REQUEST for an address of the pool, by the relay 10.77.100.9.
+fn storm_request(client: u16, address: Ipv4Addr) -> Vec<u8> {
+    let [high, low] = client.to_be_bytes();
+    let mut request = vec![0; 240];
+    request[..4].copy_from_slice(&[1, 1, 6, 1]);
+    request[24..28].copy_from_slice(&[10, 77, 100, 9]);
+    request[28..34].copy_from_slice(&[0x52, 0x54, 0, 0x78, high, low]);
+    request[236..240].copy_from_slice(&[99, 130, 83, 99]);
+    request.extend_from_slice(&[53, 1, 3, 54, 4, 10, 77, 100, 2, 50, 4]);
+    request.extend_from_slice(&address.octets());
+    request.push(255);
+    request
+}
+
+#[test]
+#[ignore = "needs root, busybox-static"]
+fn a_storm_of_ten_thousand_loses_none_while_the_disk_stands_still() {
+    const CLIENTS: u16 = 10_000;
+    let leases = Arc::new(Hanging(tokio::sync::Semaphore::new(0)));
+    let tune = |config: &mut PxeConfig| {
+        let guest = config.interfaces.iter_mut().find(|i| i.device == "guest0").unwrap();
+        let first = Ipv4Addr::new(10, 77, 64, 0);
+        guest.network.prefix = Ipv4Prefix { address: first, len: 18 };
+        let range =
+            AddressRange { first: Ipv4Addr::new(10, 77, 64, 1), last: Ipv4Addr::new(10, 77, 127, 200) };
+        guest.network.pool = Some(LeasePool { range, open: true });
+        guest.network.relays = vec![Ipv4Addr::new(10, 77, 100, 9)];
+    };
+    let rack = Rack::storing(tune, Arc::clone(&leases) as _);
+    let _release = Release(Arc::clone(&leases));
+    let fixed = Client::Fixed { name: "pdu1".parse().unwrap(), address: Ipv4Addr::new(10, 77, 127, 250) };
+    rack.director.clients.lock().unwrap().insert(MAC, fixed);
+    let ns = &rack.client;
+    must(&format!(
+        "ip -n {ns} addr add 10.77.100.9/24 dev guest
+         ip -n {ns} link add mv0 link guest type macvlan mode bridge; ip -n {ns} link set mv0 address {MAC} up"
+    ));
+    let storm = rack.inside(|| {
+        let socket = UdpSocket::bind("10.77.100.9:67").unwrap();
+        // All answers come at once: what is lost shall not be lost here.
+        let room = nix::sys::socket::sockopt::RcvBufForce;
+        nix::sys::socket::setsockopt(&socket, room, &(64 << 20)).unwrap();
+        let answers = socket.try_clone().unwrap();
+        answers.set_read_timeout(Some(SOON * 3)).unwrap();
+        let reader = std::thread::spawn(move || {
+            let (mut given, mut others, mut buffer) = (BTreeSet::new(), Vec::new(), [0; 2048]);
+            while given.len() < usize::from(CLIENTS) {
+                let Ok(length) = answers.recv(&mut buffer) else { break };
+                match &buffer[..length] {
+                    answer if answer[240..243] == [53, 1, 5] => drop(given.insert(answer[16..20].to_vec())),
+                    other => others.push(other[240..243].to_vec()),
+                }
+            }
+            (given.len(), others)
+        });
+        let taken = [1, 2, 9].map(|last| Ipv4Addr::new(10, 77, 100, last));
+        let all = (u32::from(Ipv4Addr::new(10, 77, 64, 1))..).map(Ipv4Addr::from);
+        for (client, address) in (0..CLIENTS).zip(all.filter(|address| !taken.contains(address))) {
+            socket.send_to(&storm_request(client, address), (GUESTS, 67)).unwrap();
+        }
+        reader.join().unwrap()
+    });
+    rack.director.has_heard(CLIENTS.into(), SOON * 3);
+    let (ok, said) = udhcpc(&rack, "mv0", "");
+    assert!(ok && said.contains("bound ip=10.77.127.250"), "a reservation waits for none of them: {said}");
+    let given = |what: &What| matches!(what, What::DhcpOut { address: Some(a), .. } if a.octets()[2] != 127);
+    assert_eq!(rack.director.count(given), 0, "nothing is acknowledged that is not stored");
+    // The disk goes on.
+    leases.0.add_permits(1);
+    assert_eq!(storm.join().unwrap(), (usize::from(CLIENTS), Vec::new()));
+    let lost = |what: &What| matches!(what, What::DhcpIgnored { .. });
+    assert_eq!(rack.director.count(lost), 0);
 }
 
 #[test]
@@ -184,12 +332,13 @@ fn perfdhcp_loses_no_lease() {
     let rack = Rack::tuned(&[], |config| {
         let guest = config.interfaces.iter_mut().find(|i| i.device == "guest0").unwrap();
         guest.network.pool = Some(LeasePool { range, open: true });
-        // It plays a relay.
+        // It plays a relay, which sends to our address alone.
         guest.network.relays = vec![Ipv4Addr::new(10, 77, 100, 9)];
     });
     let ns = &rack.client;
     must(&format!("ip -n {ns} addr add 10.77.100.9/24 dev guest"));
-    let done = rack.client("perfdhcp -4 -l guest -r 100 -R 200 -n 200 -W 500000 -s 1 2>&1");
+    let perfdhcp = format!("perfdhcp -4 -l guest -r 100 -R 200 -n 200 -W 500000 -s 1 {GUESTS} 2>&1");
+    let done = rack.client(&perfdhcp);
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(said.matches("received packets: 200").count() == 2, "{said}\n{}", rack.director.show());
 }
@@ -362,44 +511,4 @@ fn ipv6_clients_come_by_iscs_relay() {
     dhclient.says("BOUND6 fd77::8:0:0:a58:c9");
     drop(dhclient);
     must(&format!("ip netns del {namespace}"));
-}
-
-#[test]
-#[ignore = "needs root, dnsmasq-base, isc-dhcp-client"]
-fn the_doctor_hears_another_server_without_a_word() {
-    let rack = Rack::tuned(&[], |config| config.interfaces[0].network.mode = DhcpMode::Off);
-    let _other = other_server(&rack, "dnsmasq");
-    let ns = &rack.client;
-    let server = &rack.server;
-    must(&format!(
-        "ip -n {server} link add p-two type veth peer name two netns {ns}
-         ip -n {server} link set p-two master mgmt0 up
-         ip -n {ns} link set two address {MAC}; ip -n {ns} link set two up"
-    ));
-    let path = format!("/var/run/netns/{}", rack.server);
-    let doctor = std::thread::spawn(move || {
-        let namespace = std::fs::File::open(path).unwrap();
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        let prefix = Ipv4Prefix { address: SERVER, len: 24 };
-        let network = ServedNetwork::new("mgmt".parse().unwrap(), NetworkRole::Bmc, prefix);
-        let interface = ServedInterface { device: "mgmt0".into(), address: SERVER, network };
-        let config = PxeConfig { interfaces: vec![interface], ..PxeConfig::default() };
-        let how = Examination {
-            listen: Duration::from_secs(4),
-            ask: false,
-            ports: false,
-            ..Examination::default()
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(examine(&config, &how))
-    });
-    // Somebody's DHCP client, some time while it listens: its choice is broadcast.
-    while !doctor.is_finished() {
-        let (ok, said) = udhcpc(&rack, "two", "");
-        assert!(ok, "{said}");
-    }
-    let findings = doctor.join().unwrap();
-    let other = findings.iter().find(|f| f.check == "other-dhcp").expect("a finding");
-    assert!(other.severity == Severity::Fault && other.found.contains("10.77.0.66"), "{findings:?}");
-    assert_eq!(rack.director.count(|_| true), 0, "ours was off, and nobody made up a client");
 }

@@ -137,7 +137,7 @@ fn boots(firmware: Firmware, loader: &str) {
         e.mac == Some(mac)
             && match &e.what {
                 What::TftpEnd { file, error: None, .. } => file == loader,
-                What::HttpFile { path, peer, status: 200, bytes } => {
+                What::HttpFile { path, peer, status: 200, bytes, .. } => {
                     path.ends_with(loader) && *peer == IpAddr::V6(A6) && *bytes > 0
                 }
                 _ => false,

@@ -21,12 +21,13 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::Socket;
 
 use crate::burst::{Burst, Packet};
-use crate::name;
+use crate::grant::{Denial, Granted, Source, weigh};
 use crate::negotiate::{Caps, Terms, negotiate};
 use crate::packet::{self, ErrorCode, Refusal};
+use crate::patience::Patience;
 use crate::server::{Event, EventKind, Lookup, Request, Shared, Tap, Tapped};
 use crate::sockets::{Listener, path_block};
-use crate::table::{Full, Place};
+use crate::table::Place;
 use crate::transfer::{Outcome, Send as Packets, Step, Transfer};
 
 /// Tokens of the poll: slots of transfers from 0, listeners from here, the inbox.
@@ -112,6 +113,7 @@ struct Started {
     name: String,
     file: Bytes,
     terms: Terms,
+    patience: Patience,
     socket: Socket,
     place: Place,
 }
@@ -254,9 +256,9 @@ where
     /// Begins the transfers that the inbox holds.
     fn begin_all(&mut self, now: Instant) {
         for started in self.inboxes[self.index].take() {
-            let Started { asked, name, file, terms, socket, place } = started;
+            let Started { asked, name, file, terms, patience, socket, place } = started;
             let (bytes, agreed) = (file.len() as u64, (terms.block, terms.window));
-            let (transfer, step) = Transfer::start(file, terms, self.shared.limits.give_up, now);
+            let (transfer, step) = Transfer::start(file, terms, patience, now);
             let slot = self.free.pop().unwrap_or_else(|| {
                 self.running.push(None);
                 self.running.len() - 1
@@ -342,6 +344,9 @@ where
         }
         if let Some(outcome) = outcome {
             if let Some(running) = self.running[slot].take() {
+                if outcome == Outcome::TooSlow {
+                    running.end_it();
+                }
                 let _ = self.epoll.delete(running.socket.as_fd());
                 events(running.ended(outcome));
             }
@@ -409,6 +414,13 @@ impl Running {
         }
     }
 
+    /// Tells the client that nothing more comes.
+    fn end_it(&self) {
+        let over = packet::error_packet(ErrorCode::Undefined.wire(), "too slow: the transfer is over");
+        // Lost or not: the client hears nothing more either way.
+        let _ = send(self.socket.as_raw_fd(), &over, MsgFlags::MSG_DONTWAIT);
+    }
+
     fn ended(&self, outcome: Outcome) -> Event {
         let after_block = self.transfer.acked();
         let kind = match outcome {
@@ -425,6 +437,12 @@ impl Running {
                 after_block,
                 bytes: self.transfer.acked_bytes(),
                 block: self.transfer.block(),
+            },
+            Outcome::TooSlow => EventKind::TooSlow {
+                after_block,
+                bytes: self.transfer.acked_bytes(),
+                block: self.transfer.block(),
+                elapsed: self.begin.elapsed(),
             },
         };
         self.asked.event(&self.name, kind)
@@ -462,27 +480,6 @@ where
     None
 }
 
-/// Whether an address is one client's: an answer to it reaches one machine.
-fn one_client(peer: SocketAddr) -> bool {
-    let broadcast = matches!(peer.ip(), IpAddr::V4(address) if address.is_broadcast());
-    peer.port() != 0 && !peer.ip().is_unspecified() && !peer.ip().is_multicast() && !broadcast
-}
-
-enum Denial {
-    /// Not ours to answer.
-    Silent,
-    /// A limit is reached.
-    Busy,
-    /// Answered by an error packet.
-    Refused(Refusal),
-}
-
-impl From<Refusal> for Denial {
-    fn from(refusal: Refusal) -> Self {
-        Denial::Refused(refusal)
-    }
-}
-
 fn grant<L, E>(
     datagram: &[u8],
     asked: &Asked,
@@ -493,31 +490,16 @@ fn grant<L, E>(
 where
     L: Fn(&Request) -> Lookup,
 {
-    if !one_client(asked.peer) {
-        return Err(Denial::Silent);
-    }
-    let Some(request) = packet::parse_request(datagram)? else { return Err(Denial::Silent) };
-    request.name.clone_into(name);
-    *name = name::canonical(&request.name)?;
-    let wanted =
-        Request { peer: asked.peer, local: asked.local, iface: Arc::clone(&asked.iface), name: name.clone() };
-    let file = match (shared.lookup)(&wanted) {
-        Lookup::File(file) => file,
-        Lookup::NotFound => return Err(Refusal::new(ErrorCode::NotFound, "no such file").into()),
-        Lookup::Denied(why) => return Err(Refusal::new(ErrorCode::AccessViolation, why).into()),
-    };
     let caps = shared.limits.caps;
-    // Before a socket is made: what cannot be granted costs none.
-    negotiate(&request, file.len() as u64, &caps)?;
-    let place = shared.table.admit(asked.peer).map_err(|full| match full {
-        Full::Repeated => Denial::Silent,
-        Full::Busy => Denial::Busy,
-    })?;
+    let source = Source { peer: asked.peer, local: asked.local, iface: &asked.iface };
+    let granted = weigh(datagram, source, name, &shared.lookup, &caps, &shared.table)?;
+    let Granted { request, file, expected, place } = granted;
     let socket = listener.transfer(asked.local, asked.peer).map_err(|error| {
-        tracing::warn!(%error, iface = %listener.iface, "no socket for a TFTP transfer");
+        tracing::debug!(%error, iface = %listener.iface, "no socket for a TFTP transfer");
         Refusal::new(ErrorCode::Undefined, "the server has no port left")
     })?;
     let caps = Caps { max_block: caps.max_block.min(path_block(&socket, asked.peer)), ..caps };
     let terms = negotiate(&request, file.len() as u64, &caps)?;
-    Ok(Started { asked: asked.clone(), name: name.clone(), file, terms, socket, place })
+    let patience = if expected { shared.limits.expected } else { shared.limits.stranger };
+    Ok(Started { asked: asked.clone(), name: name.clone(), file, terms, patience, socket, place })
 }

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, Inbox};
 use crate::negotiate::Caps;
+use crate::patience::Patience;
 use crate::sockets::Listener;
-use crate::table::Table;
+use crate::table::{Most, Table};
 
 /// Where to listen.
 #[derive(Clone, Debug)]
@@ -37,15 +38,27 @@ pub struct Limits {
     pub caps: Caps,
     /// Transfers at once.
     pub transfers: usize,
+    /// Of them, transfers of clients that the caller does not expect ([`Lookup::File`]); the others are kept for those
+    /// that it does ([`Lookup::Expected`]).
+    pub strangers: usize,
     /// Transfers at once for one client address.
     pub per_client: usize,
-    /// A transfer without progress for so long is over.
-    pub give_up: Duration,
+    /// How long and how often, with clients that are expected.
+    pub expected: Patience,
+    /// The same with others.
+    pub stranger: Patience,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { caps: Caps::default(), transfers: 2048, per_client: 8, give_up: Duration::from_secs(20) }
+        Self {
+            caps: Caps::default(),
+            transfers: 2048,
+            strangers: 1280,
+            per_client: 8,
+            expected: Patience::EXPECTED,
+            stranger: Patience::STRANGER,
+        }
     }
 }
 
@@ -67,6 +80,8 @@ pub struct Request {
 pub enum Lookup {
     /// This file.
     File(Bytes),
+    /// This file, for a client that is expected: it may take a place that is kept for such, and is waited for longer.
+    Expected(Bytes),
     /// No such file.
     NotFound,
     /// Not for this client, and why (sent to it).
@@ -133,6 +148,17 @@ pub enum EventKind {
         bytes: u64,
         /// Block size: a first block that never arrives hints at the MTU.
         block: u16,
+    },
+    /// It went on, and so slowly that it was ended: see [`Patience::least_rate`].
+    TooSlow {
+        /// Blocks it had acknowledged.
+        after_block: u64,
+        /// Bytes it had acknowledged.
+        bytes: u64,
+        /// Block size.
+        block: u16,
+        /// How long it took so far.
+        elapsed: Duration,
     },
     /// Answered by an error packet.
     Refused {
@@ -227,7 +253,8 @@ impl Server {
         L: Fn(&Request) -> Lookup + Send + Sync + 'static,
         E: Fn(Event) + Send + Sync + 'static,
     {
-        let table = Table::new(self.limits.transfers, self.limits.per_client);
+        let Limits { transfers, strangers, per_client, .. } = self.limits;
+        let table = Table::new(Most { total: transfers, strangers, per_client });
         let shared = Arc::new(Shared { limits: self.limits, tap: self.tap, table, lookup, events });
         let inboxes: io::Result<Vec<_>> = (0..threads()).map(|_| Inbox::new().map(Arc::new)).collect();
         let inboxes: Arc<[Arc<Inbox>]> = match inboxes {

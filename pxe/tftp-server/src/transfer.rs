@@ -4,16 +4,19 @@
 //! - something is sent only because a block was acknowledged for the first time, or because the interval ran out;
 //!   a duplicate acknowledgement sends nothing, so that no storm can start (RFC 1350's "sorcerer's apprentice");
 //! - an acknowledgement inside the window (RFC 7440: the client saw a gap) moves the window there;
-//! - it ends: without progress for `give_up` it times out, however the client behaves;
+//! - it ends: without progress it times out, sooner before the first acknowledgement; with progress it is over once the
+//!   file would have come whole at the lowest rate (see [`Patience`]);
+//! - before the first acknowledgement, its first packets are repeated a few times at most;
 //! - block numbers wrap from 65535 to 0, so that a file's size is bounded by nothing but its reader.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::burst::Packet;
 use crate::negotiate::Terms;
 use crate::packet::{self, Incoming};
+use crate::patience::Patience;
 use crate::rtt::RoundTrip;
 
 /// What to send now.
@@ -48,6 +51,8 @@ pub enum Outcome {
     PortClosed,
     /// Nothing new was acknowledged for too long.
     TimedOut,
+    /// The client goes on, and so slowly that its place is given to others.
+    TooSlow,
 }
 
 /// What an input led to.
@@ -82,17 +87,22 @@ pub struct Transfer {
     progress: Instant,
     deadline: Instant,
     trip: RoundTrip,
-    give_up: Duration,
+    patience: Patience,
+    /// The client acknowledged something: it is there.
+    heard: bool,
+    /// When it is over, however well it goes.
+    end: Instant,
     resent: u64,
 }
 
 impl Transfer {
     /// A transfer and its first packets.
-    pub fn start(file: Bytes, terms: Terms, give_up: Duration, now: Instant) -> (Self, Step) {
+    pub fn start(file: Bytes, terms: Terms, patience: Patience, now: Instant) -> (Self, Step) {
         let blocks = file.len() as u64 / u64::from(terms.block) + 1;
         let trip = RoundTrip::new(terms.timeout);
         let phase = if terms.oack.is_empty() { Phase::Sending } else { Phase::Negotiating };
         let deadline = now + trip.interval();
+        let end = now + patience.longest(file.len() as u64);
         let mut transfer = Self {
             file,
             terms,
@@ -104,7 +114,9 @@ impl Transfer {
             progress: now,
             deadline,
             trip,
-            give_up,
+            patience,
+            heard: false,
+            end,
             resent: 0,
         };
         let send = match phase {
@@ -139,18 +151,32 @@ impl Transfer {
         if now < self.deadline {
             return Step::default();
         }
-        if now.duration_since(self.progress) >= self.give_up {
+        let patience = if self.heard { self.patience.give_up } else { self.patience.first };
+        if now.duration_since(self.progress) >= patience {
             return Step { send: None, outcome: Some(Outcome::TimedOut) };
         }
-        self.trip.expired();
         self.flight = None;
-        self.deadline = now + self.trip.interval();
+        let last = self.progress + patience;
+        if !self.heard && self.resent >= self.most_repeats() {
+            self.deadline = last;
+            return Step::default();
+        }
+        self.trip.expired();
+        self.deadline = (now + self.trip.interval()).min(last);
         self.resent += 1;
         let send = match self.phase {
             Phase::Negotiating => Send::Oack,
             Phase::Sending => Send::Blocks { first: self.acked + 1, last: self.sent },
         };
         Step { send: Some(send), outcome: None }
+    }
+
+    /// Repeats before the first acknowledgement.
+    fn most_repeats(&self) -> u64 {
+        u64::from(match self.phase {
+            Phase::Negotiating => self.patience.oacks,
+            Phase::Sending => self.patience.blocks,
+        })
     }
 
     /// When `tick` wants to be called.
@@ -224,6 +250,7 @@ impl Transfer {
             }
         };
         self.phase = Phase::Sending;
+        self.heard = true;
         self.acked += advance;
         if let Some(at) = self.flight.take() {
             self.trip.sample(now.duration_since(at));
@@ -232,6 +259,9 @@ impl Transfer {
         self.progress = now;
         if self.acked == self.blocks {
             return Step { send: None, outcome: Some(Outcome::Completed) };
+        }
+        if now >= self.end {
+            return Step { send: None, outcome: Some(Outcome::TooSlow) };
         }
         Step { send: Some(self.window(now)), outcome: None }
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dayzero_tftp_server::{Event, EventKind, Limits, Listen, Lookup, Server};
+use dayzero_tftp_server::{Event, EventKind, Limits, Listen, Lookup, Patience, Server};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 struct Running {
@@ -44,6 +44,7 @@ fn start(bind: &str, limits: Limits) -> Running {
     runtime.spawn(server.run(
         move |request| match request.name.as_str() {
             "boot/loader.efi" => Lookup::File(served.clone()),
+            "planned" => Lookup::Expected(served.clone()),
             "empty" => Lookup::File(Bytes::new()),
             "secret" => Lookup::Denied("no open boot window".into()),
             _ => Lookup::NotFound,
@@ -166,7 +167,8 @@ fn refuses(any: &str, asked: &str) {
 
 #[test]
 fn asking_for_the_size_alone_is_no_failure_and_a_vanished_client_times_out() {
-    let limits = Limits { give_up: Duration::from_millis(300), ..Limits::default() };
+    let stranger = Patience { give_up: Duration::from_millis(300), ..Patience::STRANGER };
+    let limits = Limits { stranger, ..Limits::default() };
     let server = start("127.0.0.1:0", limits);
     let socket = client(server.address);
     socket.send_to(&rrq(&["boot/loader.efi", "octet", "tsize", "0"]), server.address).unwrap();
@@ -193,6 +195,46 @@ fn a_client_beyond_its_limit_is_dropped_not_refused() {
     }
     let kinds: Vec<EventKind> = (0..3).map(|_| server.next().kind).collect();
     assert_eq!(kinds.iter().filter(|k| matches!(k, EventKind::Busy)).count(), 1, "{kinds:?}");
+}
+
+#[test]
+fn a_flood_of_strangers_leaves_places_to_those_who_are_expected() {
+    let limits = Limits { transfers: 8, strangers: 4, ..Limits::default() };
+    let server = start("127.0.0.1:0", limits);
+    // Each from an address of its own, as forged ones would be.
+    let ask = |last: u8, name: &str| {
+        let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 1, last], 0))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.send_to(&rrq(&[name, "octet"]), server.address).unwrap();
+        socket
+    };
+    let flood: Vec<UdpSocket> = (1..=30).map(|last| ask(last, "boot/loader.efi")).collect();
+    let busy = (0..30).filter(|_| matches!(server.next().kind, EventKind::Busy)).count();
+    assert_eq!(busy, 26, "four got a place, and have it until they are given up");
+    let planned = ask(40, "planned");
+    planned.recv_from(&mut [0; 600]).expect("an expected client is served meanwhile");
+    drop(flood);
+}
+
+#[test]
+fn whoever_acknowledges_too_slowly_is_told_that_it_is_over() {
+    let stranger = Patience { grace: Duration::from_millis(200), least_rate: u64::MAX, ..Patience::STRANGER };
+    let server = start("127.0.0.1:0", Limits { stranger, ..Limits::default() });
+    let socket = client(server.address);
+    socket.send_to(&rrq(&["boot/loader.efi", "octet"]), server.address).unwrap();
+    let mut buffer = [0; 600];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer).expect("a block, or the end");
+        if buffer[1] == 5 {
+            assert!(String::from_utf8_lossy(&buffer[4..length]).contains("too slow"));
+            break;
+        }
+        // 3,000,000 bytes by blocks of 512, each with a pause, take far longer than it has.
+        std::thread::sleep(Duration::from_millis(5));
+        socket.send_to(&[0, 4, buffer[2], buffer[3]], from).unwrap();
+    }
+    let end = server.until_end();
+    assert!(matches!(end.kind, EventKind::TooSlow { after_block: 1.., .. }), "{end:?}");
 }
 
 /// Runs a client; what the server saw last.

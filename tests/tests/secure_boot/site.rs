@@ -16,7 +16,7 @@ use dayzero_pxe::{
 };
 use dayzero_store::{Options, Store};
 use dayzero_timeline::{Finding, WhyContext, text, why};
-use dayzero_trust::{KeySource, Vault};
+use dayzero_trust::{KeySource, LoaderCa, SiteCa, Vault, boot_server_config};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -214,6 +214,7 @@ impl Site {
             nic_macs: vec![],
             power_on: true,
             secure_boot,
+            https_boot: None,
             at: Timestamp(1),
         };
         let facts = HostFacts { bmc: Some(bmc), ..HostFacts::default() };
@@ -250,6 +251,11 @@ fn config(dir: &Path, forged: bool) -> PxeConfig {
         ..PxeConfig::default()
     };
     let images = Images { kernel: kernel(), initrd, secure: Some(secure), ..Images::default() };
+    // The agent asks by HTTPS what boot it is.
+    let addresses = [std::net::IpAddr::V4(APPLIANCE)];
+    let agents = SiteCa::open(&vault).unwrap().listener(&[], &addresses).unwrap();
+    let loaders = LoaderCa::open(&vault).unwrap().listener(&addresses).unwrap();
+    config.tls = Some(boot_server_config(agents, loaders).unwrap());
     let key = dayzero_control::secure::site_key(&vault, dir).unwrap();
     config.loaders.secure = dayzero_control::secure::loaders();
     SecureFiles::prepare(&key, dir, &images).unwrap().unwrap().serve(&config.late).unwrap();

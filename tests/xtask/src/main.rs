@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod faults;
+mod fuzz;
 mod image;
 mod labs;
 mod packages;
@@ -37,6 +38,8 @@ enum Task {
     Images,
     /// Play each fault that stops a host in the virtual rack, mend it, and see the host carry on
     Faults(faults::FaultsArgs),
+    /// Fuzz what reads the boot network's datagrams, for a bounded time
+    Fuzz(fuzz::FuzzArgs),
     /// Build the appliance's disk image
     Image {
         /// Where to put it [default: dayzero-appliance.raw in the target directory]
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Faults(args) => faults::run(&args),
+        Task::Fuzz(args) => preflight::run().and_then(|()| fuzz::run(&args)),
         Task::Images => preflight::run().and_then(|()| build::images()).map(|images| {
             println!("{images:#?}");
             ExitCode::SUCCESS

@@ -45,6 +45,7 @@ const NEEDED: &[&str] = &[
     "xz-utils",
     "libc6-dev",
     "gcc",
+    "g++",
 ];
 /// Foreign clients, servers and judges that only the long labs talk to. libvirt without `libvirt-daemon-system`, which would
 /// set a system daemon and a network up: the lab's libvirtd is its own.
@@ -56,6 +57,8 @@ const LABS: &[&str] = &[
     "isc-dhcp-relay",
     "kea-admin",
     "kea-dhcp4-server",
+    "lldpd",
+    "openvswitch-switch",
     "systemd",
     "tftp-hpa",
     "tshark",

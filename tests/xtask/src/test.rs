@@ -1,7 +1,13 @@
 //! `cargo xtask test`: what must pass at each commit; with `--all` the long labs too.
+//!
+//! What runs when: fuzzing in each run, for each target of `pxe/fuzz` and from the kept corpus, [`FUZZ`] seconds, with `--all`
+//! [`FUZZ_LONG`]. The labs, which are the ignored tests (real clients, firmware and peers in namespaces; half an hour or more),
+//! and the faults in the virtual rack run with `--all` alone; one by one with `--lab TEXT`, and `cargo xtask faults`. A
+//! change to what a lab is about is not done before that lab has run.
 
 use crate::demo::{self, DemoArgs};
 use crate::faults::{self, FaultsArgs};
+use crate::fuzz;
 use crate::phases::Phases;
 use crate::workspace::{self, TestProgram};
 use crate::{build, image, labs, packages, preflight, shell};
@@ -19,7 +25,11 @@ pub struct TestArgs {
     lab: Option<String>,
 }
 
-/// Formatting, lints, unit and integration tests, the labs if asked for, a start of the appliance's
+/// Seconds of fuzzing for each target, and in the long run.
+const FUZZ: u32 = 20;
+const FUZZ_LONG: u32 = 120;
+
+/// Formatting, lints, unit and integration tests, a little fuzzing, the labs if asked for, a start of the appliance's
 /// image, then the demo once. Prints where the time went.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let mut phases = Phases::default();
@@ -41,6 +51,7 @@ fn everything(phases: &mut Phases, all: bool) -> Result<ExitCode> {
     phases.run("lints", || shell::run(&mut shell::cargo(&lints)))?;
     let programs = phases.run("build tests and programs", workspace::build)?;
     phases.run("tests", || shell::run(&mut shell::cargo(&["test", "--workspace", "--quiet"])))?;
+    phases.run("fuzzing", || fuzz::all(if all { FUZZ_LONG } else { FUZZ }))?;
     if all {
         run_labs(phases, &programs, "")?;
         let played = phases.run("faults", || faults::run(&FaultsArgs::default()))?;

@@ -1,4 +1,5 @@
-//! Secure Boot of the system (DSP0268 `SecureBoot`, `SecureBootDatabase`): whether it is on, and who is trusted.
+//! Secure Boot of the system (DSP0268 `SecureBoot`, `SecureBootDatabase`): whether it is on, and who is trusted; and whom its
+//! firmware trusts when it boots by HTTPS (`ComputerSystem`'s `Boot/Certificates`).
 
 use crate::client::{Client, Resource};
 use crate::{RedfishError, view};
@@ -96,11 +97,41 @@ impl Client {
         database: &str,
     ) -> Result<Option<Vec<DatabaseCertificate>>, RedfishError> {
         let Some(collection) = self.secure_boot_certificates(database).await? else { return Ok(None) };
+        self.certificates_in(&collection).await.map(Some)
+    }
+
+    async fn certificates_in(&self, collection: &Resource) -> Result<Vec<DatabaseCertificate>, RedfishError> {
         let mut found = Vec::new();
-        for link in self.members(&collection).await?.into_iter().take(MAX_CERTIFICATES) {
+        for link in self.members(collection).await?.into_iter().take(MAX_CERTIFICATES) {
             found.push(DatabaseCertificate::from(&self.get(&link).await?.body));
         }
-        Ok(Some(found))
+        Ok(found)
+    }
+
+    async fn add_certificate(&self, collection: &Resource, pem: &str) -> Result<(), RedfishError> {
+        let body = json!({ "CertificateString": pem, "CertificateType": "PEM" });
+        self.post(&collection.path, &body, false).await.map(drop)
+    }
+
+    async fn https_boot_collection(&self) -> Result<Option<Resource>, RedfishError> {
+        let system = self.system_resource().await?;
+        absent(self.follow(&system, "/Boot/Certificates").await)
+    }
+
+    /// The authorities that firmware trusts when it boots by HTTPS; none where the service shows no such list.
+    pub async fn https_boot_certificates(&self) -> Result<Option<Vec<DatabaseCertificate>>, RedfishError> {
+        let Some(collection) = self.https_boot_collection().await? else { return Ok(None) };
+        self.certificates_in(&collection).await.map(Some)
+    }
+
+    /// Adds an authority's certificate (PEM) to that list. Some firmware takes it up at the next boot only.
+    ///
+    /// # Errors
+    /// [`RedfishError::Unsupported`] where there is no such list; the service's refusal.
+    pub async fn add_https_boot_certificate(&self, pem: &str) -> Result<(), RedfishError> {
+        let none = || RedfishError::Unsupported { what: "certificates for HTTPS boot".to_owned() };
+        let collection = self.https_boot_collection().await?.ok_or_else(none)?;
+        self.add_certificate(&collection, pem).await
     }
 
     /// Adds a certificate (PEM) to a database. Some firmware takes it up at the next boot only.
@@ -110,8 +141,7 @@ impl Client {
     pub async fn add_secure_boot_certificate(&self, database: &str, pem: &str) -> Result<(), RedfishError> {
         let none = || RedfishError::Unsupported { what: format!("Secure Boot database {database}") };
         let collection = self.secure_boot_certificates(database).await?.ok_or_else(none)?;
-        let body = json!({ "CertificateString": pem, "CertificateType": "PEM" });
-        self.post(&collection.path, &body, false).await.map(drop)
+        self.add_certificate(&collection, pem).await
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) async fn discovery(control: &Arc<Control>, host: &HostName) -> Result
         None => control.tend_console(host),
     }
     enrol_site_key(control, &planned, bmc.as_ref()).await?;
+    control.enrol_https_boot(&planned, bmc.as_ref()).await;
     let set = bmc.set_boot_once(BootTarget::Pxe, None).await;
     let read_back = set.as_ref().map(|o| o.observed.clone()).unwrap_or_default();
     control.tell_bmc(host, "one-time network boot", &set, &format!("reads {read_back}"));
@@ -168,8 +169,10 @@ async fn open(
         powered: None,
         chain,
         channel: channel.to_string(),
+        dhcp_seen: None,
         ipxe_served: None,
         script_served: None,
+        told_to_wait: None,
         kernel_served: None,
         enrol_asked: None,
         waiting: Vec::new(),

@@ -67,6 +67,7 @@ pub(super) async fn contact(control: &Arc<Control>, host: &HostName) -> Result<D
         tracing::warn!(%error, %host, "Secure Boot could not be read from the BMC");
         None
     });
+    let https_boot = control.https_boot_of(&planned, bmc.as_ref()).await;
     control.keep(host, bmc, record.state());
     let facts = BmcFacts {
         address: planned.bmc.address,
@@ -81,6 +82,7 @@ pub(super) async fn contact(control: &Arc<Control>, host: &HostName) -> Result<D
         nic_macs: identity.nic_macs,
         power_on: power == PowerState::On,
         secure_boot,
+        https_boot,
         at: control.now(),
     };
     let phase = phase_of(&record);

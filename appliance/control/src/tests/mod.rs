@@ -1,6 +1,9 @@
 //! A rack in memory, and whole lives lived in it: with crashes, clones and pulled cables.
 
 mod enrolment;
+mod https_boot;
+mod lease_store;
+mod leases;
 mod life;
 mod listeners;
 mod proof;

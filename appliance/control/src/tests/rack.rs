@@ -111,8 +111,12 @@ pub(super) struct Machine {
     pub(super) cabling: BTreeMap<MacAddr, String>,
     pub(super) serial: String,
     pub(super) installs: u32,
+    /// What its BMC tells of the links of its NICs.
+    pub(super) links: Vec<(MacAddr, bool)>,
     /// What its BMC tells of Secure Boot.
     pub(super) secure_boot: Option<SecureBootFacts>,
+    /// What it tells of the authorities for HTTPS boot.
+    pub(super) https_boot: Option<bool>,
 }
 
 /// The rack.
@@ -154,7 +158,9 @@ impl Rack {
             network_first: false,
             cabling: host.nics().map(|(_, mac, port)| (mac, port.to_string())).collect(),
             serial: host.serial.clone(),
+            links: Vec::new(),
             secure_boot: None,
+            https_boot: None,
             installs: 0,
         };
         let machines: BTreeMap<_, _> = site.hosts().map(|p| (p.host.name.clone(), machine(p.host))).collect();
@@ -277,7 +283,7 @@ impl Rack {
         for what in [
             What::TftpEnd { file: "snponly.efi".into(), bytes: 1, ms: 1, error: None },
             What::Script { action: BootAction::Discovery { boot: window.boot, cmdline }, peer },
-            What::HttpFile { path: "/boot/file/initrd.img".into(), peer, status: 200, bytes: 1 },
+            What::HttpFile { path: "/boot/file/initrd.img".into(), peer, status: 200, bytes: 1, tls: false },
         ] {
             let event = PxeEvent {
                 interface: "mgmt0".into(),
@@ -603,6 +609,9 @@ impl Bmc for FakeBmc {
             bios_version: None,
         }))
     }
+    async fn nic_links(&self) -> Result<Vec<(MacAddr, bool)>, BmcError> {
+        Ok(self.with(|machine| machine.links.clone()))
+    }
     async fn secure_boot(&self, _: Option<&SiteCertificate>) -> Result<Option<SecureBootFacts>, BmcError> {
         Ok(self.with(|machine| machine.secure_boot))
     }
@@ -614,6 +623,14 @@ impl Bmc for FakeBmc {
                 told.site_key = Some(true);
             }
         });
+        Ok(())
+    }
+    async fn https_boot(&self, _: &SiteCertificate) -> Result<Option<bool>, BmcError> {
+        Ok(self.with(|machine| machine.https_boot))
+    }
+    async fn enrol_https_boot(&self, site: &SiteCertificate) -> Result<(), BmcError> {
+        assert!(site.pem.contains("BEGIN CERTIFICATE") && site.common_name.ends_with("HTTPS boot"));
+        self.with(|machine| machine.https_boot = Some(true));
         Ok(())
     }
     async fn power(&self) -> Result<PowerState, BmcError> {

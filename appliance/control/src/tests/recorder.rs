@@ -7,14 +7,15 @@ use crate::boot::Director;
 use crate::control::{Control, Plan};
 use crate::service::Service;
 use dayzero_lifecycle::cause::cause;
+use dayzero_model::boot::{Arch, BootAction};
 use dayzero_model::condition::Condition;
 use dayzero_model::datagram::{Datagram, Wire};
 use dayzero_model::event::What;
 use dayzero_model::facts::{Failure, WindowFacts};
-use dayzero_model::ids::{HostName, MacAddr};
+use dayzero_model::ids::{BootId, HostName, MacAddr};
 use dayzero_model::units::{Millis, Timestamp};
 use dayzero_model::wire::{ClockReport, EnrolAnswer};
-use dayzero_pxe::{BootDirector, SeenClient};
+use dayzero_pxe::{BootDirector, PxeEvent, SeenClient};
 use dayzero_trust::Channel;
 use rustls::pki_types::{ServerName, UnixTime};
 use std::sync::Arc;
@@ -37,6 +38,25 @@ fn host() -> HostName {
 
 fn nic(control: &Control) -> MacAddr {
     control.plan().unwrap().site.host(&host()).unwrap().host.bond.nics[0].mac
+}
+
+/// A window that was opened, and nothing else.
+fn window(boot: BootId, opened: Timestamp) -> WindowFacts {
+    WindowFacts {
+        window: dayzero_model::boot::BootWindow { boot, host: host() },
+        opened,
+        override_read_back: String::new(),
+        powered: None,
+        channel: String::new(),
+        dhcp_seen: None,
+        ipxe_served: None,
+        script_served: None,
+        told_to_wait: None,
+        kernel_served: None,
+        enrol_asked: None,
+        chain: dayzero_model::boot::Chain::Ipxe,
+        waiting: Vec::new(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,19 +174,7 @@ async fn a_host_whose_clock_is_years_off_is_told_by_its_handshake_and_by_its_wor
     let (name, now, minute) = (host(), control.now(), Millis(60_000));
     let opened = control.enrolment.open_window(&name, Channel::VirtualMedia, now, minute).await.unwrap();
     let boot = opened.boot;
-    let window = WindowFacts {
-        window: dayzero_model::boot::BootWindow { boot, host: host() },
-        opened: now,
-        override_read_back: String::new(),
-        powered: None,
-        channel: String::new(),
-        ipxe_served: None,
-        script_served: None,
-        kernel_served: None,
-        enrol_asked: None,
-        chain: dayzero_model::boot::Chain::Ipxe,
-        waiting: Vec::new(),
-    };
+    let window = window(boot, now);
     control.step(&host(), move |facts| facts.window = Some(window)).await.unwrap();
     let report = ClockReport { boot, mac: nic(&control), clock: Timestamp(YEAR_1980 * 1000) };
     let other = ClockReport { boot: dayzero_model::BootId(boot.0 ^ 1), ..report.clone() };
@@ -184,6 +192,117 @@ async fn a_host_whose_clock_is_years_off_is_told_by_its_handshake_and_by_its_wor
     assert!(verdict.sentence.contains("years behind ours"), "{verdict:?}");
     end.cancel();
     serving.await.unwrap().unwrap();
+    control.stop().await;
+}
+
+/// What a service tells of a boot becomes the window's facts: firmware that asks by DHCP, and a host that is told to come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_services_see_of_a_boot_stands_in_its_window() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = still(dir.path()).await;
+    let (director, mac, boot) = (Director::start(&control), nic(&control), BootId(7));
+    let opened = window(boot, control.now());
+    control.step(&host(), move |facts| facts.window = Some(opened)).await.unwrap();
+    let tell = |boot, what| {
+        let event = PxeEvent {
+            interface: "mgmt0".into(),
+            mac: Some(mac),
+            host: Some(host()),
+            boot: Some(boot),
+            what,
+        };
+        director.event(event);
+    };
+    let asks = |arch: Option<Arch>, class: &str| What::DhcpIn {
+        kind: "DISCOVER".into(),
+        interface: "mgmt0".into(),
+        arch,
+        ipxe: false,
+        uuid: None,
+        vendor_class: Some(class.into()),
+    };
+    let file = |name: &str, status| What::HttpFile {
+        tls: false,
+        path: format!("/boot/file/{name}"),
+        peer: [10, 77, 0, 11].into(),
+        status,
+        bytes: 30,
+    };
+    // Notes are kept in order: once one of these is, those before it are.
+    let script = |boot| {
+        let action = BootAction::Discovery { boot, cmdline: Vec::new() };
+        What::Script { action, peer: [10, 77, 0, 11].into() }
+    };
+    let look = || control.facts(&host()).unwrap().window.clone().unwrap();
+
+    tell(boot, asks(Some(Arch::UefiX64), "PXEClient"));
+    tell(boot, What::TftpEnd { file: "snponly.efi".into(), bytes: 1, ms: 1, error: None });
+    until("the loader is noted", look, |window| window.ipxe_served.is_some()).await;
+    assert_eq!(look().dhcp_seen, None, "its power was not switched yet: it asked in another boot");
+
+    let now = control.now();
+    control.step(&host(), move |facts| facts.window.as_mut().unwrap().powered = Some(now)).await.unwrap();
+    tell(boot, asks(None, "udhcp 1.35"));
+    tell(BootId(8), asks(Some(Arch::UefiX64), "PXEClient"));
+    tell(boot, file("vmlinuz", 404));
+    tell(boot, script(boot));
+    until("the script is noted", look, |window| window.script_served.is_some()).await;
+    assert_eq!(look().dhcp_seen, None, "an operating system's client, and another boot's");
+    assert_eq!(look().told_to_wait, None, "a file that is not there");
+
+    tell(boot, asks(Some(Arch::UefiX64), "PXEClient"));
+    tell(BootId(8), file("vmlinuz", 503));
+    tell(boot, file("vmlinuz", 503));
+    until("it was told to wait", look, |window| window.told_to_wait.is_some()).await;
+    let (asked, told) = (look().dhcp_seen, look().told_to_wait);
+    assert!(asked.is_some(), "{:?}", look());
+    assert_eq!(look().kernel_served, None, "it has nothing of it yet");
+
+    // Both again, later: the first question counts, and the last answer.
+    until("a millisecond passes", || control.now(), |now| Some(*now) > told).await;
+    tell(boot, asks(Some(Arch::UefiX64), "PXEClient"));
+    tell(boot, file("initrd.img", 503));
+    until("it was told again", look, |window| window.told_to_wait > told).await;
+    assert_eq!(look().dhcp_seen, asked);
+    tell(boot, file("initrd.img", 200));
+    until("its initramfs is noted", look, |window| window.kernel_served.is_some()).await;
+    control.stop().await;
+}
+
+/// Long before the host's time is over, who asks why it is silent is told what its BMC says of its links at that moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_why_a_host_is_silent_is_told_what_its_bmc_sees() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rack, name) = (Rack::new(&site(1)), host());
+    let control = open(dir.path(), &rack);
+    control.apply(request(site(1), None), "test").await.unwrap();
+    let mac = nic(&control);
+    rack.with(&name, |machine| machine.links = vec![(mac, false), (STRANGER, true)]);
+    let told = || {
+        let events = control.timeline().of_host(&name, Timestamp(0));
+        events.iter().filter(|event| matches!(event.what, What::Link { .. })).count()
+    };
+    let powered = |ago: u64| {
+        let at = Timestamp(control.now().0 - ago * 1000);
+        let opened = WindowFacts { powered: Some(at), ..window(BootId(7), at) };
+        control.step(&name, move |facts| facts.window = Some(opened))
+    };
+    powered(60).await.unwrap();
+    control.why("host1").await.unwrap();
+    assert_eq!(told(), 0, "a usual POST is not over");
+
+    powered(180).await.unwrap();
+    // The NIC of another network has a link.
+    for subject in ["host1".to_owned(), mac.to_string()] {
+        let why = control.why(&subject).await.unwrap();
+        assert_eq!((why.findings[0].rule.as_str(), told()), ("no-link", 1), "{subject}: {:?}", why.findings);
+    }
+
+    let asked = control.now();
+    control.step(&host(), move |facts| facts.window.as_mut().unwrap().dhcp_seen = Some(asked)).await.unwrap();
+    rack.with(&name, |machine| machine.links = vec![(mac, true)]);
+    control.why("host1").await.unwrap();
+    assert_eq!(told(), 1, "it has asked: its link is no question");
     control.stop().await;
 }
 

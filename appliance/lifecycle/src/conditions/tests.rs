@@ -328,6 +328,100 @@ fn time_runs_out_once_and_what_comes_late_is_still_welcome() {
 }
 
 #[test]
+fn a_host_that_is_told_to_wait_for_the_link_has_its_time_again_and_not_for_ever() {
+    let mut case = Case::at(Condition::Vouched);
+    let mut window = testing::window("host1");
+    window.script_served = Some(NOW);
+    case.facts.window = Some(window);
+    case.step();
+    let begin = case.now;
+    let told = |case: &mut Case| {
+        let now = case.now;
+        case.facts.window.as_mut().unwrap().told_to_wait = Some(now);
+        case.step();
+    };
+    while case.code().starts_with("Some(Working")
+        && case.now.since(begin) < dayzero_model::units::Millis(7_200_000)
+    {
+        case.now = case.now.plus(dayzero_model::units::Millis(100_000));
+        told(&mut case);
+    }
+    assert_eq!(case.code(), "boot-timeout");
+    let limit = crate::deadlines::limit(Condition::Vouched);
+    assert_eq!(case.now.since(begin), limit, "each time anew, within the condition's limit");
+
+    let mut case = Case::at(Condition::Vouched);
+    let mut window = testing::window("host1");
+    window.script_served = Some(NOW);
+    case.facts.window = Some(window);
+    case.step();
+    case.now = NOW.plus(crate::deadlines::BOOT_HOP);
+    case.step();
+    assert_eq!(case.code(), "boot-timeout", "nobody told it to wait");
+}
+
+#[test]
+fn half_an_hour_of_post_is_no_fault_and_hides_none_that_comes_after_it() {
+    use crate::deadlines;
+    use dayzero_model::boot::Chain;
+    use dayzero_model::units::Millis;
+    let half_an_hour = Millis(1_800_000);
+    // (chain, how long the loader's transfer may take from the firmware's first question on)
+    for (chain, within) in [(Chain::Ipxe, deadlines::BOOT_HOP), (Chain::Uki, deadlines::SIGNED)] {
+        let powered = || {
+            let mut case = Case::at(Condition::Vouched);
+            let mut window = testing::window("host1");
+            (window.powered, window.chain) = (Some(NOW), chain);
+            case.facts.window = Some(window);
+            case.step();
+            case
+        };
+        let working = |case: &mut Case| {
+            case.step();
+            assert!(case.code().starts_with("Some(Working"), "{chain:?}: {}", case.code());
+        };
+
+        let mut case = powered();
+        case.now = NOW.plus(half_an_hour);
+        working(&mut case);
+        let seen = case.now;
+        case.facts.window.as_mut().unwrap().dhcp_seen = Some(seen);
+        working(&mut case);
+        // A boot as any other, each hop in half of its time.
+        let mut pass = |within: Millis, set: fn(&mut WindowFacts, Timestamp)| {
+            let now = case.now.plus(Millis(within.0 / 2));
+            (case.now, _) = (now, set(case.facts.window.as_mut().unwrap(), now));
+            working(&mut case);
+        };
+        pass(within, |window, now| window.ipxe_served = Some(now));
+        pass(deadlines::BOOT_HOP, |window, now| window.script_served = Some(now));
+        pass(deadlines::BOOT_HOP, |window, now| window.kernel_served = Some(now));
+        pass(deadlines::KERNEL, |window, now| window.enrol_asked = Some(now));
+
+        // The same, and its TFTP is filtered.
+        let mut case = powered();
+        case.now = NOW.plus(half_an_hour);
+        let seen = case.now;
+        case.facts.window.as_mut().unwrap().dhcp_seen = Some(seen);
+        working(&mut case);
+        case.now = Timestamp(seen.plus(within).0 - 1);
+        working(&mut case);
+        case.now = seen.plus(within);
+        case.step();
+        let code = case.code();
+        assert_eq!(code, "boot-timeout", "{chain:?}: it is known as soon as after a short POST");
+        let Some(State::Failed(cause)) = case.conditions.phase().map(|phase| &phase.state) else { panic!() };
+        assert!(cause.observed.contains("asked by DHCP"), "{cause:?}");
+
+        // Nothing was ever heard.
+        let mut case = powered();
+        case.now = NOW.plus(deadlines::POST);
+        case.step();
+        assert_eq!(case.code(), "boot-timeout");
+    }
+}
+
+#[test]
 fn a_retry_looks_again_where_the_host_stands() {
     for condition in Condition::ALL {
         let mut case = Case::at(condition);

@@ -19,6 +19,16 @@ fn hop(window: &WindowFacts) -> (String, Millis, String) {
     } else if let (Some(at), true) = (window.script_served, signed) {
         let waits = "the discovery image's agent to ask for a certificate".to_owned();
         (waits, deadlines::KERNEL, format!("the agent asked what boot this is at {at}"))
+    } else if let (Some(_), Some(at)) = (window.script_served, window.told_to_wait) {
+        // Each time that it is told so, it waits for something new: its time begins again, within the condition's limit.
+        let waits = format!(
+            "kernel and discovery image to be fetched, once the link has room (told to wait at {at})"
+        );
+        (
+            waits,
+            deadlines::BOOT_HOP,
+            format!("the link was full, and the host was told to come back, at {at}"),
+        )
     } else if let Some(at) = window.script_served {
         let waits = "kernel and discovery image to be fetched".to_owned();
         (waits, deadlines::BOOT_HOP, format!("the boot script was served at {at}"))
@@ -28,12 +38,28 @@ fn hop(window: &WindowFacts) -> (String, Millis, String) {
     } else if let Some(at) = window.ipxe_served {
         let waits = "iPXE to fetch its boot script".to_owned();
         (waits, deadlines::BOOT_HOP, format!("our iPXE was transferred at {at}"))
+    } else if let Some(at) = window.dhcp_seen {
+        let waits = format!("the firmware to fetch {}", fetched(window.chain));
+        let within = if signed { deadlines::SIGNED } else { deadlines::BOOT_HOP };
+        (waits, within, format!("the firmware asked by DHCP at {at}, no completed transfer since"))
     } else {
-        let waits = "the firmware to ask by DHCP and to fetch our iPXE by TFTP".to_owned();
+        let waits = "the firmware to ask by DHCP".to_owned();
         let at = window.powered.unwrap_or(window.opened);
-        (waits, deadlines::POST, format!("power was switched on at {at}, no completed TFTP transfer since"))
+        (
+            waits,
+            deadlines::POST,
+            format!("power was switched on at {at}, no DHCP message of the firmware since"),
+        )
     };
     (waits_for, within, seen)
+}
+
+fn fetched(chain: Chain) -> &'static str {
+    match chain {
+        Chain::Ipxe => "our iPXE",
+        Chain::Uki => "the signed discovery image",
+        Chain::Mok | Chain::Shim => "shim, and what it starts",
+    }
 }
 
 fn loader(chain: Chain) -> &'static str {

@@ -4,6 +4,7 @@ use super::{Lint, Plan, shared, twice};
 use crate::diagnostic::Finding;
 use crate::source::Path;
 use dayzero_model::site::{DhcpMode, Network, NetworkRole, Reservation};
+use std::net::IpAddr;
 
 pub(super) const LINT: Lint = Lint {
     code: "DZ035",
@@ -13,9 +14,11 @@ pub(super) const LINT: Lint = Lint {
 };
 
 fn check(plan: &Plan<'_>, out: &mut Vec<Finding>) {
+    let own = own(plan);
     for (network, path) in plan.networks() {
         mode(network, &path, out);
         relays(network, &path, out);
+        sources(network, &path, &own, out);
         reservations(network, &path, out);
     }
     let prefixes = plan
@@ -75,6 +78,53 @@ fn relays(network: &Network, path: &Path, out: &mut Vec<Finding>) {
             );
         }
     }
+}
+
+fn sources(network: &Network, path: &Path, own: &[IpAddr], out: &mut Vec<Finding>) {
+    let (name, list) = (&network.name, path.key("relay_sources"));
+    if network.relays.is_empty() && !network.relay_sources.is_empty() {
+        let text = format!("network {name} says what relays send from, but has no relay");
+        out.push(
+            Finding::error(LINT.code, text)
+                .help("add the relay's address to `relays`, or leave `relay_sources` out")
+                .at(&list, "of no relay"),
+        );
+        return;
+    }
+    for (i, source) in network.relay_sources.iter().enumerate() {
+        let here = list.at(i);
+        let relay = network.relays.iter().any(|relay| IpAddr::V4(*relay) == *source);
+        if relay || network.relay_sources[..i].contains(source) {
+            let text = format!("{source} is listed twice among the relays of network {name}");
+            out.push(Finding::error(LINT.code, text).help("leave one out").at(&here, "again"));
+        }
+        if !speaks(*source) || own.contains(source) {
+            let text = format!("no relay of network {name} sends from {source}");
+            out.push(
+                Finding::error(LINT.code, text)
+                    .help("write the address that the relay has on our side")
+                    .at(&here, "not a relay's address"),
+            );
+        }
+    }
+}
+
+/// Whether a machine can send from this address over a router.
+fn speaks(address: IpAddr) -> bool {
+    let one_link = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(one_link || address.is_unspecified() || address.is_loopback() || address.is_multicast())
+}
+
+/// The appliance's own addresses.
+fn own(plan: &Plan<'_>) -> Vec<IpAddr> {
+    let all = |(network, _): (&Network, Path)| {
+        let v6 = network.appliance.and_then(|address| network.address6(address)).map(IpAddr::V6);
+        network.appliance.map(IpAddr::V4).into_iter().chain(v6)
+    };
+    plan.networks().flat_map(all).collect()
 }
 
 /// What tells a machine, as text.

@@ -42,6 +42,7 @@ impl Lab {
             Request::ReviveSwitch { member } => self.set_switch(member.as_str(), true)?,
             Request::MutePort { host, nic } => self.set_port(&host, nic, false)?,
             Request::UnmutePort { host, nic } => self.set_port(&host, nic, true)?,
+            Request::LacpFallback { host, on } => self.set_fallback(&host, on)?,
             Request::Power { host, action } => self.power(&host, action).await?,
             Request::Pause { host } => self.rig(&host)?.machine.set_paused(true).await.map_err(told)?,
             Request::Resume { host } => self.rig(&host)?.machine.set_paused(false).await.map_err(told)?,
@@ -130,6 +131,21 @@ impl Lab {
             .ok_or_else(|| format!("NIC {nic} of '{host}' is in no switch port"))?;
         self.fabric.with(port.switch, |core| core.set_forwarding(port.port, forwarding));
         Ok(())
+    }
+
+    fn set_fallback(&self, host: &HostName, on: bool) -> Result<(), String> {
+        let ports = self.rig(host)?.cables.iter().filter_map(|cable| self.fabric.port_of(*cable));
+        let set = ports.filter_map(|at| {
+            self.fabric.with(at.switch, |core| {
+                let lag = core.config(at.port)?.lag?;
+                core.set_fallback(lag, on);
+                Some(())
+            })?
+        });
+        match set.count() {
+            0 => Err(format!("no NIC of '{host}' is cabled to a port of a LAG: plan its bond by LACP")),
+            _ => Ok(()),
+        }
     }
 
     async fn power(&self, host: &HostName, action: PowerAction) -> Result<(), String> {

@@ -73,7 +73,7 @@ pub struct PortConfig {
 /// What a port does with data frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Nothing: no carrier, dead member, or a silent leg of an aggregating LAG.
+    /// Nothing: no carrier, dead member, a silent leg of an aggregating LAG, or of one without fallback.
     Closed,
     /// It forwards by itself: no LAG, or fallback.
     Alone,
@@ -107,6 +107,8 @@ pub struct Switch {
     members: Vec<Member>,
     ports: Vec<Port>,
     lags: Vec<LagId>,
+    /// LAGs whose ports do not forward alone, as on a switch where nobody switched LACP fallback on.
+    strict: Vec<LagId>,
     table: Table,
     next_lldp: Option<Instant>,
     scratch: Vec<u8>,
@@ -122,6 +124,7 @@ impl Switch {
             members,
             ports: Vec::new(),
             lags: Vec::new(),
+            strict: Vec::new(),
             table: Table::default(),
             next_lldp: None,
             scratch: Vec::new(),
@@ -222,6 +225,15 @@ impl Switch {
         self.assign_roles();
     }
 
+    /// Whether the ports of a LAG forward alone as long as nobody speaks LACP on it; they do, unless told otherwise.
+    pub fn set_fallback(&mut self, lag: LagId, on: bool) {
+        self.strict.retain(|strict| *strict != lag);
+        if !on {
+            self.strict.push(lag);
+        }
+        self.assign_roles();
+    }
+
     fn reset_port(&mut self, index: usize) {
         if let Some(lacp) = &mut self.ports[index].lacp {
             lacp.forget();
@@ -262,6 +274,7 @@ impl Switch {
             (0..self.ports.len()).filter(|at| self.ports[*at].config.lag == Some(lag) && self.usable(*at));
         // The LAG aggregates what its first leg with a partner is connected to.
         match legs.filter_map(partner_of).next() {
+            None if self.strict.contains(&lag) => Role::Closed,
             None => Role::Alone,
             chosen => {
                 let bundled = self.ports[index].lacp.as_ref().is_some_and(Lacp::is_bundled);

@@ -1,6 +1,6 @@
 //! What the switch core promises, frame by frame.
 
-use super::core::{Mode, PortConfig, PortId, Role, Switch};
+use super::core::{LLDP_PERIOD, Mode, PortConfig, PortId, Role, Switch};
 use super::frame::{Head, add_tag};
 use super::lacp::{self, SHORT_TIMEOUT, Side};
 use dayzero_model::MacAddr;
@@ -225,6 +225,33 @@ fn fallback_forwards_alone_until_lacp_and_again_after_silence() {
     rig.wait(SHORT_TIMEOUT - Duration::from_millis(1));
     assert_eq!(rig.roles()[..2], [Role::Leg(0), Role::Closed]);
     rig.wait(Duration::from_millis(1));
+    assert_eq!(rig.roles()[..2], [Role::Alone, Role::Alone]);
+}
+
+#[test]
+fn without_fallback_a_port_has_a_link_and_lldp_and_forwards_nothing_until_lacp() {
+    let mut rig = Rig::new();
+    rig.switch.set_fallback(0, false);
+    assert_eq!(
+        rig.roles(),
+        [Role::Closed, Role::Closed, Role::Alone, Role::Alone],
+        "the other host's LAG has it"
+    );
+    assert!(rig.ports(0, &frame(ALL, HOST1)).is_empty(), "firmware cannot PXE");
+    let mut heard = Vec::new();
+    rig.switch.tick(rig.now + LLDP_PERIOD, &mut |port, bytes| heard.push((port, bytes.to_vec())));
+    let lldp =
+        |at: u16| heard.iter().any(|(port, bytes)| *port == PortId(at) && bytes[12..14] == [0x88, 0xcc]);
+    assert!(lldp(0) && lldp(1), "{heard:?}");
+    let mut rig = rig.bond();
+    assert_eq!(
+        rig.roles()[..2],
+        [Role::Leg(0), Role::Leg(0)],
+        "an operating system that speaks LACP is served"
+    );
+    rig.wait(SHORT_TIMEOUT);
+    assert_eq!(rig.roles()[..2], [Role::Closed, Role::Closed]);
+    rig.switch.set_fallback(0, true);
     assert_eq!(rig.roles()[..2], [Role::Alone, Role::Alone]);
 }
 

@@ -4,30 +4,45 @@ use super::{ADDRESSED, Finding, Hop, WhyContext, last};
 use crate::text;
 use dayzero_model::event::{Event, Ignored, What};
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 pub(super) fn apply(events: &[Event], _: &WhyContext<'_>) -> Option<Finding> {
-    let ours = |why: &Ignored| !matches!(why, Ignored::OtherServer { .. } | Ignored::NoLoader { .. });
+    let ours = |why: &Ignored| {
+        !matches!(why, Ignored::OtherServer { .. } | Ignored::NoLoader { .. } | Ignored::NoWindow)
+    };
     let (at, event) = last(events, |what| matches!(what, What::DhcpIgnored { why, .. } if ours(why)))?;
     let What::DhcpIgnored { reason, why } = &event.what else { return None };
-    let later = events.iter().skip(at + 1).filter(|later| later.mac == event.mac);
-    let out = |later: &Event| matches!(later.what, What::DhcpOut { .. });
-    let passed = match why {
-        // An answer went out beside these: only more than an answer shows that they matter no longer.
-        Ignored::OtherMachine | Ignored::NothingSigned => {
-            later.clone().any(|later| super::stage(&later.what) > ADDRESSED)
-        }
-        Ignored::InUse { .. } | Ignored::Declined { .. } => {
-            later.clone().any(|l| super::stage(&l.what) > ADDRESSED)
-        }
-        _ => later.clone().any(out),
-    };
-    if passed {
+    let mut later = events.iter().skip(at + 1).filter(|later| later.mac == event.mac);
+    if later.any(|later| is_over(why, &later.what)) {
         return None;
     }
     let same = |event: &&Event| matches!(&event.what, What::DhcpIgnored { why: other, .. } if other == why);
     let count = events.iter().filter(same).count();
     let (rule, hop, sentence, next_action) = words(why, reason, count, &super::who(event.mac));
     Some(Finding { rule, hop, sentence, evidence: vec![text::line(event)], next_action })
+}
+
+/// Whether what came later shows that this matters no longer.
+fn is_over(why: &Ignored, later: &What) -> bool {
+    let went_on = super::stage(later) > ADDRESSED;
+    let given = match later {
+        What::DhcpOut { kind, address, .. } if kind == "ACK" => *address,
+        _ => None,
+    };
+    match why {
+        // An answer went out beside these: only more than an answer says so, or that no boot is to be.
+        Ignored::OtherMachine | Ignored::NothingSigned => {
+            went_on || matches!(later, What::DhcpIgnored { why: Ignored::NoWindow, .. })
+        }
+        Ignored::InUse { address, .. } => went_on || given.is_some_and(|given| given != *address),
+        Ignored::Declined { address: IpAddr::V4(address) } => {
+            went_on || given.is_some_and(|given| given != *address)
+        }
+        Ignored::Declined { .. } => went_on,
+        // An offer needs no store.
+        Ignored::NotStored => super::stage(later) >= ADDRESSED,
+        _ => matches!(later, What::DhcpOut { .. }),
+    }
 }
 
 type Words = (&'static str, Hop, String, Cow<'static, str>);
@@ -55,8 +70,8 @@ fn words(why: &Ignored, reason: &str, count: usize, who: &str) -> Words {
         Ignored::UnknownRelay { relay } => (
             "unknown-relay",
             Hop::Dhcp,
-            format!("{count} DHCP message(s) came by the relay {relay}, which the plan does not list for that network"),
-            format!("if it is yours, add {relay} to the network's `relays` in the plan and apply it; else find out who forwards DHCP to us").into(),
+            format!("{count} DHCP message(s) named the relay {relay} and were not taken from it: {reason}"),
+            format!("if the relay is yours, list {relay} under the network's `relays` in the plan, and an address that it sends from beside that one under `relay_sources`, and apply it; else find out who forwards DHCP to us").into(),
         ),
         Ignored::WrongNetwork => (
             "wrong-network",
@@ -68,7 +83,7 @@ fn words(why: &Ignored, reason: &str, count: usize, who: &str) -> Words {
             "other-machine",
             Hop::Dhcp,
             "the machine that asks has this host's NIC and another UUID".to_owned(),
-            "a board or NIC was swapped, or two cables: correct the UUID in the plan, or the cable".into(),
+            "a board or NIC was swapped, or two cables: correct the cable, or write the machine's UUID into the plan (it counts before the one that the BMC tells)".into(),
         ),
         Ignored::NothingSigned => (
             "nothing-signed",
@@ -86,9 +101,13 @@ fn words(why: &Ignored, reason: &str, count: usize, who: &str) -> Words {
             "no-pool",
             Hop::Dhcp,
             format!("{count} DHCP message(s) were not answered: {reason}"),
-            "reserve an address for it in the plan, or give the network a `pool` with `open_pool: true`".into(),
+            "reserve an address for it in the plan, or give the network a `pool` (for machines that nobody planned, with `open_pool: true`)".into(),
         ),
-        Ignored::Pending | Ignored::Other | Ignored::OtherServer { .. } | Ignored::NoLoader { .. } => (
+        Ignored::Pending
+        | Ignored::Other
+        | Ignored::OtherServer { .. }
+        | Ignored::NoLoader { .. }
+        | Ignored::NoWindow => (
             "dhcp-not-answered",
             Hop::Dhcp,
             format!("{count} DHCP message(s) were not answered: {reason}"),

@@ -1,6 +1,6 @@
 //! The loader is fetched again and again, and never comes to its script.
 
-use super::{Finding, Hop, WhyContext, loader};
+use super::{Finding, Hop, WhyContext, is_script, loader};
 use crate::text;
 use dayzero_model::event::{Event, What};
 use dayzero_model::units::Millis;
@@ -11,8 +11,13 @@ const WITHIN: Millis = Millis(600_000);
 
 pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
     let (_, name) = loader(events)?;
-    let script = events.iter().rposition(|event| matches!(event.what, What::Script { .. }));
-    let since = script.map_or(0, |at| at + 1);
+    // Who is acknowledged its script and does not come for it has another fault, and starts again.
+    let came = |event: &Event| match &event.what {
+        What::Script { .. } => true,
+        What::DhcpOut { kind, file: Some(file), .. } => (kind == "ACK" || kind == "REPLY") && is_script(file),
+        _ => false,
+    };
+    let since = events.iter().rposition(came).map_or(0, |at| at + 1);
     let fetched: Vec<&Event> = events[since..]
         .iter()
         .filter(|event| is_whole(&event.what, name) && !super::overdue(event, context, WITHIN))
@@ -29,10 +34,10 @@ pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Findin
     })
 }
 
-/// This file was fetched whole.
+/// This file was fetched whole, from whatever directory: loaders are told apart by their names.
 pub(super) fn is_whole(what: &What, name: &str) -> bool {
     match what {
-        What::TftpEnd { file, error: None, .. } => file == name,
+        What::TftpEnd { file, error: None, .. } => file.rsplit('/').next() == Some(name),
         What::HttpFile { path, status: 200, .. } => path.rsplit('/').next() == Some(name),
         _ => false,
     }

@@ -30,7 +30,10 @@ pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Findin
     Some(Finding {
         rule: "lacp-without-fallback",
         hop: Hop::Link,
-        sentence: "the host's ports probably wait for LACP, which firmware does not speak".to_owned(),
+        sentence: format!(
+            "the host's ports probably wait for LACP, which firmware does not speak{}",
+            no_dhcp::patience(powered, context)
+        ),
         evidence,
         next_action:
             "switch LACP fallback (\"no lacp suspend-individual\", \"lacp force-up\") on at both ports".into(),

@@ -1,12 +1,11 @@
 //! A client has its address and was told its loader, and never asked for it.
 
-use super::{Finding, Hop, PATIENCE, WhyContext, is_script, last, overdue};
+use super::{Finding, Hop, PATIENCE, WhyContext, is_script, overdue, told};
 use crate::text;
 use dayzero_model::event::{Event, What};
 
 pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
-    let acknowledged = |what: &What| matches!(what, What::DhcpOut { kind, file: Some(file), .. } if kind == "ACK" && !is_script(file));
-    let (at, ack) = last(events, acknowledged)?;
+    let (at, answer) = told(events, |file| !is_script(file))?;
     let asked = |what: &What| {
         super::stage(what) > super::ADDRESSED
             || matches!(
@@ -17,14 +16,14 @@ pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Findin
                     | What::DhcpIgnored { .. }
             )
     };
-    if super::follows(events, at, asked) || !overdue(ack, context, PATIENCE) {
+    if super::follows(events, at, asked) || !overdue(answer, context, PATIENCE) {
         return None;
     }
     Some(Finding {
         rule: "loader-not-asked",
         hop: Hop::Loader,
         sentence: "the client has its address and never asked for its loader".to_owned(),
-        evidence: vec![text::line(ack)],
+        evidence: vec![text::line(answer)],
         next_action: "look for a filter of UDP 69 (or, for UEFI HTTP boot, TCP 8080) between host and appliance; and at the host's screen: another offer, without boot options, may have been first".into(),
     })
 }

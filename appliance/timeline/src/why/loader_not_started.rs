@@ -14,13 +14,18 @@ const START: Millis = Millis(60_000);
 pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
     let (_, name) = loader(events)?;
     let (at, fetched) = last(events, |what| is_whole(what, name))?;
-    let spoke = |what: &What| matches!(what, What::DhcpIn { ipxe: true, .. });
+    // iPXE asks by DHCP; shim fetches what it starts.
+    let spoke = |what: &What| match what {
+        What::DhcpIn { ipxe, .. } => *ipxe,
+        What::TftpStart { file } => file.rsplit('/').next() != Some(name),
+        _ => false,
+    };
     let told = |what: &What| matches!(what, What::WrongLoader { .. });
     if follows(events, at, spoke) || follows(events, at, told) || reached(events, at, SCRIPTED) {
         return None;
     }
-    let firmware = |what: &What| matches!(what, What::DhcpIn { ipxe: false, arch: Some(_), .. });
-    let again = events.iter().skip(at + 1).find(|event| firmware(&event.what) && event.mac == fetched.mac);
+    let asks = |event: &&Event| super::is_firmware(&event.what) && event.mac == fetched.mac;
+    let again = events.iter().skip(at + 1).find(asks);
     if again.is_none() && !overdue(fetched, context, START) {
         return None;
     }

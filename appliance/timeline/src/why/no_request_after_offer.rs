@@ -1,6 +1,6 @@
 //! We offered an address, and no REQUEST came.
 
-use super::{Finding, Hop, PATIENCE, WhyContext, last, overdue};
+use super::{Finding, Hop, PATIENCE, WhyContext, is_firmware, last, overdue};
 use crate::text;
 use dayzero_model::event::{Event, What};
 
@@ -13,6 +13,13 @@ pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Findin
     let (at, offer) =
         last(events, |what| matches!(what, What::DhcpOut { kind, address: Some(_), .. } if kind == "OFFER"))?;
     let same = |event: &&Event| event.mac == offer.mac;
+    let asked =
+        events[..at].iter().rev().filter(same).find(|event| matches!(event.what, What::DhcpIn { .. }));
+    let bare = matches!(offer.what, What::DhcpOut { file: None, .. });
+    if bare && asked.is_some_and(|event| is_firmware(&event.what)) {
+        // Firmware takes no offer without a boot file; why there was none has its own rule.
+        return None;
+    }
     let taken = |event: &Event| is(&event.what, "REQUEST") || is(&event.what, "ACK");
     if events.iter().skip(at + 1).filter(same).any(taken) || !overdue(offer, context, PATIENCE) {
         return None;

@@ -1,20 +1,19 @@
 //! Our loader runs and has its address, and never asked for its script.
 
-use super::{Finding, Hop, PATIENCE, SCRIPTED, WhyContext, is_script, last, overdue, reached};
+use super::{Finding, Hop, PATIENCE, SCRIPTED, WhyContext, is_script, overdue, reached, told};
 use crate::text;
-use dayzero_model::event::{Event, What};
+use dayzero_model::event::Event;
 
 pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
-    let acknowledged = |what: &What| matches!(what, What::DhcpOut { kind, file: Some(file), .. } if kind == "ACK" && is_script(file));
-    let (at, ack) = last(events, acknowledged)?;
-    if reached(events, at, SCRIPTED) || !overdue(ack, context, PATIENCE) {
+    let (at, answer) = told(events, is_script)?;
+    if reached(events, at, SCRIPTED) || !overdue(answer, context, PATIENCE) {
         return None;
     }
     Some(Finding {
         rule: "script-not-asked",
         hop: Hop::Script,
         sentence: "iPXE has its address and never asked for its script".to_owned(),
-        evidence: vec![text::line(ack)],
+        evidence: vec![text::line(answer)],
         next_action: "look for a filter of TCP 8080 between host and appliance, and at iPXE's error on the host's screen".into(),
     })
 }

@@ -31,7 +31,8 @@ fn script() -> What {
 }
 
 fn file(status: u16) -> What {
-    What::HttpFile { path: "/boot/file/x".into(), peer: "10.77.0.11".parse().unwrap(), status, bytes: 1 }
+    let peer = "10.77.0.11".parse().unwrap();
+    What::HttpFile { path: "/boot/file/x".into(), peer, status, bytes: 1, tls: false }
 }
 
 fn tftp(fault: TftpFault, after_block: u64) -> What {
@@ -126,6 +127,23 @@ fn a_boot_that_ends_is_told_at_its_hop() {
     }
 }
 
+/// shim lies in a directory, and fetches what it starts: that is its sign of life.
+#[test]
+fn a_loader_in_a_directory_is_known_by_its_name() {
+    let transfer = |file: &str| {
+        let file = || file.to_owned();
+        [What::TftpStart { file: file() }, What::TftpEnd { file: file(), bytes: 900, ms: 1, error: None }]
+    };
+    let (shim, grub) = ("shim/shimx64.efi", "shim/grubx64.efi");
+    let mut boot = vec![dhcp("DISCOVER"), told("OFFER", shim), dhcp("REQUEST"), told("ACK", shim)];
+    let not_started =
+        |boot: &[What]| rules_of(boot, &context()).contains(&("loader-not-started", Hop::Firmware));
+    boot.extend(transfer(shim));
+    assert!(not_started(&boot));
+    boot.extend(transfer(grub));
+    assert!(!not_started(&boot));
+}
+
 /// Who is told to come later waits for that long, and perhaps again: its boot is under way.
 #[test]
 fn a_host_that_waits_as_it_was_told_has_not_failed() {
@@ -181,7 +199,7 @@ fn each_fault_is_found_by_its_rule_and_forgotten_once_the_boot_went_on() {
         What::TlsRefused { peer, listener: "enrolment".into(), reason: "expired".into(), clock: true };
     let late = What::Clock { whose: "the agent".into(), ahead: -600_000_000 };
     let wrong = What::WrongLoader { file: LOADER.into(), arch: Arch::UefiX64, made_for: "UEFI arm64".into() };
-    let gone = What::HttpFile { path: "/boot/file/vmlinuz".into(), peer, status: 404, bytes: 0 };
+    let gone = What::HttpFile { path: "/boot/file/vmlinuz".into(), peer, status: 404, bytes: 0, tls: false };
     let by = MacAddr([2; 6]);
     for (steps, fault, rule, hop, says) in [
         (1, ignored(Ignored::Pending), "dhcp-not-answered", Hop::Dhcp, "as it says"),
@@ -252,6 +270,7 @@ fn secure_boot_is_named_only_where_it_matters() {
             bmc_mac: None,
             nic_macs: vec![],
             power_on: true,
+            https_boot: None,
             secure_boot: Some(SecureBootFacts { enforced, site_key: None }),
             at: Timestamp(1),
         }),
@@ -311,6 +330,10 @@ fn a_loader_that_comes_again_and_again_is_a_loop() {
     assert_ne!(old[0].0, "ipxe-loop", "{old:?}");
     list.extend(healthy());
     assert_eq!(rules_of(&list, &WhyContext { now: Timestamp(500), ..context() }), []);
+
+    // Who is told its script each time, and starts again because it cannot get it, is in no loop of loaders.
+    let reset: Vec<What> = (0..4).flat_map(|_| healthy()[..10].to_vec()).collect();
+    assert_eq!(rules_of(&reset, &context()), [("script-not-asked", Hop::Script)]);
 }
 
 #[test]
@@ -319,12 +342,136 @@ fn firmware_that_boots_from_the_network_first_is_told_when_no_window_is_open() {
     let sent_on = What::Script { action: BootAction::LocalDisk, peer };
     let facts = HostFacts::default();
     let host = WhyContext { facts: Some(&facts), ..context() };
-    assert_eq!(rules_of(std::slice::from_ref(&sent_on), &host), []);
-    assert_eq!(rules_of(&[sent_on.clone(), sent_on.clone()], &host), [("network-first", Hop::After)]);
-    assert_eq!(rules_of(&[sent_on.clone(), sent_on.clone()], &context()), [], "of a host alone");
+    let rules = |list: &[(u64, &What)], context: &WhyContext<'_>| {
+        let list = list.iter().map(|(at, what)| (*at, (*what).clone())).collect();
+        why(&events(list), context).into_iter().map(|found| (found.rule, found.hop)).collect::<Vec<_>>()
+    };
+    let first = [("network-first", Hop::After)];
+    assert_eq!(rules(&[(1, &sent_on)], &host), []);
+    assert_eq!(rules(&[(1, &sent_on), (70_001, &sent_on)], &host), first);
+    assert_eq!(rules(&[(1, &sent_on), (70_001, &sent_on)], &context()), [], "of a host alone");
     let open = HostFacts { window: Some(window()), ..HostFacts::default() };
-    let host = WhyContext { facts: Some(&open), now: Timestamp(3), ..context() };
-    assert_eq!(rules_of(&[sent_on.clone(), sent_on], &host), []);
+    let opened = WhyContext { facts: Some(&open), now: Timestamp(3), ..context() };
+    assert_eq!(rules(&[(1, &sent_on), (70_001, &sent_on)], &opened), []);
+
+    // Under Secure Boot it is given no file, and asks more than once in a boot; its offer is not one that nobody took.
+    let bare = ignored(Ignored::NoWindow);
+    let (ask, offer) = (
+        dhcp("DISCOVER"),
+        What::DhcpOut { kind: "OFFER".into(), address: "10.77.0.11".parse().ok(), file: None },
+    );
+    let one = [(1, &ask), (1, &bare), (2, &offer), (4_001, &ask), (4_001, &bare), (4_002, &offer)];
+    assert_eq!(rules(&one, &host), []);
+    // As OVMF does: by PXE, then by HTTP.
+    let long: Vec<_> = [1, 4_001, 12_001, 28_001, 60_001, 72_001, 88_001].map(|at| (at, &bare)).into();
+    assert_eq!(rules(&long, &host), [], "a minute and a half of one boot");
+    let two = [&one[..], &[(90_001, &ask), (90_001, &bare), (90_002, &offer)]].concat();
+    assert_eq!(rules(&two, &host), first);
+    let script = script();
+    let begun = [&two[..], &[(95_001, &script)]].concat();
+    assert_eq!(rules(&begun, &WhyContext { now: Timestamp(95_002), ..host }), [], "a boot was open since");
+    let list = [(1, &ask), (1, &ignored(Ignored::NothingSigned)), (2, &offer)];
+    assert_eq!(rules(&list, &host), [("nothing-signed", Hop::Dhcp)]);
+    let closed = [&list[..], &[(90_001, &bare)]].concat();
+    assert_eq!(rules(&closed, &host), [], "no boot is to be any more");
+}
+
+/// Firmware tries a bond's NICs one after the other.
+#[test]
+fn two_nics_of_one_boot_are_no_two_boots() {
+    let peer = "10.77.0.11".parse().unwrap();
+    let facts = HostFacts::default();
+    let host = WhyContext { facts: Some(&facts), ..context() };
+    let sent_on = What::Script { action: BootAction::LocalDisk, peer };
+    let mut list = events(vec![(1, sent_on.clone()), (70_001, sent_on)]);
+    list[1].mac = Some(MacAddr([0x52, 0x54, 0, 0x77, 1, 2]));
+    assert_eq!(why(&list, &host), []);
+    list[1].mac = list[0].mac;
+    assert_eq!(why(&list, &host)[0].rule, "network-first");
+}
+
+/// Another server gives the address, and its ACK is its client's alone: what we offered beside it, and the REQUEST, are seen.
+#[test]
+fn beside_another_server_a_client_that_does_not_come_is_told_too() {
+    let offer = |file: &str| What::DhcpOut { kind: "OFFER".into(), address: None, file: Some(file.into()) };
+    let boot = [
+        dhcp("DISCOVER"),
+        offer(LOADER),
+        dhcp("REQUEST"),
+        What::TftpStart { file: LOADER.into() },
+        fetched(),
+        ipxe("DISCOVER"),
+        offer(SCRIPT),
+        ipxe("REQUEST"),
+        script(),
+        file(200),
+        file(200),
+        What::Agent { message: "connected".into() },
+    ];
+    let verdict = |steps: usize| rules_of(&boot[..steps], &context());
+    for (steps, rule) in [
+        (2, None),
+        (3, Some(("loader-not-asked", Hop::Loader))),
+        (5, Some(("loader-not-started", Hop::Firmware))),
+        (7, None),
+        (8, Some(("script-not-asked", Hop::Script))),
+        (9, Some(("kernel-not-fetched", Hop::Kernel))),
+        (boot.len(), None),
+    ] {
+        assert_eq!(verdict(steps), Vec::from_iter(rule), "after {steps} steps");
+    }
+    let six = [dhcp("REQUEST"), told("REPLY", "tftp://[fd77::a4d:2]/snponly.efi")];
+    assert_eq!(rules_of(&six, &context()), [("loader-not-asked", Hop::Loader)], "by IPv6");
+}
+
+/// Our script asks for itself again every few seconds, so that nothing is ever overdue.
+#[test]
+fn an_ipxe_that_goes_in_circles_is_told_while_it_does() {
+    let rules = |times: usize, with: &[What]| {
+        let mut list = healthy()[..10].to_vec();
+        for _ in 0..times {
+            list.push(script());
+            list.extend_from_slice(with);
+        }
+        rules_of(&list, &WhyContext { now: Timestamp(100), ..context() })
+    };
+    let told = [("kernel-not-fetched", Hop::Kernel)];
+    for with in [&[][..], &[file(200)], &[file(200), file(200)]] {
+        assert_eq!(rules(2, with), [], "{with:?}");
+        assert_eq!(rules(3, with), told, "{with:?}");
+    }
+    assert_eq!(rules(3, &[file(503)]), [], "it was told to wait");
+    let gone = What::HttpFile {
+        path: "/boot/file/vmlinuz".into(),
+        peer: "10.77.0.11".parse().unwrap(),
+        status: 404,
+        bytes: 0,
+        tls: false,
+    };
+    assert_eq!(rules(3, &[gone]), [("http-refused", Hop::Kernel)]);
+}
+
+/// An offer needs no store, and a client that is refused its lease asks anew.
+#[test]
+fn what_an_answer_says_of_an_earlier_fault() {
+    let (there, here): (std::net::Ipv4Addr, _) = ("10.77.0.50".parse().unwrap(), "10.77.0.51".parse().ok());
+    let out = |kind: &str, address| What::DhcpOut { kind: kind.into(), address, file: None };
+    let by = MacAddr([2; 6]);
+    for (fault, later, rule) in [
+        (Ignored::NotStored, out("OFFER", here), Some("lease-not-stored")),
+        (Ignored::NotStored, out("ACK", here), None),
+        (Ignored::PoolUsedUp, out("OFFER", here), None),
+        (Ignored::InUse { address: there, by }, out("ACK", Some(there)), Some("address-in-use")),
+        (Ignored::InUse { address: there, by }, out("OFFER", here), Some("address-in-use")),
+        (Ignored::InUse { address: there, by }, out("ACK", here), None),
+        (Ignored::Declined { address: there.into() }, out("ACK", Some(there)), Some("declined")),
+        (Ignored::Declined { address: there.into() }, out("ACK", here), None),
+    ] {
+        // It asks only for an address, and just now.
+        let list = [ignored(fault.clone()), later.clone()];
+        let found = rules_of(&list, &WhyContext { now: Timestamp(100), ..context() });
+        assert_eq!(found.first().map(|(rule, _)| *rule), rule, "{fault:?}, then {later:?}");
+    }
 }
 
 #[test]
@@ -346,8 +493,25 @@ fn a_silent_host_is_told_by_what_its_bmc_says_of_the_links() {
         list.extend(links.clone());
         let found: Vec<_> = rules_of(&list, &host).into_iter().map(|(rule, _)| rule).collect();
         assert_eq!(found, [rule], "lacp {lacp}, {links:?}");
-        list.push(dhcp("DISCOVER"));
-        assert_eq!(rules_of(&list, &host), [], "it asked");
+        // Its operating system, or its BMC.
+        let plain = |class: Option<&str>| What::DhcpIn {
+            kind: "DISCOVER".into(),
+            interface: "mgmt0".into(),
+            arch: None,
+            ipxe: false,
+            uuid: None,
+            vendor_class: class.map(str::to_owned),
+        };
+        list.push(plain(Some("udhcp 1.36.1")));
+        let found: Vec<_> = rules_of(&list, &host).into_iter().map(|(rule, _)| rule).collect();
+        assert_eq!(found, [rule], "no firmware's");
+        list.pop();
+        for asked in [dhcp("DISCOVER"), ipxe("DISCOVER"), plain(Some("PXEClient")), plain(Some("HTTPClient"))]
+        {
+            list.push(asked);
+            assert_eq!(rules_of(&list, &host), [], "it asked");
+            list.pop();
+        }
     }
 }
 
@@ -384,8 +548,10 @@ fn window() -> WindowFacts {
         powered: Some(Timestamp(2)),
         channel: "virtual media".into(),
         chain: dayzero_model::boot::Chain::Ipxe,
+        dhcp_seen: None,
         ipxe_served: None,
         script_served: None,
+        told_to_wait: None,
         kernel_served: None,
         enrol_asked: None,
         waiting: Vec::new(),

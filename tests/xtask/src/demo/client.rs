@@ -67,6 +67,15 @@ pub struct HostView {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Why {
     pub events: Vec<Event>,
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Finding {
+    pub rule: String,
+    pub sentence: String,
+    pub evidence: Vec<String>,
+    pub next_action: String,
 }
 
 /// The session file, where the control plane is a machine: whoever has logged in to it.

@@ -1,9 +1,9 @@
 //! One byte of one chunk of the served host image is not what it was; a person puts the sound chunk back.
 //! False if the damaged content is taken, or a disk that is written by half could start.
 
-use super::Fault;
 use super::bench::{Bench, HOSTS};
 use super::stop::{Stop, Words};
+use super::{Fault, Told};
 use anyhow::{Context, Result, ensure};
 use dayzero_model::condition::Condition;
 use dayzero_model::install::{Chunk, ImageManifest, PartitionRole};
@@ -20,6 +20,7 @@ pub const FAULT: Fault = Fault {
     host: HOST,
     condition: Condition::Imaged,
     code: "chunk-corrupt",
+    told: Told::Stop,
     plant: damage,
     words: |bench| {
         let name = bench.damaged.as_ref().and_then(|(chunk, _)| chunk.file_name());

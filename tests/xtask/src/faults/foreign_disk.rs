@@ -1,9 +1,9 @@
 //! The disk holds somebody else's data; a person looks at it and consents to its wiping, naming disk and finding.
 //! False if data is touched before that, or a consent for another disk or another finding is taken.
 
-use super::Fault;
 use super::bench::Bench;
 use super::stop::{Stop, Words};
+use super::{Fault, Told};
 use anyhow::{Context, Result, ensure};
 use dayzero_model::condition::Condition;
 use dayzero_model::install::DiskFinding;
@@ -21,6 +21,7 @@ pub const FAULT: Fault = Fault {
     host: HOST,
     condition: Condition::Imaged,
     code: "foreign-disk",
+    told: Told::Stop,
     plant: |bench| bench.client.lab(&["put-foreign-data", HOST]).map(drop),
     words: |bench| {
         let digest = finding(bench).map(|finding| finding.digest.to_string()).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! `cargo xtask faults`: the faults of a day zero, played in the virtual rack.
 //!
 //! Each stops one host, and that one only, with cause, evidence and next action; it is mended as a person would mend it,
-//! and `dayzero host retry` carries on. Both hosts are under way at once, each with faults of its own, one after the
+//! and `dayzero host retry` carries on. Some do not stop it, since the host may be at a long POST, and are told by `dayzero why`
+//! minutes after power on. Both hosts are under way at once, each with faults of its own, one after the
 //! other; at the end both have started from their disks. Rack and control plane are the demo's.
 //!
 //! Where do I add a fault: one file here with a [`Fault`], one row in [`ALL`].
@@ -9,6 +10,8 @@
 mod bench;
 mod corrupt_chunk;
 mod foreign_disk;
+mod lacp_without_fallback;
+mod no_link;
 mod play;
 mod stop;
 mod swapped_cable;
@@ -42,6 +45,8 @@ pub struct Fault {
     pub condition: Condition,
     /// Code of the cause.
     pub code: &'static str,
+    /// By what a person learns of it.
+    pub told: Told,
     /// Brings the fault about.
     pub plant: fn(&mut Bench) -> Result<()>,
     /// What the cause's sentences must name.
@@ -52,9 +57,20 @@ pub struct Fault {
     pub mend: fn(&mut Bench) -> Result<()>,
 }
 
+/// By what a person learns of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The host stops; `code` is its cause's.
+    Stop,
+    /// The host may still go on by itself, and `dayzero why` has a verdict; `code` is its rule's.
+    Why,
+}
+
 /// All faults; those of one host in the order in which it meets them.
-const ALL: [&Fault; 5] = [
+const ALL: [&Fault; 7] = [
     &wrong_password::FAULT,
+    &no_link::FAULT,
+    &lacp_without_fallback::FAULT,
     &swapped_cable::FAULT,
     &corrupt_chunk::FAULT,
     &wrong_serial::FAULT,
@@ -89,7 +105,10 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
     }
     let left = leftovers::Snapshot::take()?.added_since(&before);
     ensure!(left.is_empty(), "the run left: {}", left.join("; "));
-    println!("\n{} faults, each stopped its host alone and was mended; {seconds} s", faults.len());
+    println!(
+        "\n{} faults, each stopped its host alone, or was told of it, and was mended; {seconds} s",
+        faults.len()
+    );
     hunt.after(&[]);
     println!("secrets: {}", hunt.summary());
     Ok(if hunt.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

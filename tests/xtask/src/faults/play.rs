@@ -1,20 +1,20 @@
 //! The play: both hosts are watched at once; each meets its faults one after the other, and each fault is planted before
 //! the host can get to where it matters.
 
-use super::Fault;
 use super::bench::{Bench, HOSTS};
 use super::stop::{self, Stop};
+use super::{Fault, Told};
 use crate::build::Images;
 use crate::demo::client::{Client, HostView};
 use crate::demo::progress::Progress;
 use crate::demo::rack::Rack;
 use anyhow::{Context, Result, bail, ensure};
-use dayzero_model::condition::{Condition, State};
+use dayzero_model::condition::{Cause, Condition, State};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// The whole run, at most.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// Where a host is in its faults.
 enum Stage {
@@ -126,6 +126,7 @@ impl Play {
                         part.faults[n].name
                     )
                 }
+                None if part.faults[n].told == Told::Why => self.told(part, n, planted)?,
                 None => {}
             },
             Stage::Mended(n) => {
@@ -173,6 +174,51 @@ impl Play {
         Ok(())
     }
 
+    /// Asks why a host is silent, and once there is a verdict, judges it.
+    fn told(&mut self, part: &mut Part, n: usize, planted: &[(&str, &str)]) -> Result<()> {
+        let (fault, bench) = (part.faults[n], &self.bench);
+        let view = bench.client.host(fault.host)?;
+        let phase = view.conditions.iter().find(|record| !matches!(record.state, State::Met { .. }));
+        let Some(condition) = phase.map(|phase| phase.condition).filter(|phase| *phase == fault.condition)
+        else {
+            return Ok(());
+        };
+        let Some(verdict) = bench.client.why(fault.host)?.findings.into_iter().next() else { return Ok(()) };
+        let cause = Cause {
+            code: verdict.rule,
+            sentence: verdict.sentence,
+            expected: String::new(),
+            observed: verdict.evidence.join("; "),
+            next_action: verdict.next_action,
+        };
+        let stop = Stop {
+            host: fault.host.to_owned(),
+            condition,
+            cause,
+            status: bench.client.status()?,
+            status_text: String::new(),
+            show_text: String::new(),
+            why_text: bench.must(&["why", fault.host])?,
+        };
+        stop::judge_told(fault, &(fault.words)(bench), &stop, planted)
+            .with_context(|| format!("fault {}", fault.name))?;
+        let seen = (fault.also)(bench, &stop)?;
+        let Cause { sentence, observed, next_action, .. } = &stop.cause;
+        self.progress.say(&format!(
+            "{} is silent, and why says: {sentence}\n        observed: {observed}\n        next: {next_action}\n        {seen}",
+            fault.host
+        ));
+        self.lines.push(format!(
+            "{:<15} {} told by why at {} ({}) after {:.0} s; {seen}",
+            fault.name,
+            part.host,
+            fault.condition,
+            fault.code,
+            part.since.elapsed().as_secs_f64()
+        ));
+        self.mend(part, n)
+    }
+
     /// Looks at a stopped host by every command that shows it, and judges what they say.
     fn stopped(&mut self, fault: &Fault, planted: &[(&str, &str)]) -> Result<String> {
         let bench = &self.bench;
@@ -213,7 +259,12 @@ impl Play {
     /// False if a host ever stopped by something that was not planted on it.
     fn nothing_else(&self, part: &Part) -> Result<()> {
         let seen = stop::codes(&self.bench.client.host(part.host)?.timeline);
-        let planted: BTreeSet<String> = part.faults.iter().map(|fault| fault.code.to_owned()).collect();
+        let planted: BTreeSet<String> = part
+            .faults
+            .iter()
+            .filter(|fault| fault.told == Told::Stop)
+            .map(|fault| fault.code.to_owned())
+            .collect();
         ensure!(seen == planted, "{} stopped by {seen:?}, and planted was {planted:?}", part.host);
         Ok(())
     }

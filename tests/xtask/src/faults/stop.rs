@@ -84,6 +84,37 @@ pub fn judge(fault: &Fault, words: &Words, stop: &Stop, planted: &[(&str, &str)]
         }
         ensure!(text.contains(&cause.code), "`dayzero {command}` does not say '{}'", cause.code);
     }
+    let why = flat(&stop.why_text);
+    ensure!(why.contains("[condition-failed]"), "`dayzero why` does not find it by its rule:\n{why}");
+    others(fault, &stop.status, planted)
+}
+
+/// False if the verdict of `dayzero why` is another one, at another condition or of another host; if it does not name what
+/// was observed and is to be done, or is not what a person reads; or if another host stopped by what is not its own.
+pub fn judge_told(fault: &Fault, words: &Words, stop: &Stop, planted: &[(&str, &str)]) -> Result<()> {
+    let cause = &stop.cause;
+    ensure!(
+        stop.host == fault.host && stop.condition == fault.condition && cause.code == fault.code,
+        "why says {} of {} at {}, not {} of {} at {}: {}",
+        cause.code,
+        stop.host,
+        stop.condition,
+        fault.code,
+        fault.host,
+        fault.condition,
+        cause.observed
+    );
+    let said =
+        [("evidence", &cause.observed, &words.observed), ("next action", &cause.next_action, &words.next)];
+    for (what, said, wanted) in said {
+        for word in wanted {
+            ensure!(said.contains(word.as_str()), "{what} does not name '{word}': {said}");
+        }
+    }
+    let why = flat(&stop.why_text);
+    for part in [format!("[{}]", fault.code), flat(&cause.sentence), flat(&cause.next_action)] {
+        ensure!(why.contains(&part), "`dayzero why` does not say '{part}':\n{why}");
+    }
     others(fault, &stop.status, planted)
 }
 
@@ -131,7 +162,7 @@ mod tests {
     fn stop() -> Stop {
         let cause = cause();
         let text = format!(
-            "x ({})\n expected:\n   {}\n {}\n {}",
+            "x ({}) [condition-failed]\n expected:\n   {}\n {}\n {}",
             cause.code, cause.expected, cause.observed, cause.next_action
         );
         let host = |name: &str, health: &str, detail: &str| Summary {
@@ -169,9 +200,43 @@ mod tests {
     }
 
     #[test]
+    fn a_verdict_that_is_another_one_or_says_too_little_is_found() {
+        let fault = &super::super::lacp_without_fallback::FAULT;
+        let words = Words::new(&[], &["says the BMC"], &["LACP fallback"]);
+        let told = || {
+            let mut stop = stop();
+            stop.condition = Condition::Vouched;
+            stop.cause = Cause {
+                code: "lacp-without-fallback".into(),
+                sentence: "the ports wait for LACP".into(),
+                expected: String::new(),
+                observed: "52:54:00:00:00:01 has a link, says the BMC".into(),
+                next_action: "switch LACP fallback on".into(),
+            };
+            stop.why_text = "the ports wait for LACP [lacp-without-fallback] switch LACP fallback on".into();
+            stop.status.racks[0].hosts[0].health = "working".into();
+            stop
+        };
+        judge_told(fault, &words, &told(), &[]).unwrap();
+        type Spoil = fn(&mut Stop);
+        let spoils: [(&str, Spoil); 5] = [
+            ("another rule", |s| s.cause.code = "no-dhcp".into()),
+            ("another condition", |s| s.condition = Condition::Found),
+            ("without the BMC", |s| s.cause.observed = "power on since then".into()),
+            ("no next action", |s| s.cause.next_action = "look".into()),
+            ("not what a person reads", |s| s.why_text = "nothing is known".into()),
+        ];
+        for (what, spoil) in spoils {
+            let mut spoiled = told();
+            spoil(&mut spoiled);
+            assert!(judge_told(fault, &words, &spoiled, &[]).is_err(), "{what}");
+        }
+    }
+
+    #[test]
     fn each_thing_that_is_missing_or_wrong_is_found() {
         type Spoil = fn(&mut Stop);
-        let spoils: [(&str, Spoil); 9] = [
+        let spoils: [(&str, Spoil); 10] = [
             ("another condition", |s| s.condition = Condition::Matched),
             ("another cause", |s| s.cause.code = "timeout".into()),
             ("another host", |s| s.host = "host2".into()),
@@ -180,6 +245,7 @@ mod tests {
             ("no next action", |s| s.cause.next_action = " ".into()),
             ("not in status", |s| s.status_text = "2 hosts".into()),
             ("not in why", |s| s.why_text = s.why_text.replace("pod-b at sw-a/1", "")),
+            ("by another rule", |s| s.why_text = s.why_text.replace("[condition-failed]", "[no-dhcp]")),
             ("the other host stopped too", |s| {
                 let other = &mut s.status.racks[0].hosts[1];
                 (other.health, other.detail) = ("failed".into(), "foreign-disk: x".into());

@@ -1,9 +1,9 @@
 //! Two cables end at one another's switch ports; a person swaps them back.
 //! False if LLDP's neighbours are not named as expected and as observed, or the host is installed all the same.
 
-use super::Fault;
 use super::bench::Bench;
 use super::stop::{Stop, Words};
+use super::{Fault, Told};
 use anyhow::{Result, ensure};
 use dayzero_model::condition::Condition;
 
@@ -14,6 +14,7 @@ pub const FAULT: Fault = Fault {
     host: HOST,
     condition: Condition::Cabled,
     code: "cable-swapped",
+    told: Told::Stop,
     plant: swap,
     words: |_| {
         Words::new(

@@ -1,9 +1,9 @@
 //! The BMC has another factory password than the plan's secret file says; a person sets it to what the file says.
 //! False if the host goes on, or if the password is tried again and again: BMCs lock accounts.
 
-use super::Fault;
 use super::bench::Bench;
 use super::stop::{Stop, Words};
+use super::{Fault, Told};
 use anyhow::{Result, ensure};
 use dayzero_model::condition::Condition;
 use dayzero_model::event::What;
@@ -15,6 +15,7 @@ pub const FAULT: Fault = Fault {
     host: HOST,
     condition: Condition::Found,
     code: "wrong-credential",
+    told: Told::Stop,
     plant: |bench| bench.client.lab(&["wrong-password", HOST]).map(drop),
     words: |_| {
         Words::new(

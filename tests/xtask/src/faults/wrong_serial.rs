@@ -1,9 +1,9 @@
 //! The plan names another serial number than the server has; a person corrects the plan and applies it.
 //! False if anything was written to the disk, the server was powered on, or a boot window was opened.
 
-use super::Fault;
 use super::bench::Bench;
 use super::stop::{Stop, Words};
+use super::{Fault, Told};
 use crate::paths;
 use anyhow::{Result, ensure};
 use dayzero_model::condition::Condition;
@@ -18,6 +18,7 @@ pub const FAULT: Fault = Fault {
     host: HOST,
     condition: Condition::Identified,
     code: "serial-mismatch",
+    told: Told::Stop,
     plant: plan_another,
     words: |_| {
         Words::new(

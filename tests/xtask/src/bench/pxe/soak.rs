@@ -10,7 +10,7 @@ use crate::paths;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub fn rows(bench: &mut Bench) {
         bench.push(Row {
             id: "pxe.soak".to_owned(),
             what: format!(
-                "growth of memory from {HALF} to {} datagrams, TFTP and DHCP, most of them malformed, and 1,000 \
+                "growth of memory from {HALF} to {} datagrams, TFTP, DHCP and DNS, most of them malformed, and 1,000 \
                  transfers after each half; {:.1} MiB at the end",
                 2 * HALF,
                 rss[1]
@@ -71,7 +71,7 @@ impl Numbers {
 
 /// Sends until the server has read [`HALF`] datagrams.
 fn pelt(wire: &Wire, half: u64) -> Result<()> {
-    let seeds = seeds()?;
+    let seeds = seeds(wire)?;
     let (read, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let first = inside(&wire.namespace, received)?;
     std::thread::scope(|scope| {
@@ -93,7 +93,8 @@ fn pelt(wire: &Wire, half: u64) -> Result<()> {
 
 fn send(wire: &Wire, seeds: &[(u16, Vec<u8>)], half: u64, read: &AtomicU64) -> Result<()> {
     let socket = |n: usize| UdpSocket::bind((wire.client(2000 + n), 0)).context("a socket to pelt from");
-    let sockets: Vec<UdpSocket> = (0..SENDERS).map(socket).collect::<Result<_>>()?;
+    let mut sockets: Vec<UdpSocket> = (0..SENDERS).map(socket).collect::<Result<_>>()?;
+    sockets.push(UdpSocket::bind((wire.relay(), 0)).context("a socket of the relay")?);
     let mut numbers = Numbers(half + 1);
     let (mut sent, mut stuck) = (0u64, 0);
     while read.load(Ordering::SeqCst) < HALF {
@@ -109,6 +110,11 @@ fn send(wire: &Wire, seeds: &[(u16, Vec<u8>)], half: u64, read: &AtomicU64) -> R
         stuck = 0;
         let (port, seed) = &seeds[numbers.below(seeds.len())];
         let mut bytes = seed.clone();
+        if matches!(port, 67 | 4011) {
+            // Of four thousand machines: what is kept of each is there after the first half.
+            bytes[MAC] = numbers.below(16) as u8;
+            bytes[MAC + 1] = numbers.below(256) as u8;
+        }
         for _ in 0..numbers.below(4) {
             let at = numbers.below(bytes.len());
             match numbers.below(3) {
@@ -117,7 +123,7 @@ fn send(wire: &Wire, seeds: &[(u16, Vec<u8>)], half: u64, read: &AtomicU64) -> R
                 _ => bytes.insert(at, numbers.below(256) as u8),
             }
         }
-        let socket = &sockets[numbers.below(SENDERS)];
+        let socket = &sockets[numbers.below(sockets.len())];
         // A reply to a closed port is told here; it is nothing to us.
         let _ = socket.send_to(&bytes, (wire.server, *port));
         sent += 1;
@@ -125,22 +131,55 @@ fn send(wire: &Wire, seeds: &[(u16, Vec<u8>)], half: u64, read: &AtomicU64) -> R
     Ok(())
 }
 
-/// TFTP requests of real and hostile clients, and a DISCOVER; each with its port.
-fn seeds() -> Result<Vec<(u16, Vec<u8>)>> {
-    let dir = paths::root().join("pxe/fuzz/seeds/tftp");
+/// What is sent before it is broken, each with its port: TFTP requests and DNS questions of real and hostile clients, and
+/// every DHCP message that a client or a relay sends, as many again as there are of both.
+fn seeds(wire: &Wire) -> Result<Vec<(u16, Vec<u8>)>> {
     let mut seeds = Vec::new();
-    for entry in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
-        seeds.push((69, fs::read(entry?.path())?));
+    for (target, port) in [("tftp", 69), ("dns", 53)] {
+        let dir = paths::root().join("pxe/fuzz/seeds").join(target);
+        for entry in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
+            seeds.push((port, fs::read(entry?.path())?));
+        }
     }
-    let mut discover = vec![1, 1, 6, 0];
-    discover.resize(236, 0);
-    discover[28..34].copy_from_slice(&[2, 0, 0, 0x50, 0xa4, 1]);
-    discover.extend_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, 1, 60, 9]);
-    discover.extend_from_slice(b"PXEClient");
-    discover.extend_from_slice(&[93, 2, 0, 7, 55, 4, 1, 3, 66, 67, 255]);
-    let tftp = seeds.len();
-    seeds.extend(std::iter::repeat_n((67, discover), tftp));
+    let messages = seeds.len();
+    for n in 0..messages.max(KINDS.len() * 4) {
+        let kind = KINDS[n % KINDS.len()];
+        let port = if kind == REQUEST && n % 2 == 1 { 4011 } else { 67 };
+        let relay = (n / KINDS.len() % 2 == 1).then(|| wire.relay());
+        seeds.push((port, message(kind, relay, wire)));
+    }
     Ok(seeds)
+}
+
+const REQUEST: u8 = 3;
+/// DISCOVER, REQUEST, DECLINE, RELEASE, INFORM.
+const KINDS: [u8; 5] = [1, REQUEST, 4, 7, 8];
+/// Where a DHCP message has the last octets of its client's MAC, which [`send`] gives each one anew.
+const MAC: usize = 32;
+
+fn message(kind: u8, relay: Option<Ipv4Addr>, wire: &Wire) -> Vec<u8> {
+    let mut out = vec![1, 1, 6, 0];
+    out.resize(236, 0);
+    let pool = wire.client(0).octets();
+    if matches!(kind, 7 | 8) {
+        out[12..16].copy_from_slice(&pool);
+    }
+    if let Some(relay) = relay {
+        out[24..28].copy_from_slice(&relay.octets());
+    }
+    out[28..34].copy_from_slice(&[2, 0, 0, 0x50, 0xa4, 1]);
+    out.extend_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, kind, 60, 9]);
+    out.extend_from_slice(b"PXEClient");
+    if matches!(kind, REQUEST | 4) {
+        out.extend_from_slice(&[50, 4]);
+        out.extend_from_slice(&pool);
+    }
+    if kind != 1 {
+        out.extend_from_slice(&[54, 4]);
+        out.extend_from_slice(&wire.server.octets());
+    }
+    out.extend_from_slice(&[93, 2, 0, 7, 55, 4, 1, 3, 66, 67, 255]);
+    out
 }
 
 /// UDP datagrams that were read by programs of this thread's namespace so far.

@@ -1,0 +1,2 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|frame: &[u8]| dayzero_pxe::fuzzing::frames(frame));

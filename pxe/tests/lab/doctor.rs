@@ -1,0 +1,166 @@
+//! What the doctor says of a network on which others are at work.
+
+use std::time::Duration;
+
+use dayzero_model::MacAddr;
+use dayzero_model::site::{DhcpMode, NetworkRole};
+use dayzero_pxe::doctor::{Examination, Finding, Severity, examine};
+use dayzero_pxe::{Ipv4Prefix, PxeConfig, ServedInterface, ServedNetwork};
+
+use crate::clients::udhcpc;
+use crate::rack::{Rack, SERVER, must};
+use crate::segments::other_server;
+
+const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x21]);
+/// Listens, and says nothing; no LLDP.
+const SILENT: Examination = Examination {
+    space: Vec::new(),
+    ports: false,
+    listeners: Vec::new(),
+    written: Vec::new(),
+    listen: Duration::from_secs(4),
+    lldp: Duration::ZERO,
+    ask: false,
+};
+
+/// Examines the rack's management network in the server's namespace.
+fn examined(
+    rack: &Rack,
+    how: Examination,
+    tune: impl FnOnce(&mut ServedNetwork),
+) -> std::thread::JoinHandle<Vec<Finding>> {
+    let prefix = Ipv4Prefix { address: SERVER, len: 24 };
+    let mut network = ServedNetwork::new("mgmt".parse().unwrap(), NetworkRole::Bmc, prefix);
+    tune(&mut network);
+    let path = format!("/var/run/netns/{}", rack.server);
+    std::thread::spawn(move || {
+        use nix::sched::CloneFlags;
+        let namespace = std::fs::File::open(path).unwrap();
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        // As `ip netns exec` does it: what lies beneath a device stands in sysfs.
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        use nix::mount::{MsFlags, mount};
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>).unwrap();
+        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let interface = ServedInterface { device: "mgmt0".into(), address: SERVER, network };
+        let config = PxeConfig { interfaces: vec![interface], ..PxeConfig::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(examine(&config, &how))
+    })
+}
+
+#[track_caller]
+fn about<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
+    findings.iter().find(|f| f.check == check).unwrap_or_else(|| panic!("nothing of {check}: {findings:#?}"))
+}
+
+#[test]
+#[ignore = "needs root, dnsmasq-base"]
+fn the_doctor_hears_another_dhcp_server() {
+    let rack = Rack::new(&[]);
+    let _other = other_server(&rack, "dnsmasq");
+    let how = Examination { lldp: Duration::ZERO, ..Examination::default() };
+    let findings = examined(&rack, how, |_| ()).join().unwrap();
+    let other = about(&findings, "other-dhcp");
+    assert_eq!(other.severity, Severity::Fault, "{findings:?}");
+    assert!(other.found.contains("10.77.0.66") && !other.action.is_empty(), "{other:?}");
+    let port = about(&findings, "port");
+    assert!(port.found.contains("67 is taken"), "our own server has it: {port:?}");
+}
+
+#[test]
+#[ignore = "needs root, dnsmasq-base, busybox-static"]
+fn the_doctor_hears_another_server_without_a_word() {
+    let rack = Rack::tuned(&[], |config| config.interfaces[0].network.mode = DhcpMode::Off);
+    let _other = other_server(&rack, "dnsmasq");
+    let (server, ns) = (&rack.server, &rack.client);
+    must(&format!(
+        "ip -n {server} link add p-two type veth peer name two netns {ns}
+         ip -n {server} link set p-two master mgmt0 up
+         ip -n {ns} link set two address {MAC}; ip -n {ns} link set two up"
+    ));
+    let doctor = examined(&rack, SILENT, |_| ());
+    // Somebody's DHCP client, some time while it listens: its choice is broadcast.
+    while !doctor.is_finished() {
+        let (ok, said) = udhcpc(&rack, "two", "");
+        assert!(ok, "{said}");
+    }
+    let findings = doctor.join().unwrap();
+    let other = about(&findings, "other-dhcp");
+    assert!(other.severity == Severity::Fault && other.found.contains("10.77.0.66"), "{findings:?}");
+    assert_eq!(rack.director.count(|_| true), 0, "ours was off, and nobody made up a client");
+}
+
+/// The client's namespace is the switch: the kernel's spanning tree, and lldpd.
+#[test]
+#[ignore = "needs root, lldpd, busybox-static"]
+fn the_doctor_hears_the_switch_and_asks_the_gateway() {
+    let rack = Rack::new(&[]);
+    let (ns, dir) = (&rack.client, rack.dir.path().display());
+    must(&format!(
+        "ip -n {ns} link add sw type bridge stp_state 1 forward_delay 200
+         ip -n {ns} link set mgmt master sw; ip -n {ns} addr add 10.77.0.1/24 dev sw; ip -n {ns} link set sw up
+         mkdir -p /run/lldpd"
+    ));
+    // Its port is no edge port: it forwards after two forward delays.
+    let forwards = format!("ip netns exec {} busybox ping -c 1 -W 1 10.77.0.1", rack.server);
+    must(&format!("for i in $(seq 30); do {forwards} && exit; done; exit 1"));
+    let lldpd = rack.daemon(&format!("lldpd -d -c -I mgmt -u {dir}/lldpd.socket -S switch"));
+    let how = || Examination { listen: Duration::ZERO, ask: true, lldp: Duration::from_secs(31), ..SILENT };
+    let gateway =
+        |last: u8| move |network: &mut ServedNetwork| network.gateway = Some([10, 77, 0, last].into());
+    let findings = examined(&rack, how(), gateway(1)).join().unwrap();
+    let neighbour = about(&findings, "lldp");
+    assert!(
+        neighbour.severity == Severity::Good && neighbour.found.starts_with("p-mgmt is on "),
+        "{neighbour:?}"
+    );
+    assert!(neighbour.found.contains(", port mgmt") || neighbour.found.ends_with("(mgmt)"), "{neighbour:?}");
+    let tree = about(&findings, "edge-port");
+    assert!(tree.severity == Severity::Warning && tree.found.contains("802.1D"), "{tree:?}");
+    assert_eq!(about(&findings, "gateway").severity, Severity::Good, "{findings:?}");
+    drop(lldpd);
+
+    // The switch is silent, and the gateway is not there.
+    must(&format!("ip -n {ns} link set sw type bridge stp_state 0"));
+    let short = Examination { lldp: Duration::from_secs(6), ..how() };
+    let findings = examined(&rack, short, gateway(250)).join().unwrap();
+    assert_eq!(about(&findings, "lldp").severity, Severity::Warning, "{findings:?}");
+    assert!(findings.iter().all(|finding| finding.check != "edge-port"), "{findings:?}");
+    assert_eq!(about(&findings, "gateway").severity, Severity::Warning, "{findings:?}");
+}
+
+/// The client's namespace is a switch with rapid spanning tree: Open vSwitch in user space, with daemons of its own.
+#[test]
+#[ignore = "needs root, openvswitch-switch"]
+fn the_doctor_tells_an_edge_port_from_one_that_waits() {
+    let rack = Rack::new(&[]);
+    let own = "env OVS_RUNDIR=$PWD OVS_LOGDIR=$PWD OVS_DBDIR=$PWD";
+    let made = rack.client("ovsdb-tool create conf.db /usr/share/openvswitch/vswitch.ovsschema");
+    assert!(made.status.success(), "{made:?}");
+    let mut database =
+        rack.daemon(&format!("{own} ovsdb-server conf.db --remote=punix:$PWD/db.sock -vconsole:info"));
+    database.says("ovsdb-server (Open vSwitch)");
+    let vsctl = |command: &str| {
+        let done = rack.client(&format!("{own} ovs-vsctl --db=unix:$PWD/db.sock -t 60 {command}"));
+        assert!(done.status.success(), "{command}: {done:?}");
+    };
+    vsctl("--no-wait init");
+    let switch = format!("{own} ovs-vswitchd unix:$PWD/db.sock --disable-system -vconsole:info");
+    let mut switch = rack.daemon(&switch);
+    switch.says("ovs-vswitchd (Open vSwitch)");
+    vsctl("add-br sw -- set bridge sw datapath_type=netdev rstp_enable=true");
+    let how = || Examination { listen: Duration::ZERO, lldp: Duration::from_secs(10), ..SILENT };
+    // A link that comes up, at a port that is told, and not left to find out, that a switch may be there.
+    vsctl("add-port sw mgmt -- set port mgmt other_config:rstp-port-auto-edge=false");
+    let waits = examined(&rack, how(), |_| ()).join().unwrap();
+    let finding = about(&waits, "edge-port");
+    assert!(finding.severity == Severity::Fault && finding.found.contains("does not forward"), "{finding:?}");
+    assert!(finding.action.contains("edge ports"), "{finding:?}");
+    vsctl("del-port sw mgmt");
+    vsctl("add-port sw mgmt -- set port mgmt other_config:rstp-port-auto-edge=true");
+    vsctl("wait-until port mgmt rstp_status:rstp_port_state=Forwarding");
+    let edge = examined(&rack, how(), |_| ()).join().unwrap();
+    let finding = about(&edge, "edge-port");
+    assert!(finding.severity == Severity::Good && finding.found.contains("the port forwards"), "{finding:?}");
+}
