@@ -100,6 +100,11 @@ pub(crate) fn disk(dir: &Path) -> PathBuf {
 }
 
 impl Machine {
+    /// Its process: `ip netns exec` becomes the program.
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
     /// Sends a signal to it, such as `STOP`: `ip netns exec` becomes the program.
     pub(crate) fn signal(&self, name: &str) {
         must(&format!("kill -{name} {}", self.child.id()));

@@ -28,6 +28,9 @@ pub(crate) const GUESTS: Ipv4Addr = Ipv4Addr::new(10, 77, 100, 2);
 /// A relay's address on our side, where a lab has one.
 pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 88);
 
+/// What is waited for, and what is done when it comes.
+type Hook = (Box<dyn Fn(&PxeEvent) -> bool + Send>, Box<dyn FnOnce() + Send>);
+
 /// Plays the control plane, with the real recorder.
 pub(crate) struct Director {
     pub(crate) clients: Mutex<BTreeMap<MacAddr, Client>>,
@@ -35,6 +38,8 @@ pub(crate) struct Director {
     pub(crate) ports: Mutex<BTreeMap<Vec<u8>, Client>>,
     /// Done when the next script is asked for, before it is served.
     pub(crate) on_script: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Done when the first event that fits is told, before the service goes on.
+    on_event: Mutex<Option<Hook>>,
     /// The machines' firmware holds the authority for HTTPS boot, as far as the plan knows.
     pub(crate) trusting: AtomicBool,
     /// Milliseconds that the recorder's clock is ahead: what lies between two boots of a machine.
@@ -57,6 +62,7 @@ impl Default for Director {
             clients: Mutex::default(),
             ports: Mutex::default(),
             on_script: Mutex::default(),
+            on_event: Mutex::default(),
             trusting: AtomicBool::default(),
             ahead: AtomicU64::default(),
             probes: Mutex::default(),
@@ -134,6 +140,15 @@ impl Director {
     /// The datagrams of a MAC, as `dayzero pcap` writes them.
     pub(crate) fn pcapng(&self, mac: MacAddr) -> Vec<u8> {
         self.timeline.pcapng(&[mac]).unwrap().expect("datagrams")
+    }
+
+    /// Does something when the first event that fits is told, before the service that tells it goes on.
+    pub(crate) fn when(
+        &self,
+        fits: impl Fn(&PxeEvent) -> bool + Send + 'static,
+        act: impl FnOnce() + Send + 'static,
+    ) {
+        *self.on_event.lock().unwrap() = Some((Box::new(fits), Box::new(act)));
     }
 
     /// Waits until an event fits; what was seen stands in the failure.
@@ -251,6 +266,13 @@ impl BootDirector for Director {
     }
 
     fn event(&self, event: PxeEvent) {
+        let mut hook = self.on_event.lock().unwrap();
+        if hook.as_ref().is_some_and(|(fits, _)| fits(&event))
+            && let Some((_, act)) = hook.take()
+        {
+            act();
+        }
+        drop(hook);
         let PxeEvent { mac, host, boot, what, .. } = event.clone();
         self.timeline.record(Event { at: self.now(), host, mac, boot, what });
         self.seen.lock().unwrap().push((Instant::now(), event));

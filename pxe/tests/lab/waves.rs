@@ -115,11 +115,14 @@ fn is_told_to_come_back(firmware: Firmware) {
         || director.count(told("vmlinuz")) >= 2,
     );
     assert_eq!(director.count(fetched("vmlinuz")), 0, "{}", director.show());
+    // It is stopped before it has the end of its kernel, which is on its way.
+    let (kernel, pid) = (fetched("vmlinuz"), machine.pid());
+    let stop = nix::sys::signal::Signal::SIGSTOP;
+    director.when(move |event| kernel(&event.what), move || nix::sys::signal::kill(pid, stop).unwrap());
     drop(others);
     director.wait("kernel", PATIENCE, |event| fetched("vmlinuz")(&event.what));
 
     // Its place is kept for a moment only: others have it before it asks for its initramfs.
-    machine.signal("STOP");
     assert_eq!(director.count(fetched("initrd.img")), 0, "it was stopped in time");
     let others = crowd(&rack);
     machine.signal("CONT");
