@@ -53,8 +53,10 @@ fn plan_crowd(rack: &Rack) {
 fn crowd(rack: &Rack) -> Vec<Daemon> {
     let one = |n: usize| {
         let url = "http://10.77.0.2:8080/boot/file/large.img";
-        // Fast enough to be no slow client; who is told to come back does so too.
-        rack.daemon(&format!("curl -s -o /dev/null --interface 10.77.0.{n} --limit-rate 1M --retry 99 {url}"))
+        // Fast enough to be no slow client; who is told to come back does so too, which curl does not with `-o /dev/null`: it
+        // cannot truncate that.
+        let curl = format!("curl -s --interface 10.77.0.{n} --limit-rate 1M --retry 99 {url}");
+        rack.daemon(&format!("{curl} > /dev/null"))
     };
     let crowd = (100..100 + PLACES + 6).map(one).collect();
     let established = format!(
