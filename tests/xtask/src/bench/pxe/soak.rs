@@ -110,7 +110,7 @@ fn send(wire: &Wire, seeds: &[(u16, Vec<u8>)], half: u64, read: &AtomicU64) -> R
         stuck = 0;
         let (port, seed) = &seeds[numbers.below(seeds.len())];
         let mut bytes = seed.clone();
-        if matches!(port, 67 | 4011) {
+        if *port == 67 {
             // Of four thousand machines: what is kept of each is there after the first half.
             bytes[MAC] = numbers.below(16) as u8;
             bytes[MAC + 1] = numbers.below(256) as u8;
@@ -144,9 +144,8 @@ fn seeds(wire: &Wire) -> Result<Vec<(u16, Vec<u8>)>> {
     let messages = seeds.len();
     for n in 0..messages.max(KINDS.len() * 4) {
         let kind = KINDS[n % KINDS.len()];
-        let port = if kind == REQUEST && n % 2 == 1 { 4011 } else { 67 };
         let relay = (n / KINDS.len() % 2 == 1).then(|| wire.relay());
-        seeds.push((port, message(kind, relay, wire)));
+        seeds.push((67, message(kind, relay, wire)));
     }
     Ok(seeds)
 }
