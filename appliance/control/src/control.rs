@@ -100,6 +100,8 @@ pub(crate) struct Flight {
 /// What is under way; nothing in here is needed after a restart.
 #[derive(Default)]
 pub(crate) struct Busy {
+    /// Set by [`Control::start`]: before it, states change and no action begins.
+    pub(crate) started: bool,
     pub(crate) flights: HashMap<HostName, Flight>,
     pub(crate) next: u64,
     /// Serial-over-LAN readers.

@@ -333,7 +333,7 @@ impl Control {
         }
         let kind = action.kind();
         let mut busy = self.busy();
-        if busy.flights.contains_key(host) {
+        if !busy.started || busy.flights.contains_key(host) {
             return;
         }
         busy.next += 1;

@@ -70,6 +70,7 @@ pub fn open(config: ControlConfig) -> Result<Served, OpenError> {
 impl Control {
     /// Starts the loops that carry lives on. They end with [`Control::stop`].
     pub(crate) fn start(self: &Arc<Self>) {
+        self.busy().started = true;
         let timeline = self.timeline.clone();
         let cancel = self.cancel.clone();
         self.tasks.spawn(async move { timeline.run(cancel.cancelled_owned()).await });

@@ -183,8 +183,7 @@ async fn applying_twice_changes_nothing_and_an_old_diff_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let rack = Rack::new(&site(1));
     let control = open(dir.path(), &rack);
-    // No action begins: what hosts do by themselves is not what an apply writes.
-    control.cancel.cancel();
+    // Control is not started: what hosts do by themselves is not what an apply writes.
     let first = control.apply(request(site(1), None), "test").await.unwrap();
     assert!(first.changed);
     let revision = control.store().revision();
