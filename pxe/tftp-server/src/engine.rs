@@ -20,6 +20,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::Socket;
 
+use crate::awake::{Awake, QUIET};
 use crate::burst::{Burst, Packet};
 use crate::grant::{Denial, Granted, Source, weigh};
 use crate::negotiate::{Caps, Terms, negotiate};
@@ -35,6 +36,8 @@ const LISTENERS: u64 = 1 << 32;
 const INBOX: u64 = u64::MAX;
 /// Requests judged at a listener before transfers get their turn.
 const REQUESTS_A_TURN: usize = 32;
+/// Transfers that leave processors time to sleep between packets: they are kept [`Awake`].
+const FEW: usize = 4;
 /// Packets that a lone transfer is served before the other sockets are looked at.
 const LONE_TURN: usize = 64;
 /// Longest wait, so that a missed wake-up can cost no more.
@@ -148,6 +151,7 @@ pub(crate) struct Engine<L, E> {
     free: Vec<usize>,
     active: usize,
     alarms: BinaryHeap<Reverse<(Instant, usize)>>,
+    awake: Awake,
 }
 
 impl<L, E> Engine<L, E>
@@ -177,6 +181,7 @@ where
             free: Vec::new(),
             active: 0,
             alarms: BinaryHeap::new(),
+            awake: Awake::default(),
         })
     }
 
@@ -197,6 +202,11 @@ where
                     token if token >= LISTENERS => self.requests(token - LISTENERS, &mut buffer),
                     slot => self.arrived(usize::try_from(slot).unwrap_or(usize::MAX), &mut buffer, now),
                 }
+            }
+            if ready > 0 && (1..=FEW).contains(&self.active) {
+                self.awake.hold(now);
+            } else {
+                self.awake.release();
             }
             self.ring(now);
             if self.active == 1 {
@@ -220,12 +230,13 @@ where
         }
     }
 
-    /// Until the first alarm, rounded up to the poll's milliseconds.
+    /// Until the first alarm, rounded up to the poll's milliseconds; no longer than what is kept awake may stay so.
     fn patience(&self) -> EpollTimeout {
         let wait = match self.alarms.peek() {
             Some(Reverse((at, _))) => at.saturating_duration_since(Instant::now()).min(LONGEST),
             None => LONGEST,
         };
+        let wait = if self.awake.held() { wait.min(QUIET) } else { wait };
         let millis = wait.as_micros().div_ceil(1000);
         EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX))
     }

@@ -2,9 +2,11 @@
 //!
 //! Purpose: hand boot loaders to firmware, from memory, fast and without surprises: RFC 1350 with options of RFC
 //! 2347, 2348 (blksize), 2349 (timeout, tsize) and 7440 (windowsize). `transfer` is the protocol without I/O,
-//! `grant` judges requests, `engine` is a thread that serves, `server` what the caller sees. Invariants: nothing is written, no directory is walked; each datagram from the network
-//! costs bounded time and memory, and no client holds a place without end, nor all places ([`Limits`], [`Patience`]); a reply comes from the address that was asked, by the interface it came in on.
-//! It does not know what a boot is: the caller says which file a name means, and hears what became of it.
+//! `grant` judges requests, `engine` is a thread that serves, `server` what the caller sees. Invariants: nothing is
+//! written, no directory is walked; each datagram from the network costs bounded time and memory, and no client holds a
+//! place without end, nor all places ([`Limits`], [`Patience`]); a reply comes from the address that was asked, by the
+//! interface it came in on. It does not know what a boot is: the caller says which file a name means, and hears what
+//! became of it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), dayzero_tftp_server::BindError> {
@@ -25,6 +27,7 @@
 //! # }
 //! ```
 
+mod awake;
 mod burst;
 mod engine;
 #[doc(hidden)]

@@ -29,6 +29,13 @@ pub struct Row {
     pub peers: BTreeMap<String, f64>,
 }
 
+impl Row {
+    /// A row that explains another one: nothing is asked of it.
+    pub fn unasked(self) -> Self {
+        Self { ask: None, held: None, ..self }
+    }
+}
+
 /// What is asked of a ratio; it also says which peer is the best one.
 #[derive(Clone, Copy, Debug)]
 pub enum Ask {
