@@ -4,6 +4,7 @@ mod apply;
 mod cli;
 mod client;
 mod config;
+mod descriptors;
 mod doctor;
 mod failure;
 mod host;

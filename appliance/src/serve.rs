@@ -7,6 +7,7 @@
 //! to the log; at the end the listeners stop first and the store closes last.
 
 use crate::config::{self, ServeConfig};
+use crate::descriptors;
 use crate::failure::Failure;
 use crate::memory;
 use crate::output::Output;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 /// Runs the control plane.
 pub(crate) async fn serve(out: Output, file: &Path) -> Result<(), Failure> {
     memory::keep_small();
+    descriptors::raise();
     let config = config::load(file)?;
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     on_signals(stop.clone())?;

@@ -458,6 +458,12 @@ impl PxeConfig {
     /// # Errors
     /// The first [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_networks()?;
+        self.check_files()
+    }
+
+    /// What is of the plan.
+    pub(crate) fn check_networks(&self) -> Result<(), ConfigError> {
         let mut devices = std::collections::BTreeSet::new();
         for interface in &self.interfaces {
             check_interface(interface)?;
@@ -472,9 +478,13 @@ impl PxeConfig {
                 return Err(ConfigError::Twice(format!("network {}", network.name)));
             }
         }
-        if let Some(network) = self.relayed.iter().find(|network| network.relays.is_empty()) {
-            return Err(ConfigError::Unreachable(network.name.clone()));
+        match self.relayed.iter().find(|network| network.relays.is_empty()) {
+            Some(network) => Err(ConfigError::Unreachable(network.name.clone())),
+            None => Ok(()),
         }
+    }
+
+    fn check_files(&self) -> Result<(), ConfigError> {
         if !self.interfaces.iter().any(ServedInterface::boots) {
             return Ok(());
         }

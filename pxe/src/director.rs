@@ -1,5 +1,6 @@
 //! What these services ask of the control plane, and what they tell it.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use dayzero_model::boot::{Arch, BootAction, Client};
@@ -65,6 +66,15 @@ pub struct PxeEvent {
     pub boot: Option<BootId>,
     /// What.
     pub what: What,
+}
+
+impl PxeEvent {
+    /// Of an event that says that a DHCP message goes out: that it could not leave.
+    pub(crate) fn unsent(&self, to: IpAddr, error: &io::Error) -> Option<Self> {
+        let What::DhcpOut { kind, .. } = &self.what else { return None };
+        let what = What::DhcpUnsent { kind: kind.clone(), to, error: error.to_string() };
+        Some(Self { what, ..self.clone() })
+    }
 }
 
 /// Who a client is and what it boots: answered by the control plane from memory. The calls come from network tasks,

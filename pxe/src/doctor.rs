@@ -1,31 +1,29 @@
 //! Looks before anything is served: what would be in the way of network boot here, and what to do about it.
 //!
-//! Invariants: it answers nobody and keeps nothing; what it sends is a DHCP DISCOVER in the name of a made-up client, to hear
-//! who else answers, an ARP probe for the gateway and a question to each name server of a network; nothing at all where it
-//! shall only listen. It runs in the network namespace of its thread.
+//! Invariants: it answers nobody and keeps nothing; what it sends is DHCP's first question in the name of a made-up client
+//! (DISCOVER as plain clients and firmware send it, SOLICIT) and a router solicitation, to hear who else answers, an ARP probe
+//! for the gateway and a question to each name server of a network; nothing at all where it shall only listen. It runs in the network namespace of its thread.
 
 mod around;
 mod clock;
+pub(crate) mod routers;
+mod servers;
+mod six;
 pub(crate) mod switch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use dayzero_model::MacAddr;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
-use tokio::time::{Instant, timeout_at};
 
 use crate::config::{PxeConfig, ServedInterface};
-use crate::dhcp::wire::{COOKIE, FIXED, Fields, option};
 use crate::dhcp6::serve::SERVER_PORT as DHCP6;
 use crate::net::device_has;
-use crate::overhear::overhear;
 use crate::server::missing6;
 use dayzero_model::site::{DhcpMode, NetworkRole};
 
@@ -82,7 +80,7 @@ pub struct Examination {
     pub listeners: Vec<(String, SocketAddr)>,
     /// Directories that the appliance has written to: what it wrote last is no later than now.
     pub written: Vec<PathBuf>,
-    /// How long to listen for other DHCP servers; zero: not at all.
+    /// How long to listen for other DHCP servers and routers; zero: not at all.
     pub listen: Duration,
     /// How long to listen for the switches' LLDP, which they send each 30 s; zero: not at all. It ends as soon as each
     /// port heard one.
@@ -155,7 +153,10 @@ async fn networks(
         }
         findings.extend(around::around(interface, how.ask).await);
         if !how.listen.is_zero() {
-            findings.extend(others(config, interface, how).await);
+            let (four, six) =
+                tokio::join!(servers::others(config, interface, how), six::others(interface, addresses, how));
+            findings.extend(four);
+            findings.extend(six);
         }
     }
     findings
@@ -333,145 +334,11 @@ fn udp(interface: &ServedInterface, address: IpAddr, port: u16) -> io::Result<()
     bound(interface, address, port, false).map(drop)
 }
 
-async fn others(config: &PxeConfig, interface: &ServedInterface, how: &Examination) -> Vec<Finding> {
-    let asked =
-        async { if how.ask { servers(config, interface, how.listen).await } else { Ok(BTreeMap::new()) } };
-    let (asked, heard) = tokio::join!(asked, overhear(&interface.device, how.listen));
-    let mut seen: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
-    let mut findings = Vec::new();
-    for error in [asked.as_ref().err(), heard.as_ref().err()].into_iter().flatten() {
-        let found = format!("cannot look for other DHCP servers: {error}");
-        let action = "stop the DHCP client on it, and run this as root";
-        findings.push(Finding::new("other-dhcp", Severity::Warning, found, action).on(interface));
-    }
-    for (server, how) in heard.unwrap_or_default() {
-        seen.insert(server, how.to_owned());
-    }
-    for (server, offered) in asked.unwrap_or_default() {
-        seen.insert(server, format!("offers {offered} to a made-up client"));
-    }
-    seen.remove(&interface.address);
-    findings.extend(judge(interface, &seen, how.ask && findings.is_empty()));
-    findings
-}
-
-/// What other servers mean depends on who is to give the addresses.
-fn judge(interface: &ServedInterface, seen: &BTreeMap<Ipv4Addr, String>, asked: bool) -> Vec<Finding> {
-    let finding = |severity, found: String, action: &str| {
-        Finding::new("other-dhcp", severity, found, action).on(interface)
-    };
-    let serves = interface.network.mode == DhcpMode::Serve;
-    if seen.is_empty() {
-        return match (serves, asked) {
-            (_, false) => vec![finding(Severity::Good, "no other DHCP server was heard of".to_owned(), "")],
-            (true, true) => vec![finding(Severity::Good, "no other DHCP server answered".to_owned(), "")],
-            (false, true) => {
-                let found =
-                    "no DHCP server answers, and the plan leaves this network's addresses to another one";
-                vec![finding(
-                    Severity::Fault,
-                    found.to_owned(),
-                    "start it, or write `dhcp: serve` in the plan",
-                )]
-            }
-        };
-    }
-    let each = |(server, how): (&Ipv4Addr, &String)| {
-        if serves {
-            let action = "switch it off on this network, move this network to a VLAN of its own, or write `dhcp: proxy` in the plan";
-            finding(Severity::Fault, format!("another DHCP server, {server}, {how}"), action)
-        } else {
-            finding(Severity::Good, format!("the network's DHCP server, {server}, {how}"), "")
-        }
-    };
-    seen.iter().map(each).collect()
-}
-
-/// Servers that answer a DISCOVER of a client that does not exist, with the address that each offers.
-async fn servers(
-    config: &PxeConfig,
-    interface: &ServedInterface,
-    listen: Duration,
-) -> io::Result<BTreeMap<Ipv4Addr, Ipv4Addr>> {
-    let socket = UdpSocket::from_std(bound(interface, Ipv4Addr::UNSPECIFIED.into(), 68, true)?.into())?;
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let [.., a, b, c, d] = (nanos as u64 ^ u64::from(std::process::id()) << 20).to_be_bytes();
-    let xid = [d, c, b, a];
-    let discover = discover(xid, MacAddr([0x02, 0xda, a, b, c, d]));
-    let end = Instant::now() + listen;
-    let mut next = Instant::now();
-    let mut seen = BTreeMap::new();
-    let mut buffer = vec![0; 2048];
-    while Instant::now() < end {
-        if Instant::now() >= next {
-            socket.send_to(&discover, (Ipv4Addr::BROADCAST, config.ports.dhcp)).await?;
-            next = Instant::now() + Duration::from_secs(1);
-        }
-        if let Ok(got) = timeout_at(next.min(end), socket.recv(&mut buffer)).await
-            && let Some((server, offered)) = offer(&buffer[..got?], xid)
-            && server != interface.address
-        {
-            seen.insert(server, offered);
-        }
-    }
-    Ok(seen)
-}
-
-fn discover(xid: [u8; 4], mac: MacAddr) -> Vec<u8> {
-    let mut out = vec![0; FIXED];
-    out[..3].copy_from_slice(&[1, 1, 6]);
-    out[4..8].copy_from_slice(&xid);
-    out[10] = 0x80;
-    out[28..34].copy_from_slice(&mac.0);
-    out.extend_from_slice(&COOKIE);
-    out.extend_from_slice(&[option::MESSAGE_TYPE, 1, 1, 55, 3, 1, 3, 54, 255]);
-    out.resize(300, 0);
-    out
-}
-
-fn offer(datagram: &[u8], xid: [u8; 4]) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let address = |at: usize| {
-        let bytes: [u8; 4] = datagram.get(at..at + 4)?.try_into().ok()?;
-        Some(Ipv4Addr::from(bytes))
-    };
-    if datagram.len() <= FIXED + 4
-        || datagram[0] != 2
-        || datagram[4..8] != xid
-        || datagram[FIXED..FIXED + 4] != COOKIE
-    {
-        return None;
-    }
-    let mut options = Fields::default();
-    options.walk(&datagram[FIXED + 4..]).ok()?;
-    (options.get(option::MESSAGE_TYPE) == Some(&[2])).then_some(())?;
-    let server: [u8; 4] = options.get(option::SERVER_ID)?.try_into().ok()?;
-    Some((Ipv4Addr::from(server), address(16)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::tests::{config, interface};
     use crate::config::{Ipv4Prefix, Ipv6Prefix, ServedNetwork};
-    use crate::dhcp::reply::{Options, Reply};
-    use crate::dhcp::wire::{Kind, Request};
-
-    #[test]
-    fn what_it_sends_is_a_discover_and_it_reads_offers_of_its_own_alone() {
-        let xid = [1, 2, 3, 4];
-        let asked = Request::parse(&discover(xid, MacAddr([2, 0xda, 0, 0, 0, 1]))).unwrap();
-        assert_eq!((asked.kind, asked.broadcast), (Kind::Discover, true));
-        let (server, offered) = (Ipv4Addr::new(10, 0, 0, 66), Ipv4Addr::new(10, 0, 0, 99));
-        let reply = |kind| {
-            let none = Ipv4Addr::UNSPECIFIED;
-            Reply { kind, yiaddr: offered, siaddr: none, server, file: None, options: Options::default() }
-                .encode(&asked)
-        };
-        assert_eq!(offer(&reply(Kind::Offer), xid), Some((server, offered)));
-        assert_eq!(offer(&reply(Kind::Nak), xid), None);
-        assert_eq!(offer(&reply(Kind::Offer), [9; 4]), None);
-        assert_eq!(offer(b"short", xid), None);
-    }
 
     #[test]
     fn each_fault_says_what_to_do() {
@@ -498,30 +365,6 @@ mod tests {
         lo.network.prefix6 = Some(Ipv6Prefix { address: "::".parse().unwrap(), len: 96 });
         lo.address = Ipv4Addr::new(0, 0, 0, 1);
         assert_eq!(own_ipv6(&lo).unwrap().severity, Severity::Good);
-    }
-
-    #[test]
-    fn another_server_is_a_fault_or_what_the_plan_says() {
-        let mut interface = interface(NetworkRole::Management);
-        let seen = BTreeMap::from([(Ipv4Addr::new(10, 77, 0, 66), "offered an address".to_owned())]);
-        let none = BTreeMap::new();
-        let rows = [
-            (DhcpMode::Serve, &none, true, Severity::Good),
-            (DhcpMode::Serve, &seen, true, Severity::Fault),
-            (DhcpMode::Proxy, &seen, true, Severity::Good),
-            (DhcpMode::Proxy, &none, true, Severity::Fault),
-            (DhcpMode::Proxy, &none, false, Severity::Good),
-            (DhcpMode::Off, &seen, false, Severity::Good),
-        ];
-        for (mode, seen, asked, want) in rows {
-            interface.network.mode = mode;
-            let findings = judge(&interface, seen, asked);
-            assert_eq!(
-                findings.iter().map(|f| f.severity).collect::<Vec<_>>(),
-                [want],
-                "{mode:?} {findings:?}"
-            );
-        }
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@
 //! acknowledged. One socket a service and interface, bound to the device, so that networks never mix.
 //!
 //! The parts: `dhcp` and `dhcp6` (pure cores and their sockets), `ra`, `dns`, `tftp` (over `dayzero-tftp-server`), `http`, `script`,
-//! `doctor`; `server` starts them.
+//! `doctor`; `server` starts them by what `opened` lists, and `live` has them follow another plan.
 
 mod config;
 pub mod dhcp;
@@ -20,9 +20,11 @@ pub mod fuzzing;
 pub mod http;
 mod late;
 mod limit;
+mod live;
 mod machine;
 mod neighbours;
 mod net;
+mod opened;
 mod overhear;
 mod ra;
 pub mod script;
@@ -37,4 +39,6 @@ pub use config::{
 pub use dhcp::lease::{Lease, LeaseChange, LeaseStore, LeaseStoreError, MemoryLeases};
 pub use director::{BootDirector, PxeEvent, RelayPort, ScriptQuery, SeenClient};
 pub use late::LateFiles;
-pub use server::{PxeServer, StartError};
+pub use limit::Limit;
+pub use live::Live;
+pub use server::{PxeServer, RunError, StartError};

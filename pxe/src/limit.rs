@@ -1,4 +1,4 @@
-//! How often the same kind of thing is told: what anybody on the network can cause must fill no log and no store.
+//! How often the same kind of thing is told or stored: what anybody on the network can cause must fill no log and no store.
 //!
 //! Invariants: within [`WINDOW`], [`EACH`] times for one client and [`ALL`] times for all strangers together; a client of
 //! the plan is bounded by the first alone, so that no flood of strangers hides it; memory is bounded by [`ALL`] and the
@@ -15,9 +15,9 @@ const EACH: u32 = 10;
 /// For all clients together that nobody planned.
 const ALL: u32 = 200;
 
-/// A limit of one kind of things.
+/// A limit of one kind of things: so many of one client, so many of all that nobody planned.
 #[derive(Debug)]
-pub(crate) struct Limit<K> {
+pub struct Limit<K> {
     what: &'static str,
     state: Mutex<State<K>>,
 }
@@ -32,19 +32,19 @@ struct State<K> {
 
 impl<K: Hash + Eq> Limit<K> {
     /// `what`, in the plural: for the line that says how many were kept back.
-    pub(crate) fn new(what: &'static str) -> Self {
+    pub fn new(what: &'static str) -> Self {
         let state = State { since: None, each: HashMap::new(), strangers: 0, kept_back: 0 };
         Self { what, state: Mutex::new(state) }
     }
 
     /// Whether this one may be told.
-    pub(crate) fn allows(&self, client: K, planned: bool, now: Instant) -> bool {
+    pub fn allows(&self, client: K, planned: bool, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
             if state.kept_back > 0 {
                 tracing::warn!(
                     kept_back = state.kept_back,
-                    "{} of the last minutes were not told one by one: more than {EACH} of one client, or {ALL} of clients that nobody planned",
+                    "too many {} in a minute, so that not all were taken: more than {EACH} of one client, or {ALL} of clients that nobody planned",
                     self.what
                 );
             }

@@ -3,7 +3,8 @@
 //! Purpose: tell our own iPXE from one in the NIC's ROM, which looks the same on the wire. A client's boot goes
 //! firmware → (our iPXE fetched whole by TFTP or HTTP) → loader → (script fetched) → over. Invariants: a DISCOVER of
 //! anything but iPXE begins anew; so does time; no state leads to the loader being sent to our loader, as long as its
-//! transfer was seen to complete. Bounded: the client that was longest not heard of is forgotten first.
+//! transfer was seen to complete. Bounded: the client that was longest not heard of is forgotten first, and no number of
+//! strangers makes a planned host be forgotten.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,8 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dayzero_model::boot::Arch;
 use dayzero_model::{BootId, HostName, MacAddr, Millis, Timestamp};
 
-/// Clients remembered.
-const MAX: usize = 8192;
+/// Clients remembered that no plan names.
+const STRANGERS: usize = 8192;
+/// Planned hosts' NICs remembered: more than a site has.
+const PLANNED: usize = 65_536;
 /// From the loader's transfer to its DISCOVER: ample for firmware that probes every NIC first.
 const LOADER_STARTS: Millis = Millis(180_000);
 
@@ -37,6 +40,7 @@ pub(crate) struct Known {
 
 #[derive(Debug, Default)]
 struct Session {
+    planned: bool,
     stage: Stage,
     stage_since: Timestamp,
     touched: Timestamp,
@@ -65,8 +69,8 @@ struct Https {
 #[derive(Debug, Default)]
 struct Table {
     by_mac: HashMap<MacAddr, Session>,
-    /// By when they were last heard of.
-    by_age: BTreeSet<(Timestamp, MacAddr)>,
+    /// By when they were last heard of: strangers, and planned hosts.
+    by_age: [BTreeSet<(Timestamp, MacAddr)>; 2],
     by_address: HashMap<IpAddr, MacAddr>,
 }
 
@@ -99,22 +103,29 @@ impl Table {
         }
     }
 
-    fn entry(&mut self, mac: MacAddr, now: Timestamp) -> &mut Session {
-        if self.by_mac.len() >= MAX && !self.by_mac.contains_key(&mac) {
-            let oldest = self.by_age.pop_first();
-            if let Some((mac, gone)) =
-                oldest.and_then(|(_, mac)| self.by_mac.remove(&mac).map(|gone| (mac, gone)))
-            {
-                for address in gone.addresses() {
-                    self.leave(address, mac);
-                }
-            }
+    /// The client's session, begun if it has none; `planned` is None where that is as before.
+    fn entry(&mut self, mac: MacAddr, planned: Option<bool>, now: Timestamp) -> &mut Session {
+        let before = self.by_mac.get(&mac).map(|session| (session.planned, session.touched));
+        let planned = planned.unwrap_or(before.is_some_and(|(planned, _)| planned));
+        if let Some((was, touched)) = before {
+            self.by_age[usize::from(was)].remove(&(touched, mac));
         }
+        let most = if planned { PLANNED } else { STRANGERS };
+        if self.by_age[usize::from(planned)].len() >= most {
+            self.forget_oldest(planned);
+        }
+        self.by_age[usize::from(planned)].insert((now, mac));
         let session = self.by_mac.entry(mac).or_default();
-        self.by_age.remove(&(session.touched, mac));
-        self.by_age.insert((now, mac));
-        session.touched = now;
+        (session.planned, session.touched) = (planned, now);
         session
+    }
+
+    fn forget_oldest(&mut self, planned: bool) {
+        let Some((_, mac)) = self.by_age[usize::from(planned)].pop_first() else { return };
+        let Some(gone) = self.by_mac.remove(&mac) else { return };
+        for address in gone.addresses() {
+            self.leave(address, mac);
+        }
     }
 }
 
@@ -126,7 +137,7 @@ impl Sessions {
     /// A planned client sent a DISCOVER: the stage to answer it in.
     pub(crate) fn discover(&self, mac: MacAddr, ipxe: bool, arch: Option<Arch>, now: Timestamp) -> Stage {
         let mut table = self.lock();
-        let session = table.entry(mac, now);
+        let session = table.entry(mac, Some(true), now);
         session.arch = arch.or(session.arch);
         if !ipxe || now.since(session.stage_since) > LOADER_STARTS {
             session.stage = Stage::Firmware;
@@ -190,7 +201,7 @@ impl Sessions {
     pub(crate) fn given(&self, mac: MacAddr, address: impl Into<IpAddr>, known: &Known, now: Timestamp) {
         let address = address.into();
         let mut table = self.lock();
-        let session = table.entry(mac, now);
+        let session = table.entry(mac, Some(known.host.is_some()), now);
         let before = session.take(address);
         session.host = known.host.clone();
         if session.boot != known.boot {
@@ -219,7 +230,7 @@ impl Sessions {
     pub(crate) fn loader_fetched(&self, address: impl Into<IpAddr>, now: Timestamp) -> Option<Arch> {
         let mut table = self.lock();
         let mac = table.by_address.get(&address.into()).copied()?;
-        let session = table.entry(mac, now);
+        let session = table.entry(mac, None, now);
         session.stage = Stage::Loader;
         session.stage_since = now;
         session.https.given = false;
@@ -271,6 +282,23 @@ mod tests {
         );
         sessions.loader_fetched(Ipv4Addr::new(10, 0, 0, 1), at(401));
         assert_eq!(sessions.stage(MAC), Stage::Firmware, "another client's transfer");
+    }
+
+    /// `decide` knows stages, and here is where time makes them: a window is open until the agent has enrolled.
+    #[test]
+    fn thirty_minutes_of_post_begin_nothing_anew_and_end_nothing() {
+        let sessions = Sessions::default();
+        let minutes = |minutes: u64| Timestamp(minutes * 60_000);
+        let known = Known { host: "host1".parse().ok(), boot: Some(BootId(7)), ..Known::default() };
+        // An option ROM probes, and half an hour later the firmware boots.
+        assert_eq!(sessions.discover(MAC, false, Some(Arch::UefiX64), minutes(0)), Stage::Firmware);
+        sessions.given(MAC, ADDRESS, &known, minutes(0));
+        assert_eq!(sessions.discover(MAC, false, Some(Arch::UefiX64), minutes(30)), Stage::Firmware);
+        assert_eq!(sessions.who(ADDRESS), Known { mac: Some(MAC), ..known.clone() });
+        // It fetches our loader, is reset, and posts for half an hour again: the iPXE of its ROM is not ours.
+        assert!(sessions.loader_fetched(ADDRESS, minutes(31)).is_some());
+        assert_eq!(sessions.discover(MAC, true, Some(Arch::UefiX64), minutes(61)), Stage::Firmware);
+        assert_eq!(sessions.who(ADDRESS).boot, Some(BootId(7)), "the same boot");
     }
 
     #[test]
@@ -361,16 +389,49 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_told_apart_and_the_table_is_bounded() {
+    fn addresses_are_told_apart_and_strangers_drive_out_strangers_alone() {
         let sessions = Sessions::default();
-        for i in 0..MAX as u32 + 10 {
+        let numbered = |i: u32| {
             let [a, b, c, d] = i.to_be_bytes();
-            let mac = MacAddr([2, 0, a, b, c, d]);
-            sessions.given(mac, Ipv4Addr::from(0x0a00_0000 + i), &Known::default(), Timestamp(u64::from(i)));
+            (MacAddr([2, 0, a, b, c, d]), Ipv4Addr::from(0x0a00_0000 + i))
+        };
+        let planned = Known { host: "host1".parse().ok(), ..Known::default() };
+        let hosts = 10_000;
+        for i in 0..hosts {
+            let (mac, address) = numbered(i);
+            sessions.discover(mac, false, Some(Arch::UefiX64), Timestamp(0));
+            sessions.given(mac, address, &planned, Timestamp(0));
+            assert!(sessions.loader_fetched(address, Timestamp(1)).is_some());
+        }
+        let strangers = STRANGERS as u32 + 10;
+        for i in hosts..hosts + strangers {
+            let (mac, address) = numbered(i);
+            sessions.given(mac, address, &Known::default(), Timestamp(u64::from(i)));
+        }
+        for i in 0..hosts {
+            let (mac, address) = numbered(i);
+            assert_eq!(sessions.stage(mac), Stage::Loader, "host {i}");
+            assert_eq!(sessions.who(address).mac, Some(mac));
         }
         let table = sessions.lock();
-        assert_eq!(table.by_mac.len(), MAX);
-        assert_eq!((table.by_address.len(), table.by_age.len()), (MAX, MAX));
-        assert!(!table.by_address.contains_key(&IpAddr::V4(Ipv4Addr::from(0x0a00_0000))));
+        assert_eq!(table.by_mac.len(), hosts as usize + STRANGERS);
+        assert_eq!(table.by_address.len(), hosts as usize + STRANGERS);
+        assert_eq!((table.by_age[0].len(), table.by_age[1].len()), (STRANGERS, hosts as usize));
+        let (_, first) = numbered(hosts);
+        assert!(!table.by_address.contains_key(&IpAddr::V4(first)), "the first stranger");
+    }
+
+    #[test]
+    fn planned_hosts_are_bounded_too_and_one_that_left_the_plan_is_a_stranger() {
+        let sessions = Sessions::default();
+        for i in 0..PLANNED as u32 + 1 {
+            let [a, b, c, d] = i.to_be_bytes();
+            sessions.discover(MacAddr([2, 0, a, b, c, d]), false, None, Timestamp(u64::from(i)));
+        }
+        let last = MacAddr([2, 0, 0, 1, 0, 0]);
+        assert_eq!(sessions.lock().by_mac.len(), PLANNED);
+        sessions.given(last, ADDRESS, &Known::default(), Timestamp(u64::MAX));
+        let table = sessions.lock();
+        assert_eq!((table.by_age[0].len(), table.by_age[1].len()), (1, PLANNED - 1));
     }
 }

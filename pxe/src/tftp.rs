@@ -1,6 +1,7 @@
 //! TFTP of the boot network: our loaders from memory, and what became of each transfer.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -77,7 +78,11 @@ impl Tftp {
         Ok(Self { server, watch, files: config.tftp.clone(), late: config.late.clone() })
     }
 
-    pub(crate) async fn run(self, cancel: CancellationToken) {
+    /// Serves until `cancel`.
+    ///
+    /// # Errors
+    /// Its threads cannot start, or one of them ended.
+    pub(crate) async fn run(self, cancel: CancellationToken) -> io::Result<()> {
         let Self { server, watch, files, late } = self;
         let watch = Arc::new(watch);
         let who = Arc::clone(&watch);
@@ -91,7 +96,7 @@ impl Tftp {
         };
         let tap = Arc::clone(&watch);
         let server = server.tapped(move |tapped| tap.datagram(tapped));
-        server.run(lookup, move |event| watch.event(&event), cancel).await;
+        server.run(lookup, move |event| watch.event(&event), cancel).await
     }
 }
 

@@ -157,7 +157,7 @@ async fn comes_back(https: bool) {
     assert!(told.windows(2).all(|two| two[1] - two[0] >= Duration::from_secs(1)), "nor each time: {told:?}");
 
     cancel.cancel();
-    serving.await.unwrap();
+    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,8 @@
 //! What the network boot services ask: who a MAC is, what it boots; and what their events say about a host's boot.
 //!
 //! Invariants: answers come from memory, without waiting; a client that is not in the plan is recorded as pending, and
-//! whoever invents MACs drives out only other pending ones.
+//! whoever invents MACs drives out only other pending ones; what is seen of others than hosts comes to the store within
+//! limits, and is in memory all the same.
 
 use crate::control::Control;
 use crate::records::{CURRENT, DUID, LEASES, PENDING, VMS};
@@ -14,13 +15,13 @@ use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::ids::{HostName, MacAddr};
 use dayzero_model::units::Timestamp;
 use dayzero_pxe::{
-    BootDirector, Lease, LeaseChange, LeaseStore, LeaseStoreError, PxeEvent, ScriptQuery, SeenClient,
+    BootDirector, Lease, LeaseChange, LeaseStore, LeaseStoreError, Limit, PxeEvent, ScriptQuery, SeenClient,
 };
 use dayzero_store::{Pair, StoreError};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Name of the discovery kernel in boot URLs.
@@ -47,6 +48,8 @@ pub(crate) struct Director {
     notes: mpsc::Sender<Note>,
     /// Notes that found no place.
     lost: AtomicU64,
+    /// Events of others than hosts that come to the store.
+    stored: Limit<MacAddr>,
 }
 
 /// One line of the log for so many notes that are lost: whoever floods the boot network does not flood the log.
@@ -76,7 +79,8 @@ impl Director {
                 }
             }
         });
-        Arc::new(Self { control: control.clone(), notes, lost: AtomicU64::new(0) })
+        let stored = Limit::new("events of clients that are no hosts, for the store");
+        Arc::new(Self { control: control.clone(), notes, lost: AtomicU64::new(0), stored })
     }
 
     fn note(&self, note: Note) {
@@ -136,8 +140,11 @@ impl BootDirector for Director {
             self.note(Note::Event(Box::new(event.clone())));
         }
         let PxeEvent { mac, host, boot, what, .. } = event;
-        // VMs and strangers come by the thousand: what went well with them is not worth a write each.
-        let fleeting = host.is_none() && matches!(what, What::DhcpIn { .. } | What::DhcpOut { .. });
+        // VMs and strangers come by the thousand: what went well with them is not worth a write each, and of the rest not
+        // more than a person reads.
+        let fleeting = host.is_none()
+            && (matches!(what, What::DhcpIn { .. } | What::DhcpOut { .. })
+                || !mac.is_some_and(|mac| self.stored.allows(mac, false, Instant::now())));
         let event = Event { at, host, mac, boot, what };
         if fleeting {
             self.control.timeline.observe(event);
@@ -155,7 +162,7 @@ impl BootDirector for Director {
 fn telling(event: &PxeEvent) -> bool {
     event.host.is_some()
         && match &event.what {
-            What::DhcpOut { kind, .. } => kind == "ACK",
+            What::DhcpOut { kind, .. } | What::DhcpUnsent { kind, .. } => kind == "ACK",
             // Of an operating system's client, or of a BMC's, nothing is learned of the boot.
             What::DhcpIn { .. } => event.boot.is_some() && event.what.asks_to_boot(),
             What::TftpEnd { error: None, .. } | What::Script { .. } => true,
@@ -197,12 +204,18 @@ impl Control {
 
     pub(crate) async fn note_event(self: &Arc<Self>, event: PxeEvent) -> Result<(), StoreError> {
         let (Some(host), now) = (event.host.clone(), self.now()) else { return Ok(()) };
-        if let What::DhcpOut { .. } = event.what {
+        // One that could not leave gave no address.
+        let lease = match event.what {
+            What::DhcpOut { .. } => Some(Some(now)),
+            What::DhcpUnsent { .. } => Some(None),
+            _ => None,
+        };
+        if let Some(lease) = lease {
             let Ok((_, planned)) = self.planned(&host) else { return Ok(()) };
             if event.mac != Some(planned.bmc.mac) {
                 return Ok(());
             }
-            return self.step(&host, move |facts| facts.bmc_lease = Some(now)).await;
+            return self.step(&host, move |facts| facts.bmc_lease = lease).await;
         }
         // It asks again and again, and the first time says it all.
         let first = || {

@@ -1,7 +1,8 @@
 //! The control plane at work: its loops, and the listeners of the plan's networks.
 //!
 //! Invariants: no listener before there is a plan; each is bound to the one address that the plan gives the appliance on
-//! that network; when the plan's networks change, all of them begin anew; what cannot be bound is on the to-do list.
+//! that network; when another plan needs other sockets, all of them begin anew, and else they go on and tell their clients
+//! what it says; what cannot be bound, or ends by itself, is on the to-do list until it serves again.
 
 use crate::agents::{self, ConnectedAgents};
 use crate::boot::{Director, INITRD, KERNEL, StoredLeases};
@@ -16,15 +17,18 @@ use crate::{enrol, media};
 use dayzero_model::ids::Name;
 use dayzero_model::inventory::Inventory;
 use dayzero_model::site::{Network, Placed};
-use dayzero_pxe::{BootFiles, Loaders, NameZone, PxeConfig, PxeServer, ServedInterface, ServedNetwork};
+use dayzero_pxe::{BootFiles, Live, Loaders, NameZone, PxeConfig, PxeServer, ServedInterface, ServedNetwork};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Pause before listeners that failed are tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// What ails a network begins so.
+const NETWORK: &str = "network/";
 
 /// Profiles as they come with Dayzero.
 pub struct BuiltInProfiles;
@@ -128,49 +132,60 @@ impl Served {
     pub async fn run(self, cancel: CancellationToken) {
         let control = self.control.clone();
         control.start();
-        loop {
-            let changed = control.replanned.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let round = cancel.child_token();
-            let networks = control.plan().map(|plan| plan.site.networks.clone());
-            let listeners = self.listen(control.plan(), round.clone());
-            tokio::pin!(listeners);
-            loop {
-                tokio::select! {
-                    () = cancel.cancelled() => break,
-                    () = &mut listeners => break,
-                    () = &mut changed => {
-                        changed.set(control.replanned.notified());
-                        changed.as_mut().enable();
-                        if control.plan().map(|plan| plan.site.networks.clone()) != networks {
-                            break;
-                        }
-                    }
-                }
-            }
-            round.cancel();
-            // What still serves ends by the token; a round that ended by itself failed.
-            let _ = tokio::time::timeout(Duration::from_secs(5), &mut listeners).await;
-            if cancel.is_cancelled() {
-                break;
-            }
+        while !cancel.is_cancelled() {
+            self.round(&cancel).await;
         }
         control.stop().await;
     }
 
-    /// Serves all networks of a plan until the token is cancelled.
-    async fn listen(&self, plan: Option<Plan>, cancel: CancellationToken) {
-        let Some(plan) = plan else { return cancel.cancelled().await };
+    /// Serves until `cancel`, or until a plan needs other sockets.
+    async fn round(&self, cancel: &CancellationToken) {
         let control = &self.control;
-        let (standings, missing) = standings(&plan.site);
-        for network in &plan.site.networks {
-            let gone = missing.iter().find(|missing| missing.name == network.name);
-            control.ail(&format!("network/{}", network.name), gone.map(|_| no_address(control, network)));
+        let changed = control.replanned.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let Some(config) = planned(control) else {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = &mut changed => {}
+            }
+            return;
+        };
+        let end = cancel.child_token();
+        let plans = watch::Sender::new(config);
+        let mut listeners = self.listen(&plans, &end);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(ended) = listeners.join_next() => {
+                    tracing::error!(?ended, "a listener broke off: all begin anew");
+                    pause(cancel).await;
+                    break;
+                }
+                () = &mut changed => {
+                    changed.set(control.replanned.notified());
+                    changed.as_mut().enable();
+                    match planned(control) {
+                        Some(config) if config.opens_as(&plans.borrow()) => drop(plans.send_replace(config)),
+                        _ => break,
+                    }
+                }
+            }
         }
+        end.cancel();
+        let over = async { while listeners.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(5), over).await.is_err() {
+            tracing::warn!("some listeners did not end in time");
+        }
+    }
+
+    /// Starts the listeners of all networks; they end with the token.
+    fn listen(&self, plans: &watch::Sender<PxeConfig>, cancel: &CancellationToken) -> JoinSet<()> {
+        let control = &self.control;
         let mut tasks = JoinSet::new();
         let ports = control.config.ports;
-        for Standing { network, address, .. } in &standings {
+        for ServedInterface { network, address, .. } in &plans.borrow().interfaces {
             for (listener, port) in ports.listeners(network.role) {
                 let (at, agents) = (SocketAddr::new(IpAddr::V4(*address), port), self.agents.clone());
                 let (ours, end) = (control.clone(), cancel.clone());
@@ -189,16 +204,15 @@ impl Served {
             }
         }
         let director = Director::start(control);
-        let (ours, end) = (control.clone(), cancel.clone());
-        let config = pxe_config(control, &plan, &standings);
-        let again = move || pxe(ours.clone(), director.clone(), config.clone(), end.clone());
+        let (ours, end, plans) = (control.clone(), cancel.clone(), plans.subscribe());
+        let again = move || pxe(ours.clone(), director.clone(), plans.clone(), end.clone());
         tasks.spawn(keep(control.clone(), "network boot services".to_owned(), cancel.clone(), again));
-        while tasks.join_next().await.is_some() {}
+        tasks
     }
 }
 
-/// Serves again and again; a failure is on the to-do list meanwhile.
-async fn keep<F: Future<Output = std::io::Result<()>>>(
+/// Serves again and again; a failure is on the to-do list meanwhile, and so is an end that nobody asked for.
+pub(crate) async fn keep<F: Future<Output = std::io::Result<()>>>(
     control: Arc<Control>,
     what: String,
     cancel: CancellationToken,
@@ -219,7 +233,11 @@ async fn keep<F: Future<Output = std::io::Result<()>>>(
                 serving.await
             }
         };
-        let Err(error) = ended else { continue };
+        let error = match ended {
+            _ if cancel.is_cancelled() => break,
+            Ok(()) => std::io::Error::other("it ended by itself"),
+            Err(error) => error,
+        };
         tracing::error!(%error, "{what} failed");
         let todo = Todo {
             host: None,
@@ -227,15 +245,22 @@ async fn keep<F: Future<Output = std::io::Result<()>>>(
             sentence: format!("{what} cannot run: {error}"),
             evidence: Vec::new(),
             next_action:
-                "free the address and port (`dayzero doctor` says who has it); it is tried again by itself"
+                "where another program has its address and port, free them (`dayzero doctor` says who it is); it is tried again by itself"
                     .to_owned(),
             since: control.now(),
         };
         control.ail(&what, Some(todo));
-        tokio::select! {
-            () = cancel.cancelled() => {}
-            () = tokio::time::sleep(AGAIN) => {}
-        }
+        pause(&cancel).await;
+    }
+    // Whoever serves there next says anew what ails.
+    control.ail(&what, None);
+}
+
+/// Before what failed is tried again.
+async fn pause(cancel: &CancellationToken) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = tokio::time::sleep(AGAIN) => {}
     }
 }
 
@@ -258,7 +283,21 @@ fn no_address(control: &Control, network: &Network) -> Todo {
     }
 }
 
-fn pxe_config(control: &Control, plan: &Plan, standings: &[Standing]) -> PxeConfig {
+/// What the boot services serve by the plan of now, which is on all its networks where we stand; networks where our address
+/// is missing go onto the to-do list. None: there is no plan.
+fn planned(control: &Control) -> Option<PxeConfig> {
+    let plan = control.plan()?;
+    let (standings, missing) = standings(&plan.site);
+    let left = |name: &str| !plan.site.networks.iter().any(|network| network.name.as_str() == name);
+    control.mirror_mut().ails.retain(|key, _| !key.strip_prefix(NETWORK).is_some_and(left));
+    for network in &plan.site.networks {
+        let gone = missing.iter().find(|missing| missing.name == network.name);
+        control.ail(&format!("{NETWORK}{}", network.name), gone.map(|_| no_address(control, network)));
+    }
+    Some(pxe_config(control, &plan, &standings))
+}
+
+pub(crate) fn pxe_config(control: &Control, plan: &Plan, standings: &[Standing]) -> PxeConfig {
     let images = &control.config.images;
     let served = |network: &Network| ServedNetwork::planned(network, &plan.site.domain);
     let interface = |standing: &Standing| ServedInterface {
@@ -282,12 +321,14 @@ fn pxe_config(control: &Control, plan: &Plan, standings: &[Standing]) -> PxeConf
     config
 }
 
-async fn pxe(
+/// Network boot, by the last plan that was told.
+pub(crate) async fn pxe(
     control: Arc<Control>,
     director: Arc<Director>,
-    mut config: PxeConfig,
+    mut plans: watch::Receiver<PxeConfig>,
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
+    let mut config = plans.borrow_and_update().clone();
     let ipxe = &control.config.images.ipxe;
     if ipxe.join(Loaders::ARM64).exists() {
         config.loaders.uefi_arm64 = Some(Loaders::ARM64.to_owned());
@@ -311,13 +352,30 @@ async fn pxe(
     config.tls = Some(dayzero_trust::boot_server_config(key, loaders).map_err(std::io::Error::other)?);
     config.loader_trust = Some(authority.fingerprint());
     let leases = Arc::new(StoredLeases(control.clone()));
-    let server = PxeServer::bind(config, director, leases).await;
-    let server = server.map_err(|error| {
-        let source =
-            std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-        std::io::Error::other(format!("{error}{source}"))
-    })?;
+    let server = PxeServer::bind(config, director, leases).await.map_err(|error| said(&error))?;
+    let live = server.live();
     control.tasks.spawn(crate::secure::begin(control.clone()));
-    server.run(cancel).await;
-    Ok(())
+    tokio::select! {
+        ended = server.run(cancel) => ended.map_err(|error| said(&error)),
+        failed = follow(live, plans) => failed,
+    }
+}
+
+/// Has services that run follow each plan that is told.
+///
+/// # Errors
+/// They cannot, and must begin anew.
+async fn follow(live: Live, mut plans: watch::Receiver<PxeConfig>) -> std::io::Result<()> {
+    while plans.changed().await.is_ok() {
+        let config = plans.borrow_and_update().clone();
+        live.follow(&config).await.map_err(|error| said(&error))?;
+    }
+    // No plan comes any more: they serve by the last one until they are told to end.
+    std::future::pending().await
+}
+
+/// An error of the boot services and what is behind it.
+fn said(error: &dyn std::error::Error) -> std::io::Error {
+    let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    std::io::Error::other(format!("{error}{source}"))
 }

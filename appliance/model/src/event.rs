@@ -50,6 +50,15 @@ pub enum What {
         /// Boot file, if any.
         file: Option<String>,
     },
+    /// That message could not leave: nobody but us is at fault.
+    DhcpUnsent {
+        /// Its type word.
+        kind: String,
+        /// Where it was sent to.
+        to: IpAddr,
+        /// What the kernel said.
+        error: String,
+    },
     /// A DHCP message was not answered, or not as its client wished, and why.
     DhcpIgnored {
         /// Why, for a person.
@@ -241,6 +250,13 @@ pub enum Ignored {
         /// The server.
         address: Ipv4Addr,
     },
+    /// The same by DHCPv6, where a server is known by its identifier alone.
+    OtherServer6 {
+        /// The server's DUID, in hexadecimal.
+        duid: String,
+        /// The MAC that it is made of, where it is.
+        mac: Option<MacAddr>,
+    },
     /// It came by a relay that the plan does not list.
     UnknownRelay {
         /// The relay.
@@ -271,6 +287,8 @@ pub enum Ignored {
     OtherMachine,
     /// Its lease could not be stored.
     NotStored,
+    /// It breaks the protocol's rules, so that nobody can say what it asks for.
+    Malformed,
 }
 
 /// How a TFTP transfer broke off.
@@ -293,4 +311,37 @@ pub enum TftpFault {
     },
     /// Too many transfers at once.
     Busy,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events are stored: what an older version wrote is read, and what is written today is read by the next one.
+    #[test]
+    fn stored_events_keep_their_form() {
+        let mac = MacAddr([2, 0, 0, 0, 0, 0x66]);
+        let ignored = |why| What::DhcpIgnored { reason: "x".into(), why };
+        for (what, stored) in [
+            (ignored(Ignored::Other), r#"{"dhcp-ignored":{"reason":"x","why":"other"}}"#),
+            (
+                ignored(Ignored::OtherServer { address: [10, 77, 0, 66].into() }),
+                r#"{"dhcp-ignored":{"reason":"x","why":{"other-server":{"address":"10.77.0.66"}}}}"#,
+            ),
+            (
+                ignored(Ignored::OtherServer6 { duid: "00:04".into(), mac: Some(mac) }),
+                r#"{"dhcp-ignored":{"reason":"x","why":{"other-server6":{"duid":"00:04","mac":"02:00:00:00:00:66"}}}}"#,
+            ),
+            (ignored(Ignored::Malformed), r#"{"dhcp-ignored":{"reason":"x","why":"malformed"}}"#),
+            (
+                What::DhcpUnsent { kind: "OFFER".into(), to: [10, 88, 0, 1].into(), error: "y".into() },
+                r#"{"dhcp-unsent":{"kind":"OFFER","to":"10.88.0.1","error":"y"}}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&what).unwrap(), stored);
+            assert_eq!(serde_json::from_str::<What>(stored).unwrap(), what);
+        }
+        let oldest: What = serde_json::from_str(r#"{"dhcp-ignored":{"reason":"x"}}"#).unwrap();
+        assert_eq!(oldest, ignored(Ignored::Other));
+    }
 }

@@ -85,13 +85,52 @@ struct Kept {
     stored: bool,
 }
 
+/// What waits for the store: hosts' and the site's events, and those of MACs that belong to no host, each in order of their
+/// numbers. Where there is no room, one of a MAC goes before any other.
+#[derive(Default)]
+struct Waiting([VecDeque<(Subject, u64, Event)>; 2]);
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.0.iter().map(VecDeque::len).sum()
+    }
+
+    /// False: for this one an older one was given up, or itself.
+    fn push(&mut self, subject: Subject, number: u64, event: Event) -> bool {
+        let is_mac = subject.is_mac();
+        let full = self.len() >= QUEUE;
+        if full {
+            let [others, macs] = &mut self.0;
+            match macs.pop_front() {
+                Some(_) => {}
+                None if is_mac => return false,
+                None => drop(others.pop_front()),
+            }
+        }
+        self.0[usize::from(is_mac)].push_back((subject, number, event));
+        !full
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.0.iter().filter_map(|queue| queue.front()).map(|(_, number, _)| *number).min()
+    }
+
+    fn pop(&mut self) -> Option<(Subject, u64, Event)> {
+        let oldest = self.oldest()?;
+        let is = |queue: &&mut VecDeque<(Subject, u64, Event)>| {
+            queue.front().is_some_and(|(_, number, _)| *number == oldest)
+        };
+        self.0.iter_mut().find(is)?.pop_front()
+    }
+}
+
 #[derive(Default)]
 struct Rings {
     subjects: HashMap<Subject, VecDeque<Kept>>,
     /// Subjects by the number of their newest event, MACs apart from the others.
     order: [BTreeSet<(u64, Subject)>; 2],
     next: u64,
-    waiting: VecDeque<(Subject, u64, Event)>,
+    waiting: Waiting,
     dropped: u64,
     /// Numbers to delete from the store.
     gone: VecDeque<(Subject, u64)>,
@@ -156,11 +195,8 @@ impl Timeline {
             let number = rings.next;
             rings.next += 1;
             if stored {
-                if rings.waiting.len() >= QUEUE {
-                    rings.waiting.pop_front();
-                    rings.dropped += 1;
-                }
-                rings.waiting.push_back((subject.clone(), number, event.clone()));
+                let all = rings.waiting.push(subject.clone(), number, event.clone());
+                rings.dropped += u64::from(!all);
             }
             rings.push(subject, Kept { number, event, stored });
         }
@@ -244,10 +280,9 @@ impl Timeline {
     async fn batch(&self) -> Result<bool, StoreError> {
         let (batch, gone, dropped) = {
             let mut rings = self.rings();
-            let count = rings.waiting.len().min(BATCH_SIZE);
-            let batch: Vec<_> = rings.waiting.drain(..count).collect();
+            let batch: Vec<_> = std::iter::from_fn(|| rings.waiting.pop()).take(BATCH_SIZE).collect();
             // What still waits to be written must not be deleted before: numbers grow, and so only older ones go.
-            let waits = rings.waiting.front().map(|(_, number, _)| *number);
+            let waits = rings.waiting.oldest();
             let older = |(_, number): &&(Subject, u64)| waits.is_none_or(|waits| *number < waits);
             let count = rings.gone.iter().take(BATCH_SIZE).take_while(older).count();
             let gone: Vec<_> = rings.gone.drain(..count).collect();
@@ -379,9 +414,42 @@ mod tests {
             timeline.observe(event(i, None, Some([2, 0, 0, 0, a, b])));
         }
         assert_eq!(timeline.of_mac(MacAddr([2, 0, 0, 0, 0x4e, 0x1f]), Timestamp(0)).len(), 1);
-        assert!(timeline.rings().gone.is_empty() && timeline.rings().waiting.is_empty());
+        assert!(timeline.rings().gone.is_empty() && timeline.rings().waiting.len() == 0);
         timeline.flush().await;
         assert_eq!(store.count(&EVENTS, "").unwrap(), 0);
+    }
+
+    /// A store that stands still while strangers flood the network: what is of hosts is stored all the same, and in order.
+    #[tokio::test]
+    async fn strangers_events_are_given_up_before_hosts() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), dayzero_store::Options::default()).unwrap();
+        let timeline = Timeline::open(&store).unwrap();
+        let (host, person) = ("host1".parse().unwrap(), What::Person { who: "root".into(), did: "x".into() });
+        timeline.record(Event { what: person, ..event(0, None, None) });
+        for i in 1..=3 * QUEUE as u64 {
+            let [.., a, b] = i.to_be_bytes();
+            timeline.record(event(i, None, Some([2, 0, 0, 0, a, b])));
+            if i.is_multiple_of(100) {
+                timeline.record(event(i, Some("host1"), None));
+            }
+        }
+        let hosts = 3 * QUEUE as u64 / 100;
+        assert_eq!(timeline.rings().waiting.len(), QUEUE);
+        assert_eq!(timeline.rings().dropped, 2 * QUEUE as u64 + hosts + 1);
+        timeline.flush().await;
+        let again = Timeline::open(&store).unwrap();
+        let kept: Vec<u64> = again.of_host(&host, Timestamp(0)).iter().map(|event| event.at.0).collect();
+        assert_eq!(kept, (1..=hosts).map(|n| n * 100).collect::<Vec<_>>());
+        assert_eq!(again.query(&Subject::Site, Timestamp(0)).len(), 1);
+
+        // Hosts alone: the oldest goes, and a stranger drives out nothing.
+        for i in 0..=QUEUE as u64 {
+            timeline.record(event(100_000 + i, Some("host2"), None));
+        }
+        timeline.record(event(1, None, Some([2; 6])));
+        let oldest = timeline.rings().waiting.0.each_ref().map(|queue| queue.front().map(|one| one.2.at));
+        assert_eq!(oldest, [Some(Timestamp(100_001)), None]);
     }
 
     /// A store that events outrun must not keep the deletions waiting: they would be without bound.
@@ -407,7 +475,7 @@ mod tests {
         assert!(before > 0 && waiting > BATCH_SIZE, "{before} {waiting}");
         timeline.batch().await.unwrap();
         let rings = timeline.rings();
-        assert!(!rings.waiting.is_empty() && rings.gone.len() < before, "{} of {before}", rings.gone.len());
+        assert!(rings.waiting.len() > 0 && rings.gone.len() < before, "{} of {before}", rings.gone.len());
     }
 
     /// Deletions come in batches too: a storm's would not fit into one transaction.

@@ -47,6 +47,7 @@ pub fn what(what: &What) -> String {
             let file = file.as_ref().map_or_else(String::new, |file| format!(", boot file {file}"));
             format!("dhcp   {kind} out{address}{file}")
         }
+        What::DhcpUnsent { kind, to, error } => format!("dhcp   {kind} to {to} NOT SENT: {error}"),
         What::DhcpIgnored { reason, .. } => format!("dhcp   not answered: {reason}"),
         What::TftpStart { file } => format!("tftp   {file} asked for"),
         What::TftpEnd { file, bytes, ms, error: None } => {
@@ -140,6 +141,11 @@ mod tests {
                 kind: "OFFER".into(),
                 address: Some("10.77.0.11".parse().unwrap()),
                 file: Some("snponly.efi".into()),
+            },
+            What::DhcpUnsent {
+                kind: "OFFER".into(),
+                to: "10.88.0.1".parse().unwrap(),
+                error: "Network is unreachable (os error 101)".into(),
             },
             What::DhcpIgnored { reason: "not in the plan".into(), why: Ignored::Pending },
             What::TftpEnd {

@@ -5,6 +5,7 @@
 //! function of the events (oldest first) and the context; it finds nothing once the boot has passed its hop.
 
 mod agent_silent;
+mod answer_not_sent;
 mod arp_silent;
 mod clock_off;
 mod clone_refused;
@@ -17,6 +18,7 @@ mod kernel_silent;
 mod lacp_without_fallback;
 mod loader_not_asked;
 mod loader_not_started;
+mod malformed;
 mod network_first;
 mod no_dhcp;
 mod no_link;
@@ -127,7 +129,9 @@ const RULES: &[Rule] = &[
     http_refused::apply,
     secure_boot_refused::apply,
     loader_not_started::apply,
+    answer_not_sent::apply,
     other_server::apply,
+    malformed::apply,
     dhcp_not_answered::apply,
     no_request_after_offer::apply,
     loader_not_asked::apply,

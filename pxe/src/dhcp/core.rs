@@ -12,13 +12,13 @@ use std::sync::Arc;
 use dayzero_model::boot::{Arch, Chain, Client};
 use dayzero_model::event::{Ignored, What};
 use dayzero_model::site::DhcpMode;
-use dayzero_model::{BootId, HostName, MacAddr, Sha256, Timestamp};
+use dayzero_model::{BootId, HostName, MacAddr, Name, Sha256, Timestamp};
 
 use super::decide::{Answer, Asking, Boot, Silence, Step, decide, identity};
 use super::lease::LeaseChange;
 use super::networks::{Networks, Subnet};
 use super::reply::{Options, Reply};
-use super::wire::{Kind, Request, ipxe, option, relay};
+use super::wire::{BadDatagram, Broken, Kind, Request, ipxe, option, relay};
 use crate::config::{DhcpTimes, Loaders, PxeConfig, ServedInterface};
 use crate::director::{BootDirector, PxeEvent, RelayPort, SeenClient};
 use crate::http::{file_url, script_url, secure_file_url};
@@ -96,8 +96,8 @@ enum Via {
     Routed,
 }
 
-struct Way<'a> {
-    subnet: &'a Subnet,
+struct Way {
+    subnet: Arc<Subnet>,
     via: Via,
     /// Our address towards this client: the server identifier.
     server: Ipv4Addr,
@@ -128,7 +128,7 @@ struct Asker {
 /// A message that is being answered.
 struct Turn<'a> {
     request: &'a Request,
-    way: Way<'a>,
+    way: Way,
     came: Came,
     asker: Asker,
     now: Timestamp,
@@ -165,19 +165,7 @@ impl DhcpCore {
         let mut handled = Handled::default();
         let way = self.way(request, came);
         let network = way.as_ref().map_or(&self.interface.network.name, |way| &way.subnet.net.name);
-        let seen = seen(request, network.clone());
-        let client = self.director.client(&seen);
-        let asker = Asker::of(request.mac, &client);
-        let told = seen.uuid.clone();
-        let what = What::DhcpIn {
-            kind: request.kind.word().to_owned(),
-            interface: self.interface.device.clone(),
-            arch: seen.arch,
-            ipxe: request.is_ipxe(),
-            uuid: seen.uuid,
-            vendor_class: seen.vendor_class,
-        };
-        self.tell(&asker, what, &mut handled);
+        let (client, asker, told) = self.heard(request, request.kind.word(), network, &mut handled);
         let way = match way {
             Ok(way) => way,
             Err((why, reason)) => {
@@ -193,8 +181,43 @@ impl DhcpCore {
         handled
     }
 
+    /// A client's message that breaks the rules: that it asked is told, and why nobody answers.
+    pub(crate) fn broken(&self, broken: &Broken, came: Came, why: &BadDatagram) -> Handled {
+        let mut handled = Handled::default();
+        let way = self.way(&broken.request, came);
+        let network = way.as_ref().map_or(&self.interface.network.name, |way| &way.subnet.net.name);
+        let (_, asker, _) = self.heard(&broken.request, broken.kind, network, &mut handled);
+        let reason = format!("its datagram breaks the rules of DHCP: {why}");
+        self.ignore(&asker, Ignored::Malformed, reason, &mut handled);
+        handled
+    }
+
+    /// Whose message it is, with the UUID that it tells; that it came is told.
+    fn heard(
+        &self,
+        request: &Request,
+        kind: &str,
+        network: &Name,
+        handled: &mut Handled,
+    ) -> (Client, Asker, Option<String>) {
+        let seen = seen(request, network.clone());
+        let client = self.director.client(&seen);
+        let asker = Asker::of(request.mac, &client);
+        let told = seen.uuid.clone();
+        let what = What::DhcpIn {
+            kind: kind.to_owned(),
+            interface: self.interface.device.clone(),
+            arch: seen.arch,
+            ipxe: request.is_ipxe(),
+            uuid: seen.uuid,
+            vendor_class: seen.vendor_class,
+        };
+        self.tell(&asker, what, handled);
+        (client, asker, told)
+    }
+
     /// Which network a message is of, and how its answer gets back.
-    fn way(&self, request: &Request, came: Came) -> Result<Way<'_>, (Ignored, String)> {
+    fn way(&self, request: &Request, came: Came) -> Result<Way, (Ignored, String)> {
         let none = || (Ignored::Other, "no network of ours".to_owned());
         let home = || self.networks.covering(self.interface.address).ok_or_else(none);
         let local = if self.networks.is_own(came.to) { came.to } else { self.interface.address };
@@ -237,7 +260,7 @@ impl DhcpCore {
             );
             return Err((Ignored::Other, reason));
         }
-        if let Some(reason) = self.no_relay(request, came, subnet) {
+        if let Some(reason) = self.no_relay(request, came, &subnet) {
             return Err((unknown, reason));
         }
         let server = request.relayed_address(relay::SERVER).filter(|server| !server.is_unspecified());
@@ -427,7 +450,7 @@ impl DhcpCore {
         let address = if declined { request.requested_ip() } else { Some(request.ciaddr) };
         let ours = request.server_id().is_some_and(|id| id == turn.way.server || self.networks.is_own(id));
         let Some(address) = address.filter(|_| ours) else { return };
-        let subnet = turn.way.subnet;
+        let subnet = &turn.way.subnet;
         if let Some(mut pool) = subnet.pool().filter(|_| subnet.pools(address)) {
             handled.change = if declined {
                 pool.decline(turn.asker.mac, address, turn.now)

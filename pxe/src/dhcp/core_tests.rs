@@ -488,8 +488,8 @@ fn the_boot_servers_port_takes_no_address_back() {
     };
     for kind in [4, 7] {
         assert_eq!(at(kind, true), None, "{kind}");
-        let pool = core.networks.covering(range.first).unwrap().pool().unwrap();
-        assert_eq!(pool.lease_of(MAC), Some(range.first), "memory and store say the same");
+        let subnet = core.networks.covering(range.first).unwrap();
+        assert_eq!(subnet.pool().unwrap().lease_of(MAC), Some(range.first), "memory and store say the same");
     }
     assert!(matches!(at(7, false), Some(LeaseChange::Remove { .. })));
 }

@@ -128,9 +128,6 @@ fn what_a_host_boots() {
         ("old BIOS firmware that names no architecture", host(true), |a| a.wants_boot = true, offer(loader("undionly.kpxe"))),
         ("UEFI firmware, window", host(true), |a| pxe(a, UefiX64), offer(loader("snponly.efi"))),
         ("32-bit UEFI, where there is a loader", host(true), |a| pxe(a, UefiX86), offer(loader("snponly-32.efi"))),
-        // A window closes when the agent has enrolled: 30 minutes of POST before the first DISCOVER change nothing, nor
-        // do the 30 between its DISCOVER of a probing option ROM and the one that boots.
-        ("firmware after 30 minutes of POST", host(true), |a| { pxe(a, UefiX64); a.stage = Firmware }, offer(loader("snponly.efi"))),
         ("firmware that was reset while the loader ran", host(true), |a| { pxe(a, UefiX64); a.stage = Loader }, offer(loader("snponly.efi"))),
         ("UEFI HTTP boot, window", host(true), |a| { pxe(a, UefiX64Http); a.http = true }, offer(Boot::HttpLoader("snponly.efi".into()))),
         ("UEFI HTTP boot, its firmware trusts us", host(true), |a| { pxe(a, UefiX64Http); a.http = true; a.https = true }, offer(Boot::HttpsLoader("snponly.efi".into()))),

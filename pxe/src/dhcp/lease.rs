@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 /// An offer is kept for so long.
 const OFFER: Millis = Millis(60_000);
+/// Addresses that one question looks at, where many of a pool are reserved: the rest is for the next question.
+const LOOKED_AT: usize = 256;
 /// A declined address rests for so long.
 const DECLINED: Millis = Millis(3_600_000);
 
@@ -140,6 +142,23 @@ impl Pool {
         pool
     }
 
+    /// Another range from now on, and others than clients in it. What is known of an address that stays is newer than
+    /// what the store says, whose `leases` count for addresses that come.
+    pub(crate) fn fit(&mut self, range: AddressRange, own: &[Ipv4Addr], leases: &[Lease]) {
+        let fitted = Self::new(self.network.clone(), range, own, leases);
+        let before = std::mem::replace(self, fitted);
+        for address in before.free.iter().chain(before.entries.keys()) {
+            self.clear(*address);
+        }
+        for (address, entry) in before.entries {
+            match entry.holder {
+                _ if !self.free.contains(&address) => {}
+                Holder::Client(mac) => self.set(address, mac, entry.until, entry.bound),
+                Holder::Stranger => self.occupy(address, entry),
+            }
+        }
+    }
+
     fn clear(&mut self, address: Ipv4Addr) {
         if let Some(entry) = self.entries.remove(&address) {
             self.by_end.remove(&(entry.until, address));
@@ -184,16 +203,24 @@ impl Pool {
             return Some(address);
         }
         let wished = wish.filter(|address| self.free.contains(address) && !reserved(*address));
-        let address = wished
-            .or_else(|| self.free.iter().copied().find(|address| !reserved(*address)))
-            .or_else(|| self.longest_over(now, &reserved))?;
+        let address = wished.or_else(|| self.free_or_over(&reserved, now))?;
         self.set(address, mac, now.plus(OFFER), false);
         Some(address)
     }
 
-    fn longest_over(&self, now: Timestamp, reserved: &impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
-        let mut over = self.by_end.iter().take_while(|(until, _)| *until <= now).map(|(_, address)| *address);
-        over.find(|address| !reserved(*address))
+    /// A free address, else the one that ran out longest ago. Those that are reserved are put aside for the time of an
+    /// offer, so that not each question goes over them again.
+    fn free_or_over(&mut self, reserved: &impl Fn(Ipv4Addr) -> bool, now: Timestamp) -> Option<Ipv4Addr> {
+        for _ in 0..LOOKED_AT {
+            let over = || self.by_end.first().filter(|(until, _)| *until <= now).map(|(_, address)| *address);
+            let address = self.free.first().copied().or_else(over)?;
+            if !reserved(address) {
+                return Some(address);
+            }
+            let aside = Entry { holder: Holder::Stranger, until: now.plus(OFFER), bound: true };
+            self.occupy(address, aside);
+        }
+        None
     }
 
     /// Gives `address` to the client, if it was offered or given to it before, or is free.
@@ -333,6 +360,45 @@ mod tests {
         let reserved = |a: Ipv4Addr| a == address(52);
         assert_eq!(pool.offer(mac(1), Some(address(52)), reserved, now), Some(address(53)));
         assert_eq!(pool.bind(mac(1), address(52), 60, reserved, now), None);
+    }
+
+    #[test]
+    fn a_pool_whose_addresses_are_nearly_all_reserved_is_gone_over_once() {
+        let all = AddressRange { first: Ipv4Addr::new(10, 78, 0, 0), last: Ipv4Addr::new(10, 78, 255, 255) };
+        let now = Timestamp(1_000_000);
+        let over = |address: u32| Lease {
+            network: "guest".parse().unwrap(),
+            address: Ipv4Addr::from(address),
+            mac: MacAddr([6, 0, 0, 0, (address >> 8) as u8, address as u8]),
+            expires: Timestamp(1),
+            declined: false,
+        };
+        // Half of them had other clients before; all but the last are reserved by now.
+        let leases: Vec<Lease> = (0x0a4e_0000..0x0a4e_8000).map(over).collect();
+        let mut pool = Pool::new("guest".parse().unwrap(), all, &[], &leases);
+        let asked = std::cell::Cell::new(0);
+        let reserved = |address: Ipv4Addr| {
+            asked.set(asked.get() + 1);
+            address != all.last
+        };
+        let mut offered = None;
+        let mut questions = 0;
+        while offered.is_none() {
+            let before = asked.get();
+            offered = pool.offer(mac(1), None, reserved, now);
+            assert!(asked.get() - before <= LOOKED_AT, "one question");
+            questions += 1;
+        }
+        assert_eq!(offered, Some(all.last));
+        assert!(questions <= 0x1_0000 / LOOKED_AT + 1, "{questions}");
+        let before = asked.get();
+        assert_eq!(pool.offer(mac(2), None, reserved, now), None);
+        assert!(asked.get() - before <= LOOKED_AT);
+        // A reservation that is gone gives its address back by and by.
+        let later = now.plus(OFFER).plus(OFFER);
+        let nobodys = |address: Ipv4Addr| address != Ipv4Addr::new(10, 78, 0, 77) && address != all.last;
+        let got = (0..0x1_0000 / LOOKED_AT + 1).find_map(|_| pool.offer(mac(3), None, nobodys, later));
+        assert_eq!(got, Some(Ipv4Addr::new(10, 78, 0, 77)));
     }
 
     proptest! {

@@ -6,14 +6,15 @@
 //! would hold up reservations, which come by the same socket. An answer that depends on a
 //! lease is sent once the store has it, and those of all batches that came in while the store was busy are committed
 //! together; if the store fails, they are not sent. Events are told before the answer goes out, so that what it leads to
-//! is told after it. Nothing waits for an ARP answer.
+//! is told after it; that it could not leave is told then. Nothing waits for an ARP answer.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use dayzero_model::event::What;
 use dayzero_model::{MacAddr, Timestamp};
 use nix::libc;
 use nix::sys::socket::{
@@ -29,8 +30,8 @@ use super::arp::{Arp, Conflict};
 use super::core::{Came, Destination, DhcpCore, Handled};
 use super::lease::{LeaseChange, LeaseStore};
 use super::networks::Networks;
-use super::wire::{MAX_DATAGRAM, Request};
-use crate::director::BootDirector;
+use super::wire::{BadDatagram, Broken, MAX_DATAGRAM, Request};
+use crate::director::{BootDirector, PxeEvent};
 use crate::limit::Limit;
 use crate::net::{DirectSender, udp_on};
 use dayzero_model::datagram::{Datagram, Wire};
@@ -63,19 +64,35 @@ pub(crate) struct DhcpServer {
     leases: Arc<dyn LeaseStore>,
     core: DhcpCore,
     way: Arc<Way>,
+    /// Messages that break the rules.
+    broken: Limit<MacAddr>,
 }
 
 /// The way out, for answers of all kinds.
 struct Way {
     socket: UdpSocket,
     direct: DirectSender,
-    device: String,
     server: SocketAddrV4,
     /// All addresses that are ours.
     networks: Arc<Networks>,
+    told: Told,
+}
+
+/// What is told beside the events of what was handled.
+struct Told {
+    device: String,
     director: Arc<dyn BootDirector>,
-    /// Answers that could not be sent.
+    /// Lines about answers that could not be sent.
     unsent: Limit<Ipv4Addr>,
+}
+
+/// An answer on its way out.
+struct Outgoing {
+    bytes: Vec<u8>,
+    to: SocketAddrV4,
+    from: Ipv4Addr,
+    /// The event that says so.
+    event: Option<PxeEvent>,
 }
 
 /// What a server is made of.
@@ -103,49 +120,53 @@ impl DhcpServer {
         });
         let Parts { core, leases, director } = parts;
         let (networks, unsent) = (core.networks(), Limit::new("DHCP answers that could not be sent"));
-        let way = Way { socket, direct, device: device.to_owned(), server, networks, director, unsent };
-        Ok(Self { boot_server, arp: arp.ok(), leases, core, way: Arc::new(way) })
+        let told = Told { device: device.to_owned(), director, unsent };
+        let way = Arc::new(Way { socket, direct, server, networks, told });
+        let broken = Limit::new("DHCP messages that break the rules");
+        Ok(Self { boot_server, arp: arp.ok(), leases, core, way, broken })
     }
 
-    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+    /// Serves until `cancel`.
+    ///
+    /// # Errors
+    /// The socket failed, or the keeper of leases ended.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) -> io::Result<()> {
         let (queue, waiting) = mpsc::channel(WAITING);
         let mut keeper = JoinSet::new();
         keeper.spawn(keep_leases(Arc::clone(&self.leases), Arc::clone(&self.way), waiting));
-        self.serve(&queue, &cancel).await;
+        let ended = with(&mut keeper, self.serve(&queue, &cancel)).await;
         // What waits for the store is stored, and its clients hear of it.
         drop(queue);
         while let Some(ended) = keeper.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(%error, device = %self.way.device, "the keeper of DHCP leases ended");
+                tracing::error!(%error, device = %self.way.told.device, "the keeper of DHCP leases ended");
             }
         }
+        ended
     }
 
-    async fn serve(&mut self, queue: &mpsc::Sender<Handled>, cancel: &CancellationToken) {
+    async fn serve(&mut self, queue: &mpsc::Sender<Handled>, cancel: &CancellationToken) -> io::Result<()> {
         let mut buffers = Buffers(vec![vec![0; MAX_DATAGRAM + 1]; AT_ONCE]);
         let way = Arc::clone(&self.way);
         loop {
             tokio::select! {
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => return Ok(()),
                 conflict = conflict(&mut self.arp) => {
                     let Conflict { address, expected, found, message } = conflict;
                     let wire = Wire::Arp { from: found, to: self.mac() };
-                    way.tap(Some(expected), true, false, wire, &message);
+                    way.told.tap(Some(expected), true, false, wire, &message);
                     let handled = self.core.conflict(address, expected, found, now());
                     self.sort(vec![handled], queue).await;
                 }
                 ready = ready(self.boot_server.as_ref()) => {
                     if let (Ok(()), Some(socket)) = (ready, &self.boot_server) {
                         for handled in self.read(socket, &mut buffers, true) {
-                            way.told(handled, socket).await;
+                            way.send_one(handled, socket).await;
                         }
                     }
                 }
                 ready = way.socket.readable() => {
-                    if let Err(error) = ready {
-                        tracing::warn!(%error, device = %way.device, "DHCP socket");
-                        return;
-                    }
+                    ready?;
                     let batch = self.read(&way.socket, &mut buffers, false);
                     self.sort(batch, queue).await;
                 }
@@ -155,7 +176,7 @@ impl DhcpServer {
 
     /// Reads and handles what has arrived, at most [`AT_ONCE`] datagrams.
     fn read(&self, socket: &UdpSocket, buffers: &mut Buffers, boot_server: bool) -> Vec<Handled> {
-        let device = self.way.device.as_str();
+        let device = self.way.told.device.as_str();
         let got = socket.try_io(Interest::READABLE, || receive(socket, buffers));
         let got = match got {
             Ok(got) => got,
@@ -171,15 +192,18 @@ impl DhcpServer {
         for ((length, from, to), buffer) in got.into_iter().zip(&buffers.0) {
             let bytes = &buffer[..length];
             let wire = udp(from, SocketAddrV4::new(to, port));
+            let came = Came { from, to, boot_server };
             match Request::parse(bytes) {
                 Ok(request) => {
-                    let handled = self.core.handle(&request, Came { from, to, boot_server }, at);
-                    self.way.tap(Some(request.mac), handled.of_host(), false, wire, bytes);
+                    let handled = self.core.handle(&request, came, at);
+                    self.way.told.tap(Some(request.mac), handled.of_host(), false, wire, bytes);
                     batch.push(handled);
                 }
                 Err(error) => {
                     tracing::debug!(%error, %from, device, "DHCP datagram ignored");
-                    self.way.tap(hardware_address(bytes), false, false, wire, bytes);
+                    let (mac, of_host, handled) = refused(&self.core, &self.broken, bytes, came, &error);
+                    self.way.told.tap(mac, of_host, false, wire, bytes);
+                    batch.extend(handled);
                 }
             }
         }
@@ -198,7 +222,7 @@ impl DhcpServer {
                 let probe = self.arp.as_mut().and_then(|arp| arp.probe(address, expected, now()));
                 if let Some(probe) = probe {
                     let wire = Wire::Arp { from: self.mac(), to: MacAddr([0xff; 6]) };
-                    self.way.tap(Some(expected), handled.of_host(), true, wire, &probe);
+                    self.way.told.tap(Some(expected), handled.of_host(), true, wire, &probe);
                 }
             }
             if handled.change.is_none() {
@@ -213,13 +237,24 @@ impl DhcpServer {
     }
 }
 
+/// Serves as long as the keeper of leases does its work.
+async fn with(keeper: &mut JoinSet<()>, serving: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    tokio::select! {
+        ended = serving => ended,
+        Some(ended) = keeper.join_next() => Err(match ended {
+            Ok(()) => io::Error::other("the keeper of leases ended"),
+            Err(error) => io::Error::other(error),
+        }),
+    }
+}
+
 /// Makes leases durable and answers their clients then, until all senders of the queue are gone.
 async fn keep_leases(leases: Arc<dyn LeaseStore>, way: Arc<Way>, mut queue: mpsc::Receiver<Handled>) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, WAITING).await > 0 {
         let changes: Vec<LeaseChange> = batch.iter().filter_map(|handled| handled.change.clone()).collect();
         if let Err(error) = leases.commit(changes).await {
-            tracing::error!(%error, device = %way.device, "leases not stored: their clients get no answer");
+            tracing::error!(%error, device = %way.told.device, "leases not stored: their clients get no answer");
             for handled in &mut batch {
                 handled.not_stored("the lease could not be stored: see the appliance's log");
             }
@@ -229,18 +264,11 @@ async fn keep_leases(leases: Arc<dyn LeaseStore>, way: Arc<Way>, mut queue: mpsc
 }
 
 impl Way {
-    fn tap(&self, mac: Option<MacAddr>, of_host: bool, sent: bool, wire: Wire, bytes: &[u8]) {
-        let (at, interface, length) = (micros(), self.device.as_str(), bytes.len());
-        self.director.datagram(&Datagram { at, interface, mac, of_host, sent, wire, bytes, length });
-    }
-
     async fn send_all(&self, batch: Vec<Handled>) {
-        let mut routed: Vec<(Vec<u8>, SocketAddrV4, Ipv4Addr)> = Vec::with_capacity(batch.len());
-        for handled in batch {
+        let mut routed: Vec<Outgoing> = Vec::with_capacity(batch.len());
+        for mut handled in batch {
             let (mac, of_host) = (handled.mac(), handled.of_host());
-            for event in handled.events {
-                self.director.event(event);
-            }
+            let event = self.told.events(&mut handled);
             let Some((bytes, to)) = handled.reply else { continue };
             let from = handled.from.unwrap_or(*self.server.ip());
             let all = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
@@ -250,66 +278,103 @@ impl Way {
                 Destination::Direct(_, address) => SocketAddrV4::new(address, CLIENT_PORT),
             };
             let source = SocketAddrV4::new(from, self.server.port());
-            self.tap(mac, of_host, true, udp(source, at), &bytes);
+            self.told.tap(mac, of_host, true, udp(source, at), &bytes);
             match to {
-                Destination::Unicast(at) => routed.push((bytes, at, from)),
-                Destination::Broadcast => routed.push((bytes, all, from)),
+                Destination::Unicast(to) => routed.push(Outgoing { bytes, to, from, event }),
+                Destination::Broadcast => routed.push(Outgoing { bytes, to: all, from, event }),
                 Destination::Direct(mac, _) => {
                     if let Err(error) = self.direct.send(mac, source, at, &bytes) {
                         tracing::debug!(%error, %mac, "frame not sent to its MAC: broadcasting");
-                        routed.push((bytes, all, from));
+                        routed.push(Outgoing { bytes, to: all, from, event });
                     }
                 }
             }
         }
         // One call sends from one address.
         let mut rest = routed.as_slice();
-        while let Some((_, _, from)) = rest.first() {
-            let same = rest.iter().take_while(|one| one.2 == *from).count().min(AT_ONCE);
+        while let Some(Outgoing { from, .. }) = rest.first() {
+            let same = rest.iter().take_while(|one| one.from == *from).count().min(AT_ONCE);
             let (part, others) = rest.split_at(same);
             self.send_from(&self.socket, part, *from).await;
             rest = others;
         }
     }
 
-    async fn told(&self, handled: Handled, socket: &UdpSocket) {
+    async fn send_one(&self, mut handled: Handled, socket: &UdpSocket) {
         let (mac, of_host) = (handled.mac(), handled.of_host());
-        for event in handled.events {
-            self.director.event(event);
-        }
+        let event = self.told.events(&mut handled);
         if let Some((bytes, Destination::Unicast(to))) = handled.reply {
-            let source = SocketAddrV4::new(*self.server.ip(), port_of(socket));
-            self.tap(mac, of_host, true, udp(source, to), &bytes);
-            self.send_from(socket, &[(bytes, to, *self.server.ip())], *self.server.ip()).await;
+            let from = *self.server.ip();
+            let source = SocketAddrV4::new(from, port_of(socket));
+            self.told.tap(mac, of_host, true, udp(source, to), &bytes);
+            self.send_from(socket, &[Outgoing { bytes, to, from, event }], from).await;
         }
     }
 
     /// By the kernel's routing, from the address that is our server identifier.
-    async fn send_from(
-        &self,
-        socket: &UdpSocket,
-        part: &[(Vec<u8>, SocketAddrV4, Ipv4Addr)],
-        from: Ipv4Addr,
-    ) {
+    async fn send_from(&self, socket: &UdpSocket, part: &[Outgoing], from: Ipv4Addr) {
         // An override (RFC 5107) is the relay's address, which we cannot send from.
         let spec_dst = if self.networks.is_own(from) { from } else { *self.server.ip() };
-        let mut sent = 0;
-        while sent < part.len() {
-            let result =
-                socket.async_io(Interest::WRITABLE, || send_some(socket, &part[sent..], spec_dst)).await;
-            match result {
-                Ok(count) => sent += count.max(1),
-                Err(error) => {
-                    let to = part.get(sent).map(|one| one.1);
-                    let client = to.map_or(Ipv4Addr::UNSPECIFIED, |to| *to.ip());
-                    if self.unsent.allows(client, false, Instant::now()) {
-                        tracing::warn!(%error, ?to, device = %self.device, "DHCP answer not sent");
-                    }
-                    sent += 1;
-                }
+        send(socket, part, spec_dst, &self.told).await;
+    }
+}
+
+impl Told {
+    fn tap(&self, mac: Option<MacAddr>, of_host: bool, sent: bool, wire: Wire, bytes: &[u8]) {
+        let (at, interface, length) = (micros(), self.device.as_str(), bytes.len());
+        self.director.datagram(&Datagram { at, interface, mac, of_host, sent, wire, bytes, length });
+    }
+
+    /// Tells what happened, and gives back what says that an answer goes out.
+    fn events(&self, handled: &mut Handled) -> Option<PxeEvent> {
+        let mut answer = None;
+        for event in std::mem::take(&mut handled.events) {
+            if matches!(event.what, What::DhcpOut { .. }) && handled.reply.is_some() {
+                answer = Some(event.clone());
+            }
+            self.director.event(event);
+        }
+        answer
+    }
+
+    fn unsent(&self, answer: &Outgoing, error: &io::Error) {
+        if self.unsent.allows(*answer.to.ip(), false, Instant::now()) {
+            tracing::warn!(%error, to = %answer.to, device = %self.device, "DHCP answer not sent");
+        }
+        let to = IpAddr::V4(*answer.to.ip());
+        if let Some(event) = answer.event.as_ref().and_then(|event| event.unsent(to, error)) {
+            self.director.event(event);
+        }
+    }
+}
+
+/// Sends what leaves from one address; what does not is told, and does not stop the others.
+async fn send(socket: &UdpSocket, part: &[Outgoing], spec_dst: Ipv4Addr, told: &Told) {
+    let mut rest = part;
+    while let Some((first, others)) = rest.split_first() {
+        match socket.async_io(Interest::WRITABLE, || send_some(socket, rest, spec_dst)).await {
+            Ok(count) => rest = rest.get(count.max(1)..).unwrap_or_default(),
+            // It is of the first: what the kernel took before another is counted.
+            Err(error) => {
+                told.unsent(first, &error);
+                rest = others;
             }
         }
     }
+}
+
+/// Whose a datagram is that [`Request::parse`] refuses, whether that is a host, and what is told of it: within the limit.
+fn refused(
+    core: &DhcpCore,
+    limit: &Limit<MacAddr>,
+    bytes: &[u8],
+    came: Came,
+    error: &BadDatagram,
+) -> (Option<MacAddr>, bool, Option<Handled>) {
+    let Some(broken) = Broken::read(bytes) else { return (hardware_address(bytes), false, None) };
+    let handled = core.broken(&broken, came, error);
+    let (mac, of_host) = (broken.request.mac, handled.of_host());
+    (Some(mac), of_host, Some(handled).filter(|_| limit.allows(mac, of_host, Instant::now())))
 }
 
 async fn conflict(arp: &mut Option<Arp>) -> Conflict {
@@ -363,18 +428,14 @@ fn receive(socket: &UdpSocket, buffers: &mut Buffers) -> io::Result<Vec<(usize, 
 }
 
 /// Sends as many as the kernel takes at once, and says how many.
-fn send_some(
-    socket: &UdpSocket,
-    part: &[(Vec<u8>, SocketAddrV4, Ipv4Addr)],
-    spec_dst: Ipv4Addr,
-) -> io::Result<usize> {
+fn send_some(socket: &UdpSocket, part: &[Outgoing], spec_dst: Ipv4Addr) -> io::Result<usize> {
     let source = libc::in_pktinfo {
         ipi_ifindex: 0,
         ipi_spec_dst: libc::in_addr { s_addr: u32::from(spec_dst).to_be() },
         ipi_addr: libc::in_addr { s_addr: 0 },
     };
-    let slices: Vec<[IoSlice<'_>; 1]> = part.iter().map(|(bytes, ..)| [IoSlice::new(bytes)]).collect();
-    let to: Vec<Option<SockaddrIn>> = part.iter().map(|(_, to, _)| Some(SockaddrIn::from(*to))).collect();
+    let slices: Vec<[IoSlice<'_>; 1]> = part.iter().map(|one| [IoSlice::new(&one.bytes)]).collect();
+    let to: Vec<Option<SockaddrIn>> = part.iter().map(|one| Some(SockaddrIn::from(one.to))).collect();
     let space = nix::cmsg_space!(libc::in_pktinfo);
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(part.len(), Some(space));
     let control = [ControlMessage::Ipv4PacketInfo(&source)];
@@ -387,25 +448,45 @@ fn send_some(
 mod tests {
     use super::*;
     use crate::config::tests::{config, interface};
-    use crate::config::{LeasePool, PxeConfig};
-    use crate::director::{PxeEvent, ScriptQuery, SeenClient};
+    use crate::config::{LeasePool, PxeConfig, ServedInterface};
+    use crate::dhcp::wire::tests::datagram;
+    use crate::director::{ScriptQuery, SeenClient};
     use crate::session::Sessions;
     use dayzero_model::boot::{BootAction, Client};
-    use dayzero_model::event::What;
+    use dayzero_model::event::Ignored;
     use dayzero_model::site::{AddressRange, NetworkRole};
     use dhcproto::v4::{DhcpOption, Message, MessageType};
     use dhcproto::{Encodable, Encoder};
+    use std::sync::Mutex;
 
-    struct Nobody;
+    /// Knows one host, and keeps what it is told.
+    #[derive(Default)]
+    struct Keeper(Mutex<Vec<PxeEvent>>);
 
-    impl BootDirector for Nobody {
-        fn client(&self, _: &SeenClient) -> Client {
-            Client::Unknown
+    const HOST: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 1]);
+
+    impl BootDirector for Keeper {
+        fn client(&self, seen: &SeenClient) -> Client {
+            let (host, address) = ("host1".parse().unwrap(), Ipv4Addr::new(10, 77, 0, 11));
+            if seen.mac == HOST { Client::Bmc { host, address } } else { Client::Unknown }
         }
         fn boot_script(&self, _: &ScriptQuery) -> BootAction {
             BootAction::Refuse
         }
-        fn event(&self, _: PxeEvent) {}
+        fn event(&self, event: PxeEvent) {
+            self.0.lock().unwrap().push(event);
+        }
+    }
+
+    fn core_of(interface: &ServedInterface) -> DhcpCore {
+        let config = PxeConfig { interfaces: vec![interface.clone()], ..config() };
+        let networks = Arc::new(Networks::new(&config, &[]));
+        DhcpCore::new(interface, &config, networks, Arc::new(Keeper::default()), Sessions::default())
+    }
+
+    fn came() -> Came {
+        let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68);
+        Came { from, to: Ipv4Addr::BROADCAST, boot_server: false }
     }
 
     /// What a waiting answer holds beside itself.
@@ -432,9 +513,7 @@ mod tests {
         let mut guest = interface(NetworkRole::Guest);
         let range = AddressRange { first: [10, 77, 0, 50].into(), last: [10, 77, 0, 59].into() };
         guest.network.pool = Some(LeasePool { range, open: true });
-        let config = PxeConfig { interfaces: vec![guest.clone()], ..config() };
-        let networks = Arc::new(Networks::new(&config, &[]));
-        let core = DhcpCore::new(&guest, &config, networks, Arc::new(Nobody), Sessions::default());
+        let core = core_of(&guest);
         let mut message = Message::default();
         message.set_chaddr(&[2, 0, 0, 0, 0, 1]);
         let options = message.opts_mut();
@@ -446,15 +525,95 @@ mod tests {
         options.insert(DhcpOption::ClassIdentifier(vec![b'v'; 255]));
         let mut bytes = Vec::new();
         message.encode(&mut Encoder::new(&mut bytes)).unwrap();
-        let came = Came {
-            from: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68),
-            to: Ipv4Addr::BROADCAST,
-            boot_server: false,
-        };
-        let handled = core.handle(&Request::parse(&bytes).unwrap(), came, now());
+        let handled = core.handle(&Request::parse(&bytes).unwrap(), came(), now());
         assert!(handled.change.is_some(), "{handled:?}");
         let one = size_of::<Handled>() + held(&handled);
         assert!(one <= 1536, "{one} bytes");
         const { assert!(2 * WAITING * 1536 <= 48 << 20) };
+    }
+
+    /// A planned host is heard whatever strangers send; nobody's flood is told one by one.
+    #[test]
+    fn a_datagram_that_breaks_the_rules_is_told_with_its_client_and_a_flood_of_them_is_not() {
+        let core = core_of(&interface(NetworkRole::Management));
+        let limit = Limit::new("broken messages");
+        let told = |mac: MacAddr, options: &[(u8, &[u8])]| {
+            let mut bytes = datagram(options);
+            bytes[28..34].copy_from_slice(&mac.0);
+            let error = Request::parse(&bytes).unwrap_err();
+            let (whose, of_host, handled) = refused(&core, &limit, &bytes, came(), &error);
+            assert_eq!((whose, of_host), (Some(mac), mac == HOST), "for the recording");
+            handled.map(|handled| {
+                assert!(handled.reply.is_none() && handled.change.is_none());
+                handled.events
+            })
+        };
+        let stranger = |n: u32| {
+            let [_, a, b, c] = n.to_be_bytes();
+            MacAddr([2, 0, 0, a, b, c])
+        };
+        let short = [(53, &[1][..]), (60, b"PXEClient:Arch:00007:UNDI:003016"), (93, &[7])];
+        let flood = (0..5000).filter(|n| told(stranger(*n), &short).is_some()).count();
+        assert_eq!(flood, 200);
+        let events = told(HOST, &short).expect("a host's, in the middle of a flood");
+        assert!(events.iter().all(|event| event.mac == Some(HOST) && event.host.is_some()), "{events:?}");
+        let [asked, ignored] = events.as_slice() else { panic!("{events:?}") };
+        let class = |what: &What| matches!(what, What::DhcpIn { kind, .. } if kind == "DISCOVER");
+        assert!(class(&asked.what) && asked.what.asks_to_boot(), "{asked:?}");
+        let What::DhcpIgnored { why: Ignored::Malformed, reason } = &ignored.what else {
+            panic!("{ignored:?}")
+        };
+        assert!(reason.contains("option 93 has 1 bytes"), "{reason}");
+        let more = (0..1000).filter(|_| told(HOST, &short).is_some()).count();
+        assert_eq!(more, 9, "of one client");
+
+        // A server's answer is no client's message, and is only recorded.
+        let mut answer = datagram(&short);
+        answer[0] = 2;
+        let error = Request::parse(&answer).unwrap_err();
+        let (whose, _, handled) = refused(&core, &Limit::new("x"), &answer, came(), &error);
+        assert!(whose == Some(HOST) && handled.is_none(), "{handled:?}");
+    }
+
+    /// The kernel refuses a broadcast on a socket that may not send one, as it refuses what a firewall or a route does not let
+    /// out: the others leave, and that one's client is not held to have been answered.
+    #[tokio::test]
+    async fn an_answer_that_cannot_leave_is_told_and_stops_no_other() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let SocketAddr::V4(at) = socket.local_addr().unwrap() else { panic!() };
+        let director = Arc::new(Keeper::default());
+        let unsent = Limit::new("answers");
+        let told = Told { device: "mgmt0".into(), director: Arc::clone(&director) as _, unsent };
+        let answer = |n: u8, to: SocketAddrV4| {
+            let what = What::DhcpOut { kind: "OFFER".into(), address: None, file: Some("x".into()) };
+            let mac = Some(MacAddr([2, 0, 0, 0, 0, n]));
+            let (interface, host) = ("mgmt0".to_owned(), Some("host1".parse().unwrap()));
+            let event = Some(PxeEvent { interface, mac, host, boot: None, what });
+            Outgoing { bytes: vec![n], to, from: *at.ip(), event }
+        };
+        let all = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
+        send(&socket, &[answer(1, at), answer(2, all), answer(3, at), answer(4, all)], *at.ip(), &told).await;
+        let mut got = [0; 8];
+        for n in [1, 3] {
+            assert_eq!((socket.recv(&mut got).await.unwrap(), got[0]), (1, n));
+        }
+        let events = director.0.lock().unwrap();
+        let who: Vec<_> = events.iter().map(|event| event.mac.unwrap().0[5]).collect();
+        assert_eq!(who, [2, 4]);
+        for event in events.iter() {
+            let What::DhcpUnsent { kind, to, error } = &event.what else { panic!("{event:?}") };
+            assert_eq!((kind.as_str(), *to, event.host.is_some()), ("OFFER", IpAddr::V4(*all.ip()), true));
+            assert!(error.contains("Permission denied"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_its_keeper_of_leases_it_does_not_go_on() {
+        let mut keeper = JoinSet::new();
+        keeper.spawn(async { panic!("the store breaks") });
+        let error = with(&mut keeper, std::future::pending()).await.unwrap_err().to_string();
+        assert!(error.contains("the store breaks"), "{error}");
+        keeper.spawn(std::future::pending());
+        assert!(with(&mut keeper, std::future::ready(Ok(()))).await.is_ok(), "it was told to end");
     }
 }

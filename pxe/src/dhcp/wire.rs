@@ -158,7 +158,7 @@ pub enum BadDatagram {
     #[error("option {0} is longer than what is left of the datagram")]
     Truncated(u8),
     /// A known option of a length that it cannot have.
-    #[error("option {option} has {len} bytes")]
+    #[error("option {option} has {len} bytes{}", wanted(*.option))]
     OptionLength {
         /// Which.
         option: u8,
@@ -168,9 +168,25 @@ pub enum BadDatagram {
     /// Options torn into fragments that take turns: no client does that.
     #[error("its options are torn into too many fragments")]
     Fragments,
-    /// No or unknown message type.
-    #[error("no message type that a client may send")]
-    Kind,
+    /// Plain BOOTP.
+    #[error("it has no message type (option 53): we do not serve plain BOOTP")]
+    NoKind,
+    /// A server's message, or an unknown one.
+    #[error("message type {0} is none that a client may send")]
+    Kind(u8),
+}
+
+/// The lengths that an option may have, to follow one that it may not have.
+fn wanted(option: u8) -> &'static str {
+    match option {
+        option::MESSAGE_TYPE => ", not 1",
+        option::REQUESTED_IP | option::SERVER_ID => ", not 4",
+        option::OVERLOAD => ", not 1 with a value of 1 to 3",
+        option::CLIENT_ARCH => ", not 2 for each architecture",
+        option::CLIENT_UUID => ", not 17 (type 0 and the UUID) or none",
+        option::RELAY => ", and an address in it has not 4 (its relay wrote it)",
+        _ => "",
+    }
 }
 
 /// A client's message.
@@ -279,7 +295,70 @@ impl<'a> Reader<'a> {
         }
         out
     }
+
+    /// The MAC of the client whose message it is.
+    fn client(&self) -> Result<MacAddr, BadDatagram> {
+        let [op, htype, hlen] = self.take::<3>(0);
+        if op != 1 {
+            return Err(BadDatagram::Op(op));
+        }
+        if htype != 1 || hlen != 6 {
+            return Err(BadDatagram::Hardware { htype, hlen });
+        }
+        let mac = MacAddr(self.take::<6>(28));
+        if mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
+            return Err(BadDatagram::Mac(mac));
+        }
+        Ok(mac)
+    }
+
+    fn request(&self, kind: Kind, mac: MacAddr, options: Fields) -> Request {
+        let [hops] = self.take(3);
+        Request {
+            kind,
+            hops,
+            xid: u32::from_be_bytes(self.take(4)),
+            secs: u16::from_be_bytes(self.take(8)),
+            broadcast: u16::from_be_bytes(self.take(10)) & FLAG_BROADCAST != 0,
+            ciaddr: Ipv4Addr::from(self.take::<4>(12)),
+            giaddr: Ipv4Addr::from(self.take::<4>(24)),
+            mac,
+            options,
+        }
+    }
 }
+
+/// A client's message that breaks the rules, as far as it can be read: it is told, and never answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    /// What it asks for, where it says so.
+    pub(crate) kind: &'static str,
+    /// What was read of it; the `kind` in it says nothing.
+    pub(crate) request: Request,
+}
+
+impl Broken {
+    /// None: it is no client's, or does not say whose.
+    pub(crate) fn read(datagram: &[u8]) -> Option<Self> {
+        let reader = Reader(datagram);
+        let mac = reader.client().ok()?;
+        let mut options = Fields::default();
+        let area = datagram.get(FIXED + COOKIE.len()..).filter(|_| reader.take(FIXED) == COOKIE);
+        // What stands before the fault is read.
+        let whole = options.walk(area.unwrap_or_default()).is_ok() && datagram.len() > FIXED;
+        let kind = match options.get(option::MESSAGE_TYPE) {
+            // A server's, or one about a client (RFC 4388).
+            Some([2 | 5 | 6 | 9..=18]) => return None,
+            Some([byte]) => Kind::read(*byte).map_or(SOMETHING, Kind::word),
+            None if whole && options.get(option::OVERLOAD).is_none() => "BOOTP",
+            _ => SOMETHING,
+        };
+        Some(Self { kind, request: reader.request(Kind::Discover, mac, options) })
+    }
+}
+
+/// The word of a message that does not say what it is.
+const SOMETHING: &str = "message";
 
 impl Request {
     /// Reads a datagram.
@@ -291,17 +370,7 @@ impl Request {
             return Err(BadDatagram::Length(datagram.len()));
         }
         let reader = Reader(datagram);
-        let [op, htype, hlen, hops] = reader.take::<4>(0);
-        if op != 1 {
-            return Err(BadDatagram::Op(op));
-        }
-        if htype != 1 || hlen != 6 {
-            return Err(BadDatagram::Hardware { htype, hlen });
-        }
-        let mac = MacAddr(reader.take::<6>(28));
-        if mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
-            return Err(BadDatagram::Mac(mac));
-        }
+        let mac = reader.client()?;
         if reader.take::<4>(FIXED) != COOKIE {
             return Err(BadDatagram::Cookie);
         }
@@ -322,23 +391,10 @@ impl Request {
             options.walk(&datagram[44..108])?;
         }
         check_lengths(&options)?;
-        let kind = match options.get(option::MESSAGE_TYPE) {
-            Some([byte]) => Kind::read(*byte),
-            _ => None,
-        };
-        let kind =
-            kind.filter(|k| !matches!(k, Kind::Offer | Kind::Ack | Kind::Nak)).ok_or(BadDatagram::Kind)?;
-        Ok(Self {
-            kind,
-            hops,
-            xid: u32::from_be_bytes(reader.take(4)),
-            secs: u16::from_be_bytes(reader.take(8)),
-            broadcast: u16::from_be_bytes(reader.take(10)) & FLAG_BROADCAST != 0,
-            ciaddr: Ipv4Addr::from(reader.take::<4>(12)),
-            giaddr: Ipv4Addr::from(reader.take::<4>(24)),
-            mac,
-            options,
-        })
+        let Some([byte]) = options.get(option::MESSAGE_TYPE) else { return Err(BadDatagram::NoKind) };
+        let kind = Kind::read(*byte).filter(|kind| !matches!(kind, Kind::Offer | Kind::Ack | Kind::Nak));
+        let kind = kind.ok_or(BadDatagram::Kind(*byte))?;
+        Ok(reader.request(kind, mac, options))
     }
 
     /// An option's bytes, joined.

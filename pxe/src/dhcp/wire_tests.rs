@@ -119,9 +119,9 @@ fn each_bad_datagram_is_refused_for_its_own_reason() {
         (changed(28, 0xff), BadDatagram::Mac(MacAddr([0xff, 0x54, 0, 0x77, 0, 1]))),
         (changed(237, 0), BadDatagram::Cookie),
         (changed(241, 9), BadDatagram::Truncated(53)),
-        (changed(242, 0), BadDatagram::Kind),
-        (changed(242, 2), BadDatagram::Kind),
-        (changed(240, 0), BadDatagram::Kind),
+        (changed(242, 0), BadDatagram::Kind(0)),
+        (changed(242, 2), BadDatagram::Kind(2)),
+        (changed(240, 0), BadDatagram::NoKind),
         (datagram(&[(53, &[1]), (93, &[0])]), BadDatagram::OptionLength { option: 93, len: 1 }),
         (datagram(&[(53, &[1]), (54, &[1, 2, 3])]), BadDatagram::OptionLength { option: 54, len: 3 }),
         (datagram(&[(53, &[1]), (52, &[4])]), BadDatagram::OptionLength { option: 52, len: 1 }),
@@ -129,6 +129,54 @@ fn each_bad_datagram_is_refused_for_its_own_reason() {
     ];
     for (packet, want) in cases {
         assert_eq!(Request::parse(&packet), Err(want.clone()), "{want}");
+    }
+}
+
+/// What is refused is still told as its client's, with what stands before the fault; what is no client's is not.
+#[test]
+fn of_a_bad_datagram_is_read_whose_it_is_and_what_it_asks_for() {
+    const PXE: (u8, &[u8]) = (60, b"PXEClient:Arch:00007:UNDI:003016");
+    let uuid: Vec<u8> = (0x10..0x20).collect();
+    let good = datagram(&[(53, &[1]), PXE]);
+    let changed = |at: usize, byte: u8| {
+        let mut packet = good.clone();
+        packet[at] = byte;
+        packet
+    };
+    for (packet, kind, boots, says) in [
+        (
+            datagram(&[(53, &[1]), PXE, (97, &uuid)]),
+            "DISCOVER",
+            true,
+            "option 97 has 16 bytes, not 17 (type 0 and the UUID) or none",
+        ),
+        (
+            datagram(&[(93, &[7]), (53, &[3]), PXE]),
+            "REQUEST",
+            true,
+            "option 93 has 1 bytes, not 2 for each architecture",
+        ),
+        (changed(244, 200), "DISCOVER", false, "option 60 is longer than what is left of the datagram"),
+        (datagram(&[PXE]), "BOOTP", true, "it has no message type"),
+        (changed(237, 0), "BOOTP", false, "the magic cookie is missing"),
+        (datagram(&[(52, &[4])]), "message", false, "option 52 has 1 bytes, not 1 with a value of 1 to 3"),
+        (changed(242, 0), "message", true, "message type 0"),
+        (good[..100].to_vec(), "message", false, "100 bytes"),
+    ] {
+        let refused = Request::parse(&packet).unwrap_err().to_string();
+        assert!(refused.contains(says), "{refused}");
+        let read = Broken::read(&packet).expect(says);
+        assert_eq!((read.kind, read.request.mac, read.request.wants_boot()), (kind, MAC, boots), "{says}");
+    }
+    for (what, packet) in [
+        ("a server's answer", changed(0, 2)),
+        ("no Ethernet", changed(1, 32)),
+        ("a group's address", changed(28, 0xff)),
+        ("cut before its MAC", good[..33].to_vec()),
+        ("an OFFER", changed(242, 2)),
+        ("a relay's question about a client", changed(242, 10)),
+    ] {
+        assert!(Broken::read(&packet).is_none(), "{what}");
     }
 }
 

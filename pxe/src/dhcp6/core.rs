@@ -1,6 +1,7 @@
 //! A DHCPv6 message and a time in; an answer and events out.
 //!
-//! Invariants: who is answered is what DHCPv4's decision says, of the same plan; a message for another server is not answered,
+//! Invariants: who is answered is what DHCPv4's decision says, of the same plan; a message for another server is not answered
+//! (that its client chose that one is told),
 //! nor one of a relay that the plan does not list, nor one that poses as a relay's, layer by layer; a client is told the address
 //! that the plan gives it, and that any other is over.
 
@@ -9,12 +10,14 @@ use std::sync::Arc;
 
 use dayzero_model::boot::{Chain, Client};
 use dayzero_model::event::{Ignored, What};
-use dayzero_model::{BootId, HostName, MacAddr, Timestamp};
+use dayzero_model::site::DhcpMode;
+use dayzero_model::{BootId, HostName, MacAddr, Name, Timestamp};
 
-use super::wire::{Kind, Message, Options, encode, option, status};
+use super::wire::{BadMessage, Kind, Message, Options, encode, made_of, option, status};
 use crate::config::{Loaders, Ports, PxeConfig, ServedInterface, ServedNetwork};
 use crate::dhcp::core::no_file;
 use crate::dhcp::decide::{Answer, Asking, Boot, Silence, Step, decide, identity};
+use crate::dhcp::networks::{Networks, Subnet};
 use crate::director::{BootDirector, PxeEvent, SeenClient};
 use crate::http::{file_url, script_url, secure_file_url};
 use crate::session::{Known, Sessions};
@@ -33,6 +36,13 @@ pub(crate) struct Handled {
     pub(crate) events: Vec<PxeEvent>,
 }
 
+impl Handled {
+    /// The client that it is about, and whether that is a host.
+    pub(crate) fn client(&self) -> (Option<MacAddr>, bool) {
+        self.events.first().map(|event| (event.mac, event.host.is_some())).unwrap_or_default()
+    }
+}
+
 /// Where a datagram came from, and to what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Came {
@@ -43,7 +53,7 @@ pub(crate) struct Came {
 /// The server of one interface.
 pub(crate) struct Core {
     interface: ServedInterface,
-    networks: Vec<ServedNetwork>,
+    networks: Arc<Networks>,
     loaders: Loaders,
     duid: Vec<u8>,
     valid: u32,
@@ -70,6 +80,7 @@ impl Core {
     pub(crate) fn new(
         interface: &ServedInterface,
         config: &PxeConfig,
+        networks: Arc<Networks>,
         duid: Vec<u8>,
         at6: Option<Ipv6Addr>,
         director: Arc<dyn BootDirector>,
@@ -77,7 +88,7 @@ impl Core {
     ) -> Self {
         Self {
             interface: interface.clone(),
-            networks: config.networks().filter(|network| network.prefix6.is_some()).cloned().collect(),
+            networks,
             loaders: config.loaders.clone(),
             duid,
             valid: config.times.reserved,
@@ -92,13 +103,45 @@ impl Core {
     /// Handles one message.
     pub(crate) fn handle(&self, message: &Message, came: Came, now: Timestamp) -> Handled {
         let mut handled = Handled::default();
-        let network = self.network(message, came);
+        let networks = self.networks.all();
+        let network = self.network(&networks, message, came);
         let name = network.as_ref().map_or(&self.interface.network.name, |network| &network.name);
+        let (mac, client, seen) = self.heard(message, came, name, &mut handled);
+        match network {
+            Ok(network) => {
+                let turn = Turn { message, network, mac, client: &client, seen: &seen, now };
+                self.answer(&turn, &mut handled);
+            }
+            Err((why, reason)) => self.tell(mac, &client, What::DhcpIgnored { reason, why }, &mut handled),
+        }
+        handled
+    }
+
+    /// A client's message that breaks the rules: that it asked is told, and why nobody answers.
+    pub(crate) fn broken(&self, message: &Message, came: Came, why: &BadMessage) -> Handled {
+        let mut handled = Handled::default();
+        let networks = self.networks.all();
+        let network = self.network(&networks, message, came);
+        let name = network.as_ref().map_or(&self.interface.network.name, |network| &network.name);
+        let (mac, client, _) = self.heard(message, came, name, &mut handled);
+        let reason = format!("its datagram breaks the rules of DHCPv6: {why}");
+        self.tell(mac, &client, What::DhcpIgnored { reason, why: Ignored::Malformed }, &mut handled);
+        handled
+    }
+
+    /// Whose message it is; that it came is told.
+    fn heard(
+        &self,
+        message: &Message,
+        came: Came,
+        network: &Name,
+        handled: &mut Handled,
+    ) -> (Option<MacAddr>, Client, SeenClient) {
         let mac = message.mac(came.from);
         let wants_boot = message.wants_boot();
         let seen = SeenClient {
             mac: mac.unwrap_or(MacAddr([0; 6])),
-            network: name.clone(),
+            network: network.clone(),
             wants_boot: wants_boot && mac.is_some(),
             arch: message.arch.filter(|_| wants_boot),
             uuid: uuid(&message.client),
@@ -116,29 +159,29 @@ impl Core {
             uuid: seen.uuid.clone(),
             vendor_class: seen.vendor_class.clone(),
         };
-        self.tell(mac, &client, what, &mut handled);
-        match network {
-            Ok(network) => {
-                let turn = Turn { message, network, mac, client: &client, seen: &seen, now };
-                self.answer(&turn, &mut handled);
-            }
-            Err((why, reason)) => self.tell(mac, &client, What::DhcpIgnored { reason, why }, &mut handled),
-        }
-        handled
+        self.tell(mac, &client, what, handled);
+        (mac, client, seen)
     }
 
     /// The network that a client is on: our interface's, or the one that its first relay stands for. A relay at the client's
     /// very port (RFC 6221) names no link: the next one does.
-    fn network(&self, message: &Message, came: Came) -> Result<&ServedNetwork, (Ignored, String)> {
+    fn network<'n>(
+        &self,
+        networks: &'n [Arc<Subnet>],
+        message: &Message,
+        came: Came,
+    ) -> Result<&'n ServedNetwork, (Ignored, String)> {
+        let mut six = networks.iter().map(|subnet| &subnet.net).filter(|network| network.prefix6.is_some());
         if message.relays.is_empty() {
-            let own = self.networks.iter().find(|network| network.name == self.interface.network.name);
+            let own = six.find(|network| network.name == self.interface.network.name);
             let none = || (Ignored::Other, "this network has no IPv6 prefix in the plan".to_owned());
             return own.ok_or_else(none);
         }
         let named = message.relays.iter().rev().map(|layer| layer.link).find(|link| !link.is_unspecified());
         let link = named.unwrap_or(came.from);
         let unknown = Ignored::UnknownRelay { relay: link.into() };
-        let Some(network) = self.covering(link) else {
+        let covers = |network: &&ServedNetwork| network.prefix6.is_some_and(|prefix| prefix.covers(link));
+        let Some(network) = six.find(covers) else {
             return Err((unknown, format!("came by relay {link}, which is of no network of the plan")));
         };
         let listed = network.prefix6.is_some_and(|p| network.relays.iter().any(|relay| p.of(*relay) == link));
@@ -147,58 +190,10 @@ impl Core {
                 format!("came by relay {link}, which the plan does not list for network {}", network.name);
             return Err((unknown, reason));
         }
-        match self.no_relay(message, came, network) {
+        match no_relay(networks, message, came, network) {
             None => Ok(network),
             Some(why) => Err((unknown, format!("names relay {link}, but {why}"))),
         }
-    }
-
-    fn covering(&self, address: Ipv6Addr) -> Option<&ServedNetwork> {
-        self.networks.iter().find(|network| network.prefix6.is_some_and(|prefix| prefix.covers(address)))
-    }
-
-    /// Why a message did not come by the relays that it names: any machine can write such layers around one.
-    fn no_relay(&self, message: &Message, came: Came, network: &ServedNetwork) -> Option<String> {
-        if came.to == ALL_AGENTS {
-            return Some(
-                "came to the address that clients send to: a relay sends to ours, or to all servers (ff05::1:3)"
-                    .to_owned(),
-            );
-        }
-        if !self.relay_speaks_from(network, came.from) {
-            return Some(format!(
-                "came from {}: somebody poses as the relay, or that is another address of it: add it to `relay_sources` of network {} then",
-                came.from, network.name
-            ));
-        }
-        // Each outer relay says whom it got the message from: a relay again, perhaps of a link of its own.
-        let mut inside = message.relays.iter().skip(1);
-        message.relays.iter().find_map(|layer| {
-            let stranger =
-                |address: Ipv6Addr| !address.is_unspecified() && !self.relay_speaks_from(network, address);
-            let inner = inside.next();
-            let peer = inner.is_some() && !layer.peer.is_unicast_link_local() && stranger(layer.peer);
-            (peer || stranger(layer.link)).then(|| {
-                let who = if peer { layer.peer } else { layer.link };
-                format!("by {who} on its way, which is no relay of the plan")
-            })
-        })
-    }
-
-    /// Whether relays of this network may speak from an address: see DHCPv4's rule of the same name. The plan's IPv4 addresses
-    /// of them stand for IPv6 ones on the network that those lie in.
-    fn relay_speaks_from(&self, network: &ServedNetwork, from: Ipv6Addr) -> bool {
-        if network.relay_sources.contains(&IpAddr::V6(from)) {
-            return true;
-        }
-        let mut sources = network.relay_sources.iter().filter_map(|source| match source {
-            IpAddr::V4(source) => Some(source),
-            IpAddr::V6(_) => None,
-        });
-        let is = |of: &ServedNetwork, address: &Ipv4Addr| of.prefix6.is_some_and(|p| p.of(*address) == from);
-        network.relays.iter().any(|relay| is(network, relay))
-            || sources
-                .any(|source| self.networks.iter().any(|of| of.prefix.covers(*source) && is(of, source)))
     }
 
     fn answer(&self, turn: &Turn<'_>, handled: &mut Handled) {
@@ -210,7 +205,7 @@ impl Core {
             _ => to_us == Some(true),
         };
         if !fits {
-            return;
+            return self.elsewhere(turn, handled);
         }
         let planned = planned(client);
         let answer = self.decide(turn, planned);
@@ -286,6 +281,23 @@ impl Core {
         handled.reply = Some(encode(kind, message, &self.duid, &options));
         let what = What::DhcpOut { kind: kind.word().to_owned(), address: given, file };
         self.tell(mac, client, what, handled);
+    }
+
+    /// A REQUEST goes to all servers and names the one whose offer its client takes.
+    fn elsewhere(&self, turn: &Turn<'_>, handled: &mut Handled) {
+        let Turn { message, network, mac, client, .. } = *turn;
+        let other = message.server.as_ref().filter(|server| **server != self.duid);
+        let (Kind::Request, DhcpMode::Serve, Some(server)) = (message.kind, network.mode, other) else {
+            return;
+        };
+        let duid = server.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":");
+        let made_of = made_of(server);
+        let name = made_of.map(|mac| format!(", of MAC {mac}")).unwrap_or_default();
+        let reason = format!(
+            "chose the DHCPv6 server with DUID {duid}{name}, which is not ours: a second server answers here"
+        );
+        let why = Ignored::OtherServer6 { duid, mac: made_of };
+        self.tell(mac, client, What::DhcpIgnored { reason, why }, handled);
     }
 
     /// Who gets an answer is DHCPv4's decision.
@@ -381,6 +393,55 @@ impl Core {
         let interface = self.interface.device.clone();
         handled.events.push(PxeEvent { interface, mac, host, boot, what });
     }
+}
+
+/// Why a message did not come by the relays that it names: any machine can write such layers around one.
+fn no_relay(
+    networks: &[Arc<Subnet>],
+    message: &Message,
+    came: Came,
+    network: &ServedNetwork,
+) -> Option<String> {
+    if came.to == ALL_AGENTS {
+        return Some(
+            "came to the address that clients send to: a relay sends to ours, or to all servers (ff05::1:3)"
+                .to_owned(),
+        );
+    }
+    if !relay_speaks_from(networks, network, came.from) {
+        return Some(format!(
+            "came from {}: somebody poses as the relay, or that is another address of it: add it to `relay_sources` of network {} then",
+            came.from, network.name
+        ));
+    }
+    // Each outer relay says whom it got the message from: a relay again, perhaps of a link of its own.
+    let mut inside = message.relays.iter().skip(1);
+    message.relays.iter().find_map(|layer| {
+        let stranger =
+            |address: Ipv6Addr| !address.is_unspecified() && !relay_speaks_from(networks, network, address);
+        let inner = inside.next();
+        let peer = inner.is_some() && !layer.peer.is_unicast_link_local() && stranger(layer.peer);
+        (peer || stranger(layer.link)).then(|| {
+            let who = if peer { layer.peer } else { layer.link };
+            format!("by {who} on its way, which is no relay of the plan")
+        })
+    })
+}
+
+/// Whether relays of this network may speak from an address: see DHCPv4's rule of the same name. The plan's IPv4 addresses
+/// of them stand for IPv6 ones on the network that those lie in.
+fn relay_speaks_from(networks: &[Arc<Subnet>], network: &ServedNetwork, from: Ipv6Addr) -> bool {
+    if network.relay_sources.contains(&IpAddr::V6(from)) {
+        return true;
+    }
+    let mut sources = network.relay_sources.iter().filter_map(|source| match source {
+        IpAddr::V4(source) => Some(source),
+        IpAddr::V6(_) => None,
+    });
+    let is = |of: &ServedNetwork, address: &Ipv4Addr| of.prefix6.is_some_and(|p| p.of(*address) == from);
+    network.relays.iter().any(|relay| is(network, relay))
+        || sources
+            .any(|source| networks.iter().any(|of| of.net.prefix.covers(*source) && is(&of.net, source)))
 }
 
 /// The UUID that the plan has for it.

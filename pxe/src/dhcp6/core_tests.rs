@@ -46,15 +46,22 @@ fn host(window: bool) -> Client {
 }
 
 fn core(client: Client) -> Core {
+    core_with(client, |_, _| ())
+}
+
+/// With the management network, and the one behind a relay, as a plan would have them.
+fn core_with(client: Client, tune: impl FnOnce(&mut ServedNetwork, &mut ServedNetwork)) -> Core {
     let mut mgmt = interface(NetworkRole::Management);
     mgmt.network.prefix6 = prefix(0);
     let far = Ipv4Prefix { address: Ipv4Addr::new(10, 88, 0, 0), len: 24 };
     let mut far = ServedNetwork::new("far".parse().unwrap(), NetworkRole::Management, far);
     far.prefix6 = prefix(8);
     far.relays = vec![Ipv4Addr::new(10, 88, 0, 1)];
+    tune(&mut mgmt.network, &mut far);
     let config = PxeConfig { interfaces: vec![mgmt.clone()], relayed: vec![far], ..config() };
     let director = Arc::new(Fixed(Mutex::new(client)));
-    Core::new(&mgmt, &config, SERVER.to_vec(), mgmt.address6(), director, Sessions::default())
+    let networks = Arc::new(Networks::new(&config, &[]));
+    Core::new(&mgmt, &config, networks, SERVER.to_vec(), mgmt.address6(), director, Sessions::default())
 }
 
 fn ask(core: &Core, kind: u8, options: &[(u16, &[u8])]) -> Handled {
@@ -147,6 +154,48 @@ fn what_is_not_for_us_or_not_planned_is_not_answered() {
     assert!(unknown.reply.is_none() && unknown.events.iter().any(pending), "{unknown:?}");
 }
 
+/// A client's choice is in its REQUEST alone, and is no news where another server is meant to give the addresses.
+#[test]
+fn a_client_that_takes_another_servers_offer_is_told() {
+    let other = &[0, 1, 0, 1, 9, 9, 9, 9, 2, 0, 0, 0, 0, 0x66][..];
+    let own = association(&[A6]);
+    let chosen = |core: &Core, kind: u8, server: &[u8]| {
+        let got = ask(core, kind, &[(1, CLIENT), (2, server), (3, &own)]);
+        let told = got.events.iter().find_map(|event| match &event.what {
+            What::DhcpIgnored { why: Ignored::OtherServer6 { duid, mac }, .. } => Some((duid.clone(), *mac)),
+            _ => None,
+        });
+        assert!(told.is_none() || got.reply.is_none(), "{got:?}");
+        told
+    };
+    for client in [host(true), Client::Unknown] {
+        let core = core(client);
+        let duid = "00:01:00:01:09:09:09:09:02:00:00:00:00:66".to_owned();
+        assert_eq!(chosen(&core, 3, other), Some((duid, Some(MacAddr([2, 0, 0, 0, 0, 0x66])))));
+        assert_eq!(chosen(&core, 3, SERVER), None, "ours");
+        assert_eq!(chosen(&core, 3, CLIENT).map(|(_, mac)| mac), Some(None), "a DUID of no MAC");
+        for kind in [5, 8, 9, 11] {
+            assert_eq!(chosen(&core, kind, other), None, "{kind}");
+        }
+    }
+    let beside = core_with(host(true), |mgmt, _| mgmt.mode = DhcpMode::Proxy);
+    assert_eq!(chosen(&beside, 3, other), None);
+}
+
+#[test]
+fn a_message_that_breaks_the_rules_is_told_as_its_hosts() {
+    let core = core(host(true));
+    let bytes = message(1, &[(1, CLIENT), (61, &[0])]);
+    let error = Message::parse(&bytes).unwrap_err();
+    let read = Message::broken(&bytes).unwrap();
+    let got = core.broken(&read, Came { from: LINK_LOCAL, to: ALL_AGENTS }, &error);
+    assert_eq!((got.reply.is_none(), got.client()), (true, (Some(MAC), true)));
+    let [asked, ignored] = got.events.as_slice() else { panic!("{got:?}") };
+    assert!(matches!(&asked.what, What::DhcpIn { kind, .. } if kind == "SOLICIT"), "{asked:?}");
+    let said = |what: &What| matches!(what, What::DhcpIgnored { why: Ignored::Malformed, reason } if reason.contains("option 61 has 1 bytes"));
+    assert!(said(&ignored.what), "{ignored:?}");
+}
+
 /// The message, with the class that EDK2 sends: Intel's enterprise number, a length, the text.
 fn class(text: &[u8]) -> Vec<u8> {
     [&[0, 0, 1, 0x57][..], &(text.len() as u16).to_be_bytes(), text].concat()
@@ -188,8 +237,7 @@ fn each_firmware_is_told_its_loader_by_its_architecture() {
 fn beside_another_server_nobody_is_answered_and_nothing_is_held_against_a_planned_host() {
     let (ia, pxe) = (association(&[]), class(PXE));
     for window in [true, false] {
-        let mut core = core(host(window));
-        core.networks[0].mode = dayzero_model::site::DhcpMode::Proxy;
+        let core = core_with(host(window), |mgmt, _| mgmt.mode = DhcpMode::Proxy);
         for options in [
             vec![(1, CLIENT), (3, &ia[..])],
             vec![(1, CLIENT), (3, &ia), (16, &pxe), (61, &[0, 7][..])],
@@ -297,14 +345,13 @@ fn relays_of_the_plan_bring_clients_of_their_networks() {
 
 #[test]
 fn nobody_on_a_served_segment_can_pose_as_a_relay() {
-    let mut core = core(far_host());
     let near = Ipv4Addr::new(10, 77, 0, 88);
     let listed = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2);
-    let far = core.networks.iter_mut().find(|network| network.name.as_str() == "far").unwrap();
-    far.relay_sources = vec![near.into(), listed.into()];
-    // Of another network's relays, not of this one's.
-    core.networks.iter_mut().find(|network| network.name.as_str() == "mgmt").unwrap().relays =
-        vec![Ipv4Addr::new(10, 77, 0, 89)];
+    let core = core_with(far_host(), |mgmt, far| {
+        far.relay_sources = vec![near.into(), listed.into()];
+        // Of another network's relays, not of this one's.
+        mgmt.relays = vec![Ipv4Addr::new(10, 77, 0, 89)];
+    });
     let at_us = |last: u16| Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x0a4d, last);
     let inner = message(1, &[(1, CLIENT), (3, &association(&[]))]);
     let first = relayed(relay(8, 1), LINK_LOCAL, &[], &inner);

@@ -1,7 +1,7 @@
 //! The socket of one interface's DHCPv6 server.
 
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,12 +15,13 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{ALL_AGENTS, Came, Core};
-use super::wire::{MAX_DATAGRAM, Message};
+use super::wire::{BadMessage, MAX_DATAGRAM, Message};
 use crate::dhcp::serve::{micros, now};
-use crate::director::BootDirector;
+use crate::director::{BootDirector, PxeEvent};
 use crate::limit::Limit;
 use crate::net::device_index;
 use dayzero_model::datagram::{Datagram, Wire};
+use dayzero_model::event::What;
 
 pub(crate) const SERVER_PORT: u16 = 547;
 const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
@@ -32,8 +33,10 @@ pub(crate) struct Server {
     core: Core,
     device: String,
     director: Arc<dyn BootDirector>,
-    /// Answers that could not be sent.
+    /// Lines about answers that could not be sent.
     unsent: Limit<Ipv6Addr>,
+    /// Messages that break the rules.
+    broken: Limit<MacAddr>,
 }
 
 impl Server {
@@ -54,8 +57,13 @@ impl Server {
         socket.join_multicast_v6(&ALL_SERVERS, index)?;
         socket.set_multicast_if_v6(index)?;
         let socket = UdpSocket::from_std(socket.into())?;
+        Ok(Self::with(socket, device, core, director))
+    }
+
+    fn with(socket: UdpSocket, device: &str, core: Core, director: Arc<dyn BootDirector>) -> Self {
         let unsent = Limit::new("DHCPv6 answers that could not be sent");
-        Ok(Self { socket, core, device: device.to_owned(), director, unsent })
+        let broken = Limit::new("DHCPv6 messages that break the rules");
+        Self { socket, core, device: device.to_owned(), director, unsent, broken }
     }
 
     pub(crate) async fn run(self, cancel: CancellationToken) {
@@ -72,27 +80,49 @@ impl Server {
                     continue;
                 }
             };
-            match Message::parse(&buffer[..length]) {
-                Ok(message) => {
-                    let handled = self.core.handle(&message, Came { from: *from.ip(), to }, now());
-                    let first = handled.events.first();
-                    let client = first.map(|event| (event.mac, event.host.is_some())).unwrap_or_default();
-                    self.tap(client, from, to, false, &buffer[..length]);
-                    for event in handled.events {
-                        self.director.event(event);
-                    }
-                    let Some(reply) = handled.reply else { continue };
-                    self.tap(client, from, to, true, &reply);
-                    // To where it came from: a client's port 546, a relay's 547.
-                    if let Err(error) = self.socket.send_to(&reply, from).await
-                        && self.unsent.allows(*from.ip(), false, Instant::now())
-                    {
-                        tracing::warn!(%error, %from, device = %self.device, "DHCPv6 answer not sent");
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(%error, %from, device = %self.device, "DHCPv6 datagram ignored")
-                }
+            self.received(&buffer[..length], from, to).await;
+        }
+    }
+
+    async fn received(&self, bytes: &[u8], from: SocketAddrV6, to: Ipv6Addr) {
+        let came = Came { from: *from.ip(), to };
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%error, %from, device = %self.device, "DHCPv6 datagram ignored");
+                return self.refused(bytes, from, came, &error);
+            }
+        };
+        let handled = self.core.handle(&message, came, now());
+        let client = handled.client();
+        self.tap(client, from, to, false, bytes);
+        let sent = |event: &&PxeEvent| matches!(event.what, What::DhcpOut { .. });
+        let answer = handled.events.iter().rev().find(sent).cloned();
+        for event in handled.events {
+            self.director.event(event);
+        }
+        let Some(reply) = handled.reply else { return };
+        self.tap(client, from, to, true, &reply);
+        // To where it came from: a client's port 546, a relay's 547.
+        let Err(error) = self.socket.send_to(&reply, from).await else { return };
+        if self.unsent.allows(*from.ip(), false, Instant::now()) {
+            tracing::warn!(%error, %from, device = %self.device, "DHCPv6 answer not sent");
+        }
+        let to = IpAddr::V6(*from.ip());
+        if let Some(event) = answer.and_then(|event| event.unsent(to, &error)) {
+            self.director.event(event);
+        }
+    }
+
+    /// A datagram that is no message that can be answered: its client's, or nobody's.
+    fn refused(&self, bytes: &[u8], from: SocketAddrV6, came: Came, error: &BadMessage) {
+        let handled =
+            Message::broken(bytes).map(|message| self.core.broken(&message, came, error)).unwrap_or_default();
+        let (mac, of_host) = handled.client();
+        self.tap((mac, of_host), from, came.to, false, bytes);
+        if mac.is_some_and(|mac| self.broken.allows(mac, of_host, Instant::now())) {
+            for event in handled.events {
+                self.director.event(event);
             }
         }
     }
@@ -127,4 +157,106 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAd
     let from =
         got.address.map(SocketAddrV6::from).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     Ok((got.bytes, from, to.unwrap_or(ALL_AGENTS)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use dayzero_model::boot::{BootAction, Client};
+    use dayzero_model::event::Ignored;
+    use dayzero_model::site::NetworkRole;
+
+    use super::super::wire::tests::{MAC, message};
+    use super::*;
+    use crate::config::tests::{config, interface};
+    use crate::config::{Ipv6Prefix, PxeConfig};
+    use crate::dhcp::networks::Networks;
+    use crate::director::{ScriptQuery, SeenClient};
+    use crate::session::Sessions;
+
+    /// Knows one host, and keeps what it is told: datagrams with their MAC and whether they are of the host, events.
+    #[derive(Default)]
+    struct Keeper(Mutex<(Taps, Vec<PxeEvent>)>);
+
+    type Taps = Vec<(Option<MacAddr>, bool)>;
+
+    impl BootDirector for Keeper {
+        fn client(&self, seen: &SeenClient) -> Client {
+            let (host, address) = ("host1".parse().unwrap(), [10, 77, 0, 11].into());
+            let chain = dayzero_model::boot::Chain::Ipxe;
+            match seen.mac {
+                MAC => Client::Host { host, address, window: None, uuid: None, chain },
+                _ => Client::Unknown,
+            }
+        }
+        fn boot_script(&self, _: &ScriptQuery) -> BootAction {
+            BootAction::Refuse
+        }
+        fn event(&self, event: PxeEvent) {
+            self.0.lock().unwrap().1.push(event);
+        }
+        fn datagram(&self, datagram: &Datagram<'_>) {
+            self.0.lock().unwrap().0.push((datagram.mac, datagram.of_host));
+        }
+    }
+
+    async fn server() -> (Server, Arc<Keeper>) {
+        let director = Arc::new(Keeper::default());
+        let mut mgmt = interface(NetworkRole::Management);
+        let address = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0);
+        mgmt.network.prefix6 = Some(Ipv6Prefix { address, len: 64 });
+        let config = PxeConfig { interfaces: vec![mgmt.clone()], ..config() };
+        let (told, duid) =
+            (Arc::clone(&director) as Arc<dyn BootDirector>, vec![0, 3, 0, 1, 2, 0, 0, 0, 0, 2]);
+        let networks = Arc::new(Networks::new(&config, &[]));
+        let core = Core::new(&mgmt, &config, networks, duid, None, Arc::clone(&told), Sessions::default());
+        let socket = UdpSocket::bind("[::1]:0").await.unwrap();
+        (Server::with(socket, "mgmt0", core, told), director)
+    }
+
+    fn duid(n: u16) -> Vec<u8> {
+        [&[0, 3, 0, 1, 2, 0, 0, 0][..], &n.to_be_bytes()].concat()
+    }
+
+    const FROM: SocketAddrV6 = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 546, 0, 0);
+
+    /// The recording has each datagram; the events are told within the limit, a host's whatever strangers send.
+    #[tokio::test]
+    async fn a_datagram_that_breaks_the_rules_is_recorded_and_told() {
+        let (server, director) = server().await;
+        for n in 0..1000 {
+            server.received(&message(1, &[(1, &duid(n)), (61, &[0])]), FROM, ALL_AGENTS).await;
+        }
+        let own = [&[0, 3, 0, 1][..], &MAC.0].concat();
+        server.received(&message(1, &[(1, &own), (61, &[0])]), FROM, ALL_AGENTS).await;
+        server.received(&message(7, &[(1, &own)]), FROM, ALL_AGENTS).await;
+        let (taps, events) = std::mem::take(&mut *director.0.lock().unwrap());
+        assert_eq!((taps.len(), taps[1000], taps[1001]), (1002, (Some(MAC), true), (None, false)));
+        let broken =
+            |event: &&PxeEvent| matches!(&event.what, What::DhcpIgnored { why: Ignored::Malformed, .. });
+        let told: Vec<&PxeEvent> = events.iter().filter(broken).collect();
+        assert_eq!(told.len(), 201, "200 of strangers, and the host's");
+        assert!(told[200].mac == Some(MAC) && told[200].host.is_some(), "{:?}", told[200]);
+    }
+
+    /// The kernel sends nothing to port 0.
+    #[tokio::test]
+    async fn an_answer_that_cannot_leave_is_told() {
+        let (server, director) = server().await;
+        let own = [&[0, 3, 0, 1][..], &MAC.0].concat();
+        let solicit = message(1, &[(1, &own), (3, &[0; 12])]);
+        for port in [546, 0] {
+            let from = SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0);
+            server.received(&solicit, from, ALL_AGENTS).await;
+            let (_, events) = std::mem::take(&mut *director.0.lock().unwrap());
+            let unsent = events.iter().find(|event| matches!(event.what, What::DhcpUnsent { .. }));
+            assert!(matches!(events[1].what, What::DhcpOut { .. }), "{events:?}");
+            assert_eq!(unsent.is_some(), port == 0, "{events:?}");
+            if let Some(PxeEvent { what: What::DhcpUnsent { kind, to, error }, host, .. }) = unsent {
+                assert_eq!((kind.as_str(), *to), ("ADVERTISE", IpAddr::V6(Ipv6Addr::LOCALHOST)));
+                assert!(host.is_some() && error.contains("Invalid argument"), "{error}");
+            }
+        }
+    }
 }

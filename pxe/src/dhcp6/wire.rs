@@ -25,6 +25,8 @@ pub(crate) mod option {
     pub(crate) const SERVER_ID: u16 = 2;
     pub(crate) const IA_NA: u16 = 3;
     pub(crate) const ADDRESS: u16 = 5;
+    pub(crate) const REQUESTED: u16 = 6;
+    pub(crate) const ELAPSED: u16 = 8;
     pub(crate) const RELAYED: u16 = 9;
     pub(crate) const STATUS: u16 = 13;
     pub(crate) const RAPID_COMMIT: u16 = 14;
@@ -82,7 +84,7 @@ impl Kind {
     }
 }
 
-/// Why a datagram is no message that can be answered.
+/// Why a datagram is no message that can be answered, or no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadMessage {
     #[error("{0} bytes: a DHCPv6 message has 4 to {MAX_DATAGRAM}")]
@@ -115,11 +117,11 @@ pub(crate) struct Association {
     pub(crate) addresses: Vec<Ipv6Addr>,
 }
 
-/// A client's message.
+/// A client's message, or a server's answer to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) kind: Kind,
-    xid: [u8; 3],
+    pub(crate) xid: [u8; 3],
     /// Outermost first.
     pub(crate) relays: Vec<Relayed>,
     pub(crate) client: Vec<u8>,
@@ -191,6 +193,39 @@ impl Message {
         if datagram.len() < 4 || datagram.len() > MAX_DATAGRAM {
             return Err(BadMessage::Length(datagram.len()));
         }
+        Self::whole(Self::begin(datagram)?)
+    }
+
+    /// Reads what a server answers to a client that no relay stands before.
+    pub(crate) fn parse_answer(datagram: &[u8]) -> Result<Self, BadMessage> {
+        if datagram.len() > MAX_DATAGRAM {
+            return Err(BadMessage::Length(datagram.len()));
+        }
+        Self::whole(Self::head(datagram, Vec::new(), None, true)?)
+    }
+
+    fn whole((mut out, options): (Self, &[u8])) -> Result<Self, BadMessage> {
+        walk(options, |code, value| out.option(code, value))?;
+        if out.client.is_empty() && out.kind != Kind::Inform {
+            return Err(BadMessage::NoClient);
+        }
+        Ok(out)
+    }
+
+    /// A client's message that breaks the rules, with all options that keep to them: it is told, and never answered. None: it
+    /// is no client's.
+    pub(crate) fn broken(datagram: &[u8]) -> Option<Self> {
+        let (mut out, options) = Self::begin(datagram).ok()?;
+        // It ends where its options do.
+        let _ = walk(options, |code, value| {
+            let _ = out.option(code, value);
+            Ok(())
+        });
+        Some(out)
+    }
+
+    /// The layers of its relays and its own head, and the options that follow.
+    fn begin(datagram: &[u8]) -> Result<(Self, &[u8]), BadMessage> {
         let (mut relays, mut link_layer, mut rest) = (Vec::new(), None, datagram);
         while rest.first() == Some(&RELAY_FORWARD) {
             if relays.len() >= MOST_RELAYS {
@@ -223,15 +258,24 @@ impl Message {
             relays.push(layer);
             rest = inner.filter(|inner| inner.len() >= 4).ok_or(BadMessage::Kind(RELAY_FORWARD))?;
         }
-        Self::inner(rest, relays, link_layer)
+        Self::head(rest, relays, link_layer, false)
     }
 
-    fn inner(rest: &[u8], relays: Vec<Relayed>, link_layer: Option<MacAddr>) -> Result<Self, BadMessage> {
-        let kind = KINDS.iter().find(|(_, wire, _)| *wire == rest[0]).map(|(kind, ..)| *kind);
-        let kind = kind.filter(|kind| !matches!(kind, Kind::Advertise | Kind::Reply));
-        let mut out = Self {
-            kind: kind.ok_or(BadMessage::Kind(rest[0]))?,
-            xid: [rest[1], rest[2], rest[3]],
+    /// Its own head, of a client's message or of an answer, and the options that follow.
+    fn head(
+        message: &[u8],
+        relays: Vec<Relayed>,
+        link_layer: Option<MacAddr>,
+        answer: bool,
+    ) -> Result<(Self, &[u8]), BadMessage> {
+        let Some(([kind, xid @ ..], options)) = message.split_first_chunk::<4>() else {
+            return Err(BadMessage::Length(message.len()));
+        };
+        let known = KINDS.iter().find(|(_, wire, _)| wire == kind).map(|(kind, ..)| *kind);
+        let known = known.filter(|kind| matches!(kind, Kind::Advertise | Kind::Reply) == answer);
+        let out = Self {
+            kind: known.ok_or(BadMessage::Kind(*kind))?,
+            xid: *xid,
             relays,
             client: Vec::new(),
             server: None,
@@ -242,11 +286,7 @@ impl Message {
             arch: None,
             link_layer,
         };
-        walk(&rest[4..], |code, value| out.option(code, value))?;
-        if out.client.is_empty() && out.kind != Kind::Inform {
-            return Err(BadMessage::NoClient);
-        }
-        Ok(out)
+        Ok((out, options))
     }
 
     fn option(&mut self, code: u16, value: &[u8]) -> Result<(), BadMessage> {
@@ -317,11 +357,15 @@ impl Message {
 
     /// Its MAC: what its relay saw, what its DUID is made of, what its link-local address is made of.
     pub(crate) fn mac(&self, from: Ipv6Addr) -> Option<MacAddr> {
-        let by_duid = match *self.client.as_slice() {
-            [0, 1, 0, 1, _, _, _, _, ref mac @ ..] | [0, 3, 0, 1, ref mac @ ..] => unicast(mac),
-            _ => None,
-        };
-        self.link_layer.or(by_duid).or_else(|| eui64(self.peer(from)))
+        self.link_layer.or_else(|| made_of(&self.client)).or_else(|| eui64(self.peer(from)))
+    }
+}
+
+/// The MAC that a DUID is made of (RFC 8415 sections 11.2 and 11.4).
+pub(crate) fn made_of(duid: &[u8]) -> Option<MacAddr> {
+    match duid {
+        [0, 1, 0, 1, _, _, _, _, mac @ ..] | [0, 3, 0, 1, mac @ ..] => unicast(mac),
+        _ => None,
     }
 }
 
@@ -382,6 +426,13 @@ impl Options {
         value.extend_from_slice(&inner.0);
         self.raw(option::IA_NA, &value)
     }
+}
+
+/// A client's message to all servers.
+pub(crate) fn ask(kind: Kind, xid: [u8; 3], client: &[u8], options: &Options) -> Vec<u8> {
+    let mut head = Options::default();
+    head.raw(option::CLIENT_ID, client);
+    [&[kind.wire()], &xid[..], &head.0, &options.0].concat()
 }
 
 /// The answer's bytes, in the layers of the relays that it goes back through.

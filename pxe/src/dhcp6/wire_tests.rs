@@ -127,6 +127,28 @@ fn each_bad_message_is_refused_for_its_own_reason() {
     }
 }
 
+/// What is refused is still told as its client's; what is no client's is not.
+#[test]
+fn of_a_bad_message_is_read_whose_it_is_and_what_it_asks_for() {
+    let class = [&[0, 0, 1, 0x57][..], &[0, 20], b"HTTPClient:Arch:0001"].concat();
+    let bad = message(1, &[(61, &[0]), (1, DUID_UUID), (16, &class)]);
+    let cut = [&bad[..], &[0, 3, 0, 99, 1]].concat();
+    let by_relay = relayed(LINK_LOCAL, LINK_LOCAL, &[], &bad);
+    for datagram in [bad.clone(), cut, by_relay] {
+        assert!(Message::parse(&datagram).is_err());
+        let read = Message::broken(&datagram).unwrap();
+        let (whose, asks) = (read.mac(LINK_LOCAL), read.wants_boot());
+        assert_eq!((read.kind, whose, asks, read.arch), (Kind::Solicit, Some(MAC), true, None));
+        assert_eq!(read.client, DUID_UUID);
+    }
+    let nobody = Message::broken(&message(1, &[])).unwrap();
+    assert_eq!((nobody.mac(LINK_LOCAL), nobody.mac(Ipv6Addr::LOCALHOST)), (Some(MAC), None));
+    for kind in [2, 7, 10, 13, 14] {
+        assert!(Message::broken(&message(kind, &[])).is_none(), "{kind} is no client's");
+    }
+    assert!(Message::broken(&[1, 2, 3]).is_none());
+}
+
 proptest! {
     #[test]
     fn any_datagram_is_survived(tail in proptest::collection::vec(any::<u8>(), 0..1400), kind in 0u8..14) {
@@ -135,6 +157,12 @@ proptest! {
         if let Ok(read) = Message::parse(&datagram) {
             let _ = (read.mac(LINK_LOCAL), read.wants_boot(), read.peer(LINK_LOCAL));
             prop_assert!(read.associations.len() <= MOST_ITEMS && read.relays.len() <= MOST_RELAYS);
+        }
+        if let Some(read) = Message::broken(&datagram) {
+            prop_assert!(read.associations.len() <= MOST_ITEMS && read.relays.len() <= MOST_RELAYS);
+        }
+        if let Ok(read) = Message::parse_answer(&datagram) {
+            prop_assert!(matches!(read.kind, Kind::Advertise | Kind::Reply) && read.relays.is_empty());
         }
     }
 }

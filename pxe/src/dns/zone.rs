@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA};
@@ -34,6 +35,25 @@ pub(crate) struct Zone {
     prefixes6: Vec<(Ipv6Prefix, Name)>,
 }
 
+/// The zone as the plan of now has it; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveZone(Arc<RwLock<Arc<Zone>>>);
+
+impl LiveZone {
+    pub(crate) fn new(zone: Zone) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(zone))))
+    }
+
+    pub(crate) fn now(&self) -> Arc<Zone> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Each question from now on is answered by this one.
+    pub(crate) fn replace(&self, zone: Zone) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(zone);
+    }
+}
+
 /// What there is under a name.
 enum Found {
     /// Not ours.
@@ -45,6 +65,11 @@ enum Found {
 }
 
 impl Zone {
+    /// Whether a site's domain is a domain name, so that it has a zone.
+    pub(crate) fn is_domain(domain: &str) -> bool {
+        Self::new(&NameZone { domain: domain.to_owned(), ..NameZone::default() }).is_some()
+    }
+
     /// The zone; none where the site's domain is no domain name. Names that cannot be labels are left out.
     pub(crate) fn new(names: &NameZone) -> Option<Self> {
         let mut origin = Name::from_ascii(&names.domain).ok()?.to_lowercase();

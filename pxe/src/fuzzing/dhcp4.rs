@@ -10,7 +10,7 @@ use super::{NEAR, RELAY, RESERVED, Stage, US, config, messages};
 use crate::dhcp::core::{Came, Destination, DhcpCore, Handled};
 use crate::dhcp::lease::LeaseChange;
 use crate::dhcp::networks::Networks;
-use crate::dhcp::wire::{COOKIE, FIXED, Fields, Request, option};
+use crate::dhcp::wire::{Broken, COOKIE, FIXED, Fields, Request, option};
 use crate::session::Sessions;
 
 /// Most that one frame carries, less the headers; a relay's own option comes on top.
@@ -33,10 +33,19 @@ pub fn dhcp4(conversation: &[u8]) {
     let cores: Vec<DhcpCore> = config.interfaces.iter().map(core).collect();
     let mut leases = HashMap::new();
     for said in messages(conversation) {
-        let Ok(request) = Request::parse(said.datagram) else { continue };
         stage.set(said.how >> 4);
-        let came = came(&request, said.how);
         let Some(core) = cores.get(usize::from(said.how >> 7)) else { return };
+        let request = match Request::parse(said.datagram) {
+            Ok(request) => request,
+            Err(error) => {
+                if let Some(broken) = Broken::read(said.datagram) {
+                    let told = core.broken(&broken, came(&broken.request, said.how), &error);
+                    assert!(told.reply.is_none() && told.change.is_none() && told.events.len() == 2);
+                }
+                continue;
+            }
+        };
+        let came = came(&request, said.how);
         let handled = core.handle(&request, came, said.now);
         judge(&request, came, &handled);
         if let Some(change) = &handled.change {

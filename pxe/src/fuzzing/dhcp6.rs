@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use super::{NEAR, Stage, US, config, messages, prefix6};
+use crate::dhcp::networks::Networks;
 use crate::dhcp6::Core;
 use crate::dhcp6::core::{ALL_AGENTS, Came};
 use crate::dhcp6::wire::Message;
@@ -25,10 +26,20 @@ pub fn dhcp6(conversation: &[u8]) {
     let Some(interface) = config.interfaces.first() else { return };
     let (stage, at6) = (Arc::new(Stage::new()), interface.address6());
     let director = Arc::clone(&stage) as _;
-    let core = Core::new(interface, config, DUID.to_vec(), at6, director, Sessions::default());
+    let networks = Arc::new(Networks::new(config, &[]));
+    let core = Core::new(interface, config, networks, DUID.to_vec(), at6, director, Sessions::default());
     for said in messages(conversation) {
-        let Ok(message) = Message::parse(said.datagram) else { continue };
         stage.set(said.how >> 4);
+        let message = match Message::parse(said.datagram) {
+            Ok(message) => message,
+            Err(error) => {
+                if let Some(broken) = Message::broken(said.datagram) {
+                    let told = core.broken(&broken, Came { from: CLIENT, to: ALL_AGENTS }, &error);
+                    assert!(told.reply.is_none() && told.events.len() == 2, "{told:?}");
+                }
+                continue;
+            }
+        };
         let outer = message.relays.first().map_or(CLIENT, |layer| layer.link);
         let from = match said.how >> 2 & 3 {
             0 => CLIENT,

@@ -1,11 +1,11 @@
-//! Frames that are read as they came: ARP's answers, LLDP, spanning tree, and other servers' DHCP.
+//! Frames that are read as they came: ARP's answers, LLDP, spanning tree, others' DHCP and router advertisements.
 
 use std::net::Ipv4Addr;
 
 use dayzero_model::lldp::{self, Heard, TEXT_MAX};
 
 use crate::dhcp::arp;
-use crate::doctor::switch;
+use crate::doctor::{routers, switch};
 use crate::overhear;
 
 /// Destination, source, type.
@@ -36,8 +36,18 @@ pub fn frames(frame: &[u8]) {
             }
         }
         0x0800 => {
-            if let Some((server, _)) = overhear::server_of(body) {
+            if let Some((server, ..)) = overhear::server_of(body) {
                 assert!(body.windows(4).any(|four| four == server.octets()), "{server} is named nowhere");
+            }
+        }
+        0x86dd => {
+            if let Some((router, said)) = routers::advertised(body) {
+                assert!(router.is_unicast_link_local(), "{router} is beyond the link");
+                for prefix in said.prefixes {
+                    let octets = prefix.address.octets();
+                    assert!(body.windows(16).any(|sixteen| sixteen == octets), "{prefix} stands nowhere");
+                    assert!(prefix.len <= 128, "{prefix}");
+                }
             }
         }
         length if length < TYPES => {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use dayzero_model::MacAddr;
+use dayzero_model::event::What;
 use dayzero_model::site::{DhcpMode, NetworkRole};
 use dayzero_pxe::doctor::{Examination, Finding, Severity, examine};
-use dayzero_pxe::{Ipv4Prefix, PxeConfig, ServedInterface, ServedNetwork};
+use dayzero_pxe::{Ipv4Prefix, Ipv6Prefix, PxeConfig, ServedInterface, ServedNetwork};
 
 use crate::clients::udhcpc;
-use crate::rack::{Rack, SERVER, must};
-use crate::segments::other_server;
+use crate::rack::{Daemon, Rack, SERVER, must};
+use crate::segments::{other_server, with_ipv6};
 
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x77, 0, 0x21]);
 /// Listens, and says nothing; no LLDP.
@@ -89,6 +90,135 @@ fn the_doctor_hears_another_server_without_a_word() {
     let other = about(&findings, "other-dhcp");
     assert!(other.severity == Severity::Fault && other.found.contains("10.77.0.66"), "{findings:?}");
     assert_eq!(rack.director.count(|_| true), 0, "ours was off, and nobody made up a client");
+}
+
+/// The site's PXE server: it says what to boot, to firmware alone, and gives no addresses.
+fn proxy_server(rack: &Rack) -> Daemon {
+    must(&format!("ip -n {} addr add 10.77.0.66/24 dev mgmt", rack.client));
+    let mut daemon = rack.daemon(
+        "dnsmasq -d -C /dev/null --port=0 -i mgmt --log-dhcp --dhcp-range=10.77.0.0,proxy \
+         --pxe-service=x86PC,theirs,theirs --pxe-service=X86-64_EFI,theirs,theirs.efi --dhcp-leasefile=proxy",
+    );
+    daemon.says("DHCP, proxy on subnet");
+    daemon
+}
+
+fn boots(network: &mut ServedNetwork) {
+    network.role = NetworkRole::Management;
+}
+
+#[test]
+#[ignore = "needs root, dnsmasq-base"]
+fn the_doctor_finds_a_server_that_answers_firmware_alone() {
+    let rack = Rack::new(&[]);
+    let proxy = proxy_server(&rack);
+    let how = || Examination { ask: true, ..SILENT };
+    let findings = examined(&rack, how(), boots).join().unwrap();
+    let other = about(&findings, "other-proxy-dhcp");
+    assert!(other.severity == Severity::Fault && other.found.contains("10.77.0.66"), "{other:?}");
+    assert!(other.found.contains("(PXE by BIOS, PXE by UEFI)") && other.action.contains("PXE"), "{other:?}");
+    assert_eq!(
+        about(&findings, "other-dhcp").severity,
+        Severity::Good,
+        "it gives no addresses: {findings:?}"
+    );
+    let heard = |what: &What| matches!(what, What::DhcpIn { .. });
+    assert_eq!(rack.director.count(heard), 0, "no machine was made up for us:\n{}", rack.director.show());
+
+    let beside = |network: &mut ServedNetwork| {
+        boots(network);
+        network.mode = DhcpMode::Proxy;
+    };
+    let findings = examined(&rack, how(), beside).join().unwrap();
+    assert_eq!(about(&findings, "other-proxy-dhcp").severity, Severity::Fault, "{findings:?}");
+    let missing = about(&findings, "other-dhcp");
+    assert_eq!(missing.severity, Severity::Fault, "nobody gives addresses: {missing:?}");
+
+    drop(proxy);
+    let findings = examined(&rack, how(), boots).join().unwrap();
+    assert!(findings.iter().all(|finding| finding.check != "other-proxy-dhcp"), "{findings:?}");
+}
+
+#[test]
+#[ignore = "needs root, dnsmasq-base, busybox-static"]
+fn the_doctor_hears_a_server_of_boot_files_without_a_word() {
+    let rack = Rack::tuned(&[], |config| config.interfaces[0].network.mode = DhcpMode::Off);
+    let _proxy = proxy_server(&rack);
+    let (server, ns) = (&rack.server, &rack.client);
+    must(&format!(
+        "ip -n {server} link add p-two type veth peer name two netns {ns}
+         ip -n {server} link set p-two master mgmt0 up
+         ip -n {ns} link set two address {MAC}; ip -n {ns} link set two up"
+    ));
+    let doctor = examined(&rack, SILENT, boots);
+    // Somebody's firmware, some time while it listens, that asks for answers by broadcast and gets no address.
+    let firmware = "-B -V PXEClient:Arch:00007:UNDI:003016 -x 0x5d:0007 \
+                    -x 0x61:0000000000000000000000525400770021";
+    while !doctor.is_finished() {
+        let (ok, said) = udhcpc(&rack, "two", firmware);
+        assert!(!ok, "nobody gives addresses: {said}");
+    }
+    let findings = doctor.join().unwrap();
+    let other = about(&findings, "other-proxy-dhcp");
+    assert!(other.severity == Severity::Fault && other.found.contains("10.77.0.66"), "{findings:?}");
+    assert_eq!(about(&findings, "other-dhcp").severity, Severity::Good, "{findings:?}");
+}
+
+/// Somebody's IPv6: dnsmasq's DHCPv6 server and router advertisements.
+#[test]
+#[ignore = "needs root, dnsmasq-base"]
+fn the_doctor_finds_another_dhcpv6_server_and_another_router() {
+    // Ours serves there, too.
+    let rack = Rack::tuned(&[], with_ipv6);
+    let ns = &rack.client;
+    for (ns, device) in [(ns, "mgmt"), (&rack.server, "mgmt0")] {
+        must(&format!(
+            "for i in $(seq 100); do
+               ip -n {ns} -6 addr show dev {device} scope link | grep inet6 | grep -qv tentative && exit; sleep 0.1
+             done; exit 1"
+        ));
+    }
+    must(&format!("ip -n {ns} addr add fd66::66/64 dev mgmt nodad"));
+    let planned = |network: &mut ServedNetwork| {
+        network.prefix6 = Some(Ipv6Prefix { address: "fd77::".parse().unwrap(), len: 64 });
+    };
+    let how = || Examination { ask: true, ..SILENT };
+    let alone = examined(&rack, how(), planned).join().unwrap();
+    for check in ["other-dhcp6", "other-router"] {
+        assert_eq!(about(&alone, check).severity, Severity::Good, "our own is no other: {alone:?}");
+    }
+
+    let mut other = rack.daemon(
+        "dnsmasq -d -C /dev/null --port=0 -i mgmt --enable-ra --ra-param=mgmt,4,1200 \
+         --dhcp-range=fd66::100,fd66::1ff,64,1h --dhcp-leasefile=six",
+    );
+    other.says("DHCPv6, IP range fd66::100");
+    let start = std::time::Instant::now();
+    let findings = examined(&rack, how(), planned).join().unwrap();
+    assert!(start.elapsed() < SILENT.listen + Duration::from_secs(2), "all is asked at once");
+    let server = about(&findings, "other-dhcp6");
+    assert!(server.severity == Severity::Fault && server.found.contains("offers fd66::1"), "{findings:?}");
+    let router = about(&findings, "other-router");
+    assert_eq!(router.severity, Severity::Warning, "{findings:?}");
+    for part in
+        ["another router, fe80::", "prefix fd66::/64, flags M and O, itself as default route for 1200 s"]
+    {
+        assert!(router.found.contains(part), "{part:?} of {router:?}");
+    }
+    assert!(router.action.contains("fd77::/64"), "{router:?}");
+
+    // Where the plan has no IPv6, and where another gives the addresses.
+    let findings = examined(&rack, how(), |_| ()).join().unwrap();
+    assert_eq!(about(&findings, "other-dhcp6").severity, Severity::Warning, "{findings:?}");
+    let findings = examined(&rack, how(), |network| network.mode = DhcpMode::Proxy).join().unwrap();
+    assert_eq!(about(&findings, "other-dhcp6").severity, Severity::Good, "{findings:?}");
+    assert_eq!(about(&findings, "other-router").severity, Severity::Good, "{findings:?}");
+
+    // Without a word: it advertises itself each four seconds.
+    let silent = Examination { listen: Duration::from_secs(10), ..SILENT };
+    let findings = examined(&rack, silent, planned).join().unwrap();
+    assert!(about(&findings, "other-router").found.contains("fd66::/64"), "{findings:?}");
+    assert!(findings.iter().all(|finding| finding.check != "other-dhcp6"), "nobody was asked: {findings:?}");
 }
 
 /// The client's namespace is the switch: the kernel's spanning tree, and lldpd.

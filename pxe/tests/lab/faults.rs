@@ -69,6 +69,52 @@ fn a_request_that_never_comes() {
     verdict(&rack, MAC, "no-request-after-offer");
 }
 
+/// A UUID without the octet of its type, and an architecture of one octet: both are seen in firmware.
+#[test]
+#[ignore = "needs root, busybox-static"]
+fn a_client_whose_datagrams_break_the_rules() {
+    for (wrong, says) in [
+        ("-x 0x61:00112233445566778899aabbccddeeff", "option 97 has 16 bytes"),
+        ("-x 0x5d:07", "option 93 has 1 bytes"),
+    ] {
+        let rack = planned(&[]);
+        let powered = rack.director.now();
+        let (ok, said) = udhcpc(&rack, "mgmt", &format!("-V PXEClient:Arch:00007:UNDI:003016 {wrong}"));
+        assert!(!ok, "{said}");
+        rack.director.wait("the reason", SOON, ignored(|why| *why == Ignored::Malformed));
+        verdict(&rack, MAC, "malformed-dhcp");
+        for lacp in [true, false] {
+            let found = rack.director.why_powered_at(powered, MAC, true, lacp);
+            let [one] = found.as_slice() else { panic!("it asked: {found:#?}") };
+            assert!(one.rule == "malformed-dhcp" && one.sentence.contains(says), "{one:?}");
+        }
+        assert!(!rack.director.pcapng(MAC).is_empty());
+    }
+}
+
+/// A frame to a client's MAC passes no firewall of ours; what is broadcast does.
+#[test]
+#[ignore = "needs root, busybox-static, nftables"]
+fn an_answer_that_cannot_leave() {
+    let rack = planned(&[]);
+    must(&format!(
+        "ip netns exec {} nft 'add table inet f; add chain inet f o {{ type filter hook output priority 0; }}; add rule inet f o udp sport 67 drop'",
+        rack.server
+    ));
+    let (ok, said) = udhcpc(&rack, "mgmt", "-B");
+    assert!(!ok, "{said}");
+    let unsent = |e: &PxeEvent| matches!(&e.what, What::DhcpUnsent { kind, error, .. } if kind == "OFFER" && error.contains("Operation not permitted"));
+    rack.director.wait("what the kernel said", SOON, unsent);
+    verdict(&rack, MAC, "answer-not-sent");
+    let blamed = rack.director.why(MAC).iter().any(|finding| finding.rule == "no-request-after-offer");
+    assert!(!blamed, "{}", rack.director.show());
+
+    must(&format!("ip netns exec {} nft delete table inet f", rack.server));
+    let (ok, said) = udhcpc(&rack, "mgmt", "-B");
+    assert!(ok, "{said}");
+    assert!(!rack.director.why(MAC).iter().any(|finding| finding.rule == "answer-not-sent"));
+}
+
 #[test]
 #[ignore = "needs root, busybox-static, dnsmasq-base, nftables"]
 fn another_server_is_chosen() {

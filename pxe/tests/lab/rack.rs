@@ -424,7 +424,7 @@ impl Rack {
                     server.map_err(|error| format!("{error}: {:?}", std::error::Error::source(&error)));
                 drop(ready.send(server.as_ref().err().cloned()));
                 if let Ok(server) = server {
-                    server.run(stop).await;
+                    server.run(stop).await.expect("no service ends by itself");
                 }
             });
         }));

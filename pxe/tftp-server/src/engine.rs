@@ -24,7 +24,7 @@ use crate::awake::{Awake, QUIET};
 use crate::burst::{Burst, Packet};
 use crate::grant::{Denial, Granted, Source, weigh};
 use crate::negotiate::{Caps, Terms, negotiate};
-use crate::packet::{self, ErrorCode, Refusal};
+use crate::packet::{self, ErrorCode};
 use crate::patience::Patience;
 use crate::server::{Event, EventKind, Lookup, Request, Shared, Tap, Tapped};
 use crate::sockets::{Listener, path_block};
@@ -506,8 +506,9 @@ where
     let granted = weigh(datagram, source, name, &shared.lookup, &caps, &shared.table)?;
     let Granted { request, file, expected, place } = granted;
     let socket = listener.transfer(asked.local, asked.peer).map_err(|error| {
-        tracing::debug!(%error, iface = %listener.iface, "no socket for a TFTP transfer");
-        Refusal::new(ErrorCode::Undefined, "the server has no port left")
+        // Unanswered, the client asks again, and by then there may be one.
+        tracing::warn!(%error, iface = %listener.iface, "no socket for a TFTP transfer");
+        Denial::Busy
     })?;
     let caps = Caps { max_block: caps.max_block.min(path_block(&socket, asked.peer)), ..caps };
     let terms = negotiate(&request, file.len() as u64, &caps)?;

@@ -9,7 +9,7 @@
 //! became of it.
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), dayzero_tftp_server::BindError> {
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use dayzero_tftp_server::{Limits, Listen, Lookup, Server};
 //! use tokio_util::sync::CancellationToken;
 //!
@@ -22,7 +22,7 @@
 //!         |event| tracing::info!(?event),
 //!         CancellationToken::new(),
 //!     )
-//!     .await;
+//!     .await?;
 //! # Ok(())
 //! # }
 //! ```

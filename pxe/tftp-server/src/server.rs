@@ -1,7 +1,7 @@
 //! The server as its caller sees it: where it listens, its bounds, what it asks and what it tells.
 //!
 //! Invariants: requests beyond a limit are dropped (the client asks again) and told as an event; when the token is
-//! cancelled, running transfers stop and `run` returns. The work is done by threads of `engine`, not by the caller's
+//! cancelled, running transfers stop and `run` returns, and so it does, with an error, when a thread ends by itself. The work is done by threads of `engine`, not by the caller's
 //! runtime: a transfer without windows is one packet a round trip, and a task switch more is a tenth of its speed.
 
 use std::io;
@@ -248,7 +248,10 @@ impl Server {
 
     /// Serves until `cancel`; `lookup` and `events` are called from the server's threads and must not block. Needs a
     /// tokio runtime.
-    pub async fn run<L, E>(self, lookup: L, events: E, cancel: CancellationToken)
+    ///
+    /// # Errors
+    /// A thread could not start, or ended by itself: nothing is served any more.
+    pub async fn run<L, E>(self, lookup: L, events: E, cancel: CancellationToken) -> io::Result<()>
     where
         L: Fn(&Request) -> Lookup + Send + Sync + 'static,
         E: Fn(Event) + Send + Sync + 'static,
@@ -257,10 +260,7 @@ impl Server {
         let table = Table::new(Most { total: transfers, strangers, per_client });
         let shared = Arc::new(Shared { limits: self.limits, tap: self.tap, table, lookup, events });
         let inboxes: io::Result<Vec<_>> = (0..threads()).map(|_| Inbox::new().map(Arc::new)).collect();
-        let inboxes: Arc<[Arc<Inbox>]> = match inboxes {
-            Ok(inboxes) => inboxes.into(),
-            Err(error) => return tracing::error!(%error, "TFTP cannot be served"),
-        };
+        let inboxes: Arc<[Arc<Inbox>]> = inboxes?.into();
         // Also when this future is dropped before its end.
         let stop = StopAll(Arc::clone(&inboxes));
         let mut running = JoinSet::new();
@@ -268,21 +268,23 @@ impl Server {
         for index in 0..inboxes.len() {
             // The first thread has the listeners, and hands transfers round.
             let listeners = listeners.take().unwrap_or_default();
-            match Engine::new(Arc::clone(&shared), listeners, Arc::clone(&inboxes), index) {
-                Ok(engine) => drop(running.spawn_blocking(move || engine.run())),
-                Err(error) => {
-                    tracing::error!(%error, "TFTP cannot be served");
-                    cancel.cancel();
-                }
-            }
+            let engine = Engine::new(Arc::clone(&shared), listeners, Arc::clone(&inboxes), index)?;
+            running.spawn_blocking(move || engine.run());
         }
-        cancel.cancelled().await;
+        let ended = tokio::select! {
+            () = cancel.cancelled() => Ok(()),
+            Some(ended) = running.join_next() => Err(match ended {
+                Ok(()) => io::Error::other("a thread ended by itself"),
+                Err(error) => io::Error::other(error),
+            }),
+        };
         drop(stop);
         while let Some(ended) = running.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a TFTP thread ended");
             }
         }
+        ended
     }
 }
 

@@ -171,7 +171,7 @@ impl Services {
                 let server = PxeServer::bind(config, asked, Arc::new(MemoryLeases::default())).await;
                 ready.send(server.as_ref().err().map(|error| format!("{error:?}"))).unwrap();
                 if let Ok(server) = server {
-                    server.run(end).await;
+                    server.run(end).await.unwrap();
                 }
             });
         });

@@ -161,7 +161,7 @@ impl Site {
                 let server = PxeServer::bind(config, director, Arc::new(MemoryLeases::default())).await;
                 ready.send(server.as_ref().err().map(|error| format!("{error:?}"))).unwrap();
                 if let Ok(server) = server {
-                    server.run(stop).await;
+                    server.run(stop).await.unwrap();
                 }
             });
         }));

@@ -35,7 +35,7 @@ pub(super) async fn contact(control: &Arc<Control>, host: &HostName) -> Result<D
             Ok(found) => break found,
             Err(unreachable) if tokio::time::Instant::now() >= until => {
                 let lease = control.facts(host).and_then(|facts| facts.bmc_lease);
-                let dhcp = lease.map_or("it never asked for an address by DHCP".to_owned(), |at| {
+                let dhcp = lease.map_or("it took no address by our DHCP".to_owned(), |at| {
                     format!("it took its address at {at}")
                 });
                 let expected = format!("an answer at {}", planned.bmc.address);

@@ -92,7 +92,7 @@ async fn no_lease_that_the_store_refuses(dir: &Path) {
 
     // Whoever got an ACK has a lease, over the restart that mends it; nobody else has.
     end.cancel();
-    serving.await.unwrap();
+    serving.await.unwrap().unwrap();
     control.stop().await;
     drop(control);
     std::fs::remove_file(&fill).unwrap();

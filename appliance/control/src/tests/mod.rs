@@ -11,6 +11,7 @@ mod rack;
 mod recorder;
 mod rotation;
 mod secure_boot;
+mod serving;
 
 use crate::config::{ControlConfig, Images, Ports, Puller};
 use crate::control::Control;

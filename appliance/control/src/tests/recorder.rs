@@ -10,7 +10,7 @@ use dayzero_lifecycle::cause::cause;
 use dayzero_model::boot::{Arch, BootAction};
 use dayzero_model::condition::Condition;
 use dayzero_model::datagram::{Datagram, Wire};
-use dayzero_model::event::What;
+use dayzero_model::event::{Ignored, What};
 use dayzero_model::facts::{Failure, WindowFacts};
 use dayzero_model::ids::{BootId, HostName, MacAddr};
 use dayzero_model::units::{Millis, Timestamp};
@@ -266,6 +266,64 @@ async fn what_the_services_see_of_a_boot_stands_in_its_window() {
     assert_eq!(look().dhcp_seen, asked);
     tell(boot, file("initrd.img", 200));
     until("its initramfs is noted", look, |window| window.kernel_served.is_some()).await;
+    control.stop().await;
+}
+
+/// Strangers' datagrams that get no answer come to memory all, to the store within limits; a host's come to both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_do_not_write_to_the_store_without_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = still(dir.path()).await;
+    let director = Director::start(&control);
+    let tell = |mac, host| {
+        let what = What::DhcpIgnored { reason: "not in the plan".into(), why: Ignored::Pending };
+        director.event(PxeEvent { interface: "mgmt0".into(), mac: Some(mac), host, boot: None, what });
+    };
+    let stranger = |n: u8| MacAddr([2, 0, 0, 0, 0, n]);
+    for _ in 0..50 {
+        tell(STRANGER, None);
+    }
+    (0..=249).for_each(|n| tell(stranger(n), None));
+    for _ in 0..300 {
+        tell(nic(&control), Some(host()));
+    }
+    let counted = |control: &Control| {
+        let timeline = control.timeline();
+        let ignored = |events: Vec<dayzero_model::event::Event>| {
+            events.iter().filter(|event| matches!(event.what, What::DhcpIgnored { .. })).count()
+        };
+        let of = |mac| ignored(timeline.of_mac(mac, Timestamp(0)));
+        let others: usize = (0..=249).map(|n| of(stranger(n))).sum();
+        (of(STRANGER), others, ignored(timeline.of_host(&host(), Timestamp(0))))
+    };
+    assert_eq!(counted(&control), (50, 250, 300), "in memory");
+    control.stop().await;
+    drop((director, control));
+    let again = open(dir.path(), &Rack::new(&site(1)));
+    assert_eq!(counted(&again), (10, 190, 300), "in the store");
+    again.stop().await;
+}
+
+/// A BMC's ACK that could not leave gave it no address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bmc_whose_ack_could_not_leave_has_no_lease() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = still(dir.path()).await;
+    let director = Director::start(&control);
+    let mac = control.plan().unwrap().site.host(&host()).unwrap().host.bmc.mac;
+    let tell = |what| {
+        let interface = "bmc0".to_owned();
+        director.event(PxeEvent { interface, mac: Some(mac), host: Some(host()), boot: None, what });
+    };
+    let (kind, to, error) = ("ACK".to_owned(), [10, 77, 9, 11].into(), "Network is unreachable".to_owned());
+    let lease = || control.facts(&host()).unwrap().bmc_lease;
+    let sent = What::DhcpOut { kind: kind.clone(), address: Some([10, 77, 9, 11].into()), file: None };
+    tell(sent.clone());
+    until("its lease is noted", lease, Option::is_some).await;
+    tell(What::DhcpUnsent { kind, to, error });
+    until("it has none", lease, Option::is_none).await;
+    tell(sent);
+    until("the next one left", lease, Option::is_some).await;
     control.stop().await;
 }
 

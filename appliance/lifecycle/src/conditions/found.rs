@@ -43,7 +43,7 @@ pub fn step(s: &Snapshot<'_>) -> Outcome {
 pub(crate) fn observed(s: &Snapshot<'_>) -> String {
     let plan = &s.placed.host.bmc;
     match s.facts.bmc_lease {
-        None => format!("no DHCP message from {} and no answer at {}", plan.mac, plan.address),
+        None => format!("{} took no address by our DHCP, and nothing answers at {}", plan.mac, plan.address),
         Some(at) => format!("{} took its address at {at}, but nothing answers at {}", plan.mac, plan.address),
     }
 }

@@ -7,8 +7,16 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 pub(super) fn apply(events: &[Event], _: &WhyContext<'_>) -> Option<Finding> {
+    // The others have rules of their own.
     let ours = |why: &Ignored| {
-        !matches!(why, Ignored::OtherServer { .. } | Ignored::NoLoader { .. } | Ignored::NoWindow)
+        !matches!(
+            why,
+            Ignored::OtherServer { .. }
+                | Ignored::OtherServer6 { .. }
+                | Ignored::NoLoader { .. }
+                | Ignored::NoWindow
+                | Ignored::Malformed
+        )
     };
     let (at, event) = last(events, |what| matches!(what, What::DhcpIgnored { why, .. } if ours(why)))?;
     let What::DhcpIgnored { reason, why } = &event.what else { return None };
@@ -106,8 +114,10 @@ fn words(why: &Ignored, reason: &str, count: usize, who: &str) -> Words {
         Ignored::Pending
         | Ignored::Other
         | Ignored::OtherServer { .. }
+        | Ignored::OtherServer6 { .. }
         | Ignored::NoLoader { .. }
-        | Ignored::NoWindow => (
+        | Ignored::NoWindow
+        | Ignored::Malformed => (
             "dhcp-not-answered",
             Hop::Dhcp,
             format!("{count} DHCP message(s) were not answered: {reason}"),

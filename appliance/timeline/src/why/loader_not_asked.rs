@@ -1,5 +1,6 @@
 //! A client has its address and was told its loader, and never asked for it.
 
+use super::answer_not_sent::unsent;
 use super::{Finding, Hop, PATIENCE, WhyContext, is_script, overdue, told};
 use crate::text;
 use dayzero_model::event::{Event, What};
@@ -16,7 +17,7 @@ pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Findin
                     | What::DhcpIgnored { .. }
             )
     };
-    if super::follows(events, at, asked) || !overdue(answer, context, PATIENCE) {
+    if super::follows(events, at, asked) || unsent(events, answer) || !overdue(answer, context, PATIENCE) {
         return None;
     }
     Some(Finding {

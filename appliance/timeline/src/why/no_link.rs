@@ -4,17 +4,21 @@ use super::{Finding, Hop, WhyContext, no_dhcp};
 use crate::text;
 use dayzero_model::event::{Event, What};
 use dayzero_model::ids::MacAddr;
+use dayzero_model::units::Timestamp;
 use std::collections::BTreeMap;
+
+/// What was said last of each NIC since then: that it has a link, or none.
+pub(super) fn links(events: &[Event], since: Timestamp) -> BTreeMap<MacAddr, (bool, &Event)> {
+    let told = |event: &Event| match &event.what {
+        What::Link { nic, up, .. } if event.at >= since => Some((*nic, *up)),
+        _ => None,
+    };
+    events.iter().filter_map(|event| told(event).map(|(nic, up)| (nic, (up, event)))).collect()
+}
 
 pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
     let powered = no_dhcp::silent_since(events, context)?;
-    // What was said last of each NIC.
-    let mut nics: BTreeMap<MacAddr, (bool, &Event)> = BTreeMap::new();
-    for event in events.iter().filter(|event| event.at >= powered) {
-        if let What::Link { nic, up, .. } = &event.what {
-            nics.insert(*nic, (*up, event));
-        }
-    }
+    let nics = links(events, powered);
     if nics.is_empty() || nics.values().any(|(up, _)| *up) {
         return None;
     }

@@ -1,12 +1,13 @@
 //! Our loader runs and has its address, and never asked for its script.
 
+use super::answer_not_sent::unsent;
 use super::{Finding, Hop, PATIENCE, SCRIPTED, WhyContext, is_script, overdue, reached, told};
 use crate::text;
 use dayzero_model::event::Event;
 
 pub(super) fn apply(events: &[Event], context: &WhyContext<'_>) -> Option<Finding> {
     let (at, answer) = told(events, is_script)?;
-    if reached(events, at, SCRIPTED) || !overdue(answer, context, PATIENCE) {
+    if reached(events, at, SCRIPTED) || unsent(events, answer) || !overdue(answer, context, PATIENCE) {
         return None;
     }
     Some(Finding {

@@ -53,6 +53,11 @@ fn ignored(why: Ignored) -> What {
     What::DhcpIgnored { reason: "as it says".into(), why }
 }
 
+fn unsent(kind: &str) -> What {
+    let error = "Network is unreachable (os error 101)".to_owned();
+    What::DhcpUnsent { kind: kind.to_owned(), to: "10.88.0.1".parse().unwrap(), error }
+}
+
 fn ipxe(kind: &str) -> What {
     match dhcp(kind) {
         What::DhcpIn { kind, interface, arch, uuid, vendor_class, .. } => {
@@ -201,6 +206,7 @@ fn each_fault_is_found_by_its_rule_and_forgotten_once_the_boot_went_on() {
     let wrong = What::WrongLoader { file: LOADER.into(), arch: Arch::UefiX64, made_for: "UEFI arm64".into() };
     let gone = What::HttpFile { path: "/boot/file/vmlinuz".into(), peer, status: 404, bytes: 0, tls: false };
     let by = MacAddr([2; 6]);
+    let six = Ignored::OtherServer6 { duid: "00:03:00:01:02:02:02:02:02:02".into(), mac: Some(by) };
     for (steps, fault, rule, hop, says) in [
         (1, ignored(Ignored::Pending), "dhcp-not-answered", Hop::Dhcp, "as it says"),
         (1, ignored(Ignored::PoolUsedUp), "pool-used-up", Hop::Dhcp, "no address left"),
@@ -214,6 +220,17 @@ fn each_fault_is_found_by_its_rule_and_forgotten_once_the_boot_went_on() {
         (4, ignored(Ignored::InUse { address, by }), "address-in-use", Hop::Arp, "02:02:02:02:02:02"),
         (4, ignored(Ignored::Declined { address: peer }), "declined", Hop::Arp, "declined 10.77.0.11"),
         (2, ignored(Ignored::OtherServer { address }), "other-dhcp-server", Hop::Dhcp, "10.77.0.11"),
+        (
+            2,
+            ignored(six),
+            "other-dhcp-server",
+            Hop::Dhcp,
+            "DHCPv6 server that is not ours, of MAC 02:02:02:02:02:02",
+        ),
+        (1, ignored(Ignored::Malformed), "malformed-dhcp", Hop::Dhcp, "1 time(s) or more: as it says"),
+        (3, ignored(Ignored::Malformed), "malformed-dhcp", Hop::Dhcp, "asked by DHCP"),
+        (2, unsent("OFFER"), "answer-not-sent", Hop::Dhcp, "our OFFER to 52:54:00:77:01:01 could not leave"),
+        (4, unsent("ACK"), "answer-not-sent", Hop::Dhcp, "Network is unreachable"),
         (5, tftp(TftpFault::Silent, 0), "tftp-stopped", Hop::Loader, "first block of 1468"),
         (5, tftp(TftpFault::Silent, 7), "tftp-stopped", Hop::Loader, "after block 7"),
         (5, tftp(TftpFault::Aborted { code: 0 }, 3), "tftp-stopped", Hop::Loader, "gave up after block 3"),
@@ -241,6 +258,54 @@ fn each_fault_is_found_by_its_rule_and_forgotten_once_the_boot_went_on() {
         let after = why(&events(numbered(&list)), &context());
         assert!(after.is_empty(), "{fault:?} is told although the next boot succeeded: {after:#?}");
     }
+}
+
+/// Its client had nothing to take, or to fetch.
+#[test]
+fn an_answer_that_could_not_leave_is_held_against_nobody_else() {
+    let boot = healthy();
+    for (steps, kind, blamed) in [
+        (2, "OFFER", "no-request-after-offer"),
+        (4, "ACK", "loader-not-asked"),
+        (10, "ACK", "script-not-asked"),
+    ] {
+        let mut list = boot[..steps].to_vec();
+        assert_eq!(rules_of(&list, &context()), [(blamed, rules_of(&list, &context())[0].1)]);
+        list.push(unsent(kind));
+        assert_eq!(rules_of(&list, &context()), [("answer-not-sent", Hop::Dhcp)], "{kind} of {steps} steps");
+        // The next one left.
+        list.extend_from_slice(&boot[steps - 2..steps]);
+        assert_eq!(rules_of(&list, &context())[0].0, blamed, "{kind} of {steps} steps, again");
+    }
+    let mut other = events(vec![(1, dhcp("DISCOVER")), (2, told("OFFER", LOADER)), (3, unsent("OFFER"))]);
+    other[2].mac = Some(MacAddr([2; 6]));
+    let rules: Vec<_> = why(&other, &context()).into_iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules, ["answer-not-sent", "no-request-after-offer"], "another client's is no excuse");
+}
+
+#[test]
+fn an_offer_by_ipv6_that_nobody_takes_is_told_too() {
+    let six = "tftp://[fd77::a4d:2]/snponly.efi";
+    let boot = [dhcp("SOLICIT"), told("ADVERTISE", six), dhcp("REQUEST6"), told("REPLY", six)];
+    let none = ("no-request-after-offer", Hop::Dhcp);
+    assert_eq!(rules_of(&boot[..2], &context()), [none]);
+    let found = why(&events(vec![(1, boot[0].clone()), (2, boot[1].clone())]), &context()).remove(0);
+    assert!(found.sentence.contains("DHCPv6") && found.evidence[0] == "1 SOLICIT(s) in", "{found:?}");
+    assert!(found.next_action.contains("DHCPv6 guard"), "{found:?}");
+    assert_eq!(rules_of(&boot[..3], &context()), [], "it asks us");
+    assert_eq!(rules_of(&boot[..4], &context()), [("loader-not-asked", Hop::Loader)]);
+    let fresh = WhyContext { now: Timestamp(100), ..context() };
+    assert_eq!(rules_of(&boot[..2], &fresh), []);
+    // By rapid commit there is no REQUEST; and who then asks by IPv4 goes on by that.
+    assert_eq!(
+        rules_of(&[boot[0].clone(), boot[3].clone()], &context()),
+        [("loader-not-asked", Hop::Loader)]
+    );
+    let both = [&boot[..2], &healthy()[..3]].concat();
+    assert_eq!(rules_of(&both, &context()), []);
+    let silent = What::DhcpOut { kind: "REPLY".into(), address: None, file: None };
+    let informed = [&boot[..2], &[dhcp("INFORMATION-REQUEST"), silent]].concat();
+    assert_eq!(rules_of(&informed, &context()), [none], "that gave it no address");
 }
 
 #[test]
@@ -511,6 +576,92 @@ fn a_silent_host_is_told_by_what_its_bmc_says_of_the_links() {
             list.push(asked);
             assert_eq!(rules_of(&list, &host), [], "it asked");
             list.pop();
+        }
+    }
+}
+
+/// What it sends cannot be read: it has asked all the same.
+#[test]
+fn a_host_whose_datagrams_break_the_rules_is_not_silent() {
+    let facts = HostFacts { window: Some(window()), ..HostFacts::default() };
+    let reason = "its datagram breaks the rules of DHCP: option 97 has 16 bytes".to_owned();
+    let broken = What::DhcpIgnored { reason, why: Ignored::Malformed };
+    for lacp in [true, false] {
+        let host = WhyContext { facts: Some(&facts), lacp, ..context() };
+        assert!(!rules_of(&[], &host).is_empty());
+        let list = [dhcp("DISCOVER"), broken.clone(), dhcp("DISCOVER"), broken.clone()];
+        let list = events(list.into_iter().map(|what| (3, what)).collect());
+        let found = why(&list, &host);
+        let [one] = found.as_slice() else { panic!("{found:#?}") };
+        assert_eq!(one.rule, "malformed-dhcp");
+        assert!(
+            one.sentence.contains("2 time(s)") && one.sentence.ends_with("option 97 has 16 bytes"),
+            "{one:?}"
+        );
+        assert!(one.evidence.len() == 2 && one.evidence[0].contains("DISCOVER in"), "{one:?}");
+        for word in ["firmware", "report", "`dayzero pcap 52:54:00:77:01:01 --write FILE`"] {
+            assert!(one.next_action.contains(word), "{word}: {one:?}");
+        }
+        // Another NIC of it boots.
+        let mut other = list.clone();
+        other.extend(events(healthy().into_iter().map(|what| (4, what)).collect()));
+        other.iter_mut().skip(4).for_each(|event| event.mac = Some(MacAddr([2; 6])));
+        assert_eq!(why(&other, &host), []);
+    }
+}
+
+/// That a port waits for LACP is a guess from what was seen: the sentence says which parts were not.
+#[test]
+fn of_ports_that_may_wait_for_lacp_is_said_what_is_not_known() {
+    use dayzero_model::inventory::{BootMode, Inventory, Neighbour};
+    use dayzero_model::units::MebiBytes;
+    let link = |nic: u8, up| What::Link { nic: MacAddr([2, 0, 0, 0, 0, nic]), up, told_by: "the BMC".into() };
+    let heard = |nic: u8| Neighbour {
+        nic_mac: MacAddr([2, 0, 0, 0, 0, nic]),
+        system_name: "sw-a".into(),
+        port_id: "7".into(),
+        port_description: None,
+    };
+    let nothing = Inventory {
+        system: Default::default(),
+        boot_mode: BootMode::Uefi,
+        firmware: Default::default(),
+        cpu: Default::default(),
+        memory: MebiBytes(0),
+        dimms: vec![],
+        disks: vec![],
+        nics: vec![],
+        neighbours: vec![],
+        kernel: String::new(),
+        partial_errors: vec![],
+    };
+    let (no_link, no_lldp) = ("link is not known", "no LLDP was heard yet");
+    for (links, neighbours, says, not) in [
+        (vec![], vec![], vec![no_link, no_lldp], vec![]),
+        (vec![], vec![heard(1)], vec![no_link, "02:00:00:00:00:01 heard a switch"], vec![no_lldp]),
+        (vec![link(1, true), link(2, true)], vec![], vec!["its NICs have a link", no_lldp], vec![no_link]),
+        (
+            vec![link(1, true), link(2, false)],
+            // A storage NIC's neighbour says nothing of these.
+            vec![heard(9), heard(2)],
+            vec!["1 of its 2 NICs has a link", "02:00:00:00:00:02 heard a switch"],
+            vec![no_link, no_lldp],
+        ),
+    ] {
+        let facts = HostFacts {
+            window: Some(window()),
+            inventory: Some(Inventory { neighbours, ..nothing.clone() }),
+            ..HostFacts::default()
+        };
+        let host = WhyContext { facts: Some(&facts), ..context() };
+        let list = links.into_iter().map(|what| (3, what)).collect();
+        let found = why(&events(list), &host).remove(0);
+        assert_eq!(found.rule, "lacp-without-fallback");
+        for part in says {
+            assert!(found.sentence.contains(part), "{part}: {}", found.sentence);
+        }
+        for part in not {
+            assert!(!found.sentence.contains(part), "{part}: {}", found.sentence);
         }
     }
 }

@@ -111,8 +111,8 @@ fn send(wire: &Wire, seeds: &[(u16, Vec<u8>)], half: u64, read: &AtomicU64) -> R
         let (port, seed) = &seeds[numbers.below(seeds.len())];
         let mut bytes = seed.clone();
         if *port == 67 {
-            // Of four thousand machines: what is kept of each is there after the first half.
-            bytes[MAC] = numbers.below(16) as u8;
+            // Of more machines than are remembered, so that each table is full after the first half.
+            bytes[MAC] = numbers.below(128) as u8;
             bytes[MAC + 1] = numbers.below(256) as u8;
         }
         for _ in 0..numbers.below(4) {
