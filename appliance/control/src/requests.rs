@@ -118,10 +118,11 @@ impl Control {
         self.mirror_mut().plan = Some(plan.clone());
         self.tell_person(None, &who, format!("applied plan {}", &preview.new.to_string()[..12]));
         self.read_manifest();
+        // It is the plan from here on, whatever becomes of a host's step: the services hear of it first.
+        self.replanned.notify_waiters();
         for placed in plan.site.hosts() {
             self.step_in_turn(&placed.host.name, |_| {}, None, Some(&plan)).await?;
         }
-        self.replanned.notify_waiters();
         Ok(Applied { hash: preview.new, changed: true, text: preview.text })
     }
 
