@@ -5,6 +5,7 @@
 //! an address that nobody answers for yet.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -12,7 +13,10 @@ use dayzero_model::MacAddr;
 use nix::libc;
 use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::time::{Instant, timeout_at};
 
 /// Asked of the kernel for a DHCP socket: a rack that powers on at once sends thousands of datagrams in a moment.
 const RECEIVE_BUFFER: usize = 16 << 20;
@@ -89,6 +93,59 @@ pub(crate) fn packets_on(device: &str, protocol: u16) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.bind(&link_address(device_index(device)?, protocol, [0; 6]))?;
     Ok(socket)
+}
+
+/// The first packet of a protocol on a device that `read` understands, without the link's header; the NIC lets those to these
+/// groups through. `None`: none came before `end`.
+///
+/// # Errors
+/// As [`packets_on`].
+pub(crate) async fn first_packet<T>(
+    device: &str,
+    protocol: u16,
+    groups: &[[u8; 6]],
+    end: Instant,
+    mut read: impl FnMut(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
+    let socket = packets_on(device, protocol.to_be())?;
+    for group in groups {
+        join(&socket, device_index(device)?, *group)?;
+    }
+    // SAFETY: a `Socket` owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
+    let socket = unsafe { AsyncFd::register(socket) }?;
+    loop {
+        let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
+        let got = socket.async_io(Interest::READABLE, |socket| socket.recv(&mut buffer));
+        let Ok(got) = timeout_at(end, got).await else { return Ok(None) };
+        let length = got?;
+        // SAFETY: `recv` initialised the first `length` octets.
+        let body: Vec<u8> = buffer[..length].iter().map(|b| unsafe { b.assume_init() }).collect();
+        if let Some(read) = read(&body) {
+            return Ok(Some(read));
+        }
+    }
+}
+
+/// Lets the frames of a group through the NIC's filter.
+fn join(socket: &Socket, index: i32, group: [u8; 6]) -> io::Result<()> {
+    let mut request = libc::packet_mreq {
+        mr_ifindex: index,
+        mr_type: libc::PACKET_MR_MULTICAST as u16,
+        mr_alen: 6,
+        mr_address: [0; 8],
+    };
+    request.mr_address[..6].copy_from_slice(&group);
+    // SAFETY: the descriptor is open, and the pointer and length are those of a packet_mreq that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            std::ptr::from_ref(&request).cast(),
+            size_of::<libc::packet_mreq>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A UDP socket on `port` of all addresses, on one device, that may broadcast and tells where

@@ -6,17 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nix::libc;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::dhcp::wire::{COOKIE, FIXED, Fields, option};
-use crate::net::packets_on;
+use crate::net::first_packet;
 
 /// Servers that are told apart; more are no news.
 pub(crate) const MOST: usize = 64;
@@ -62,19 +59,11 @@ pub(crate) async fn packets(
     time: Duration,
     mut each: impl FnMut(&[u8]),
 ) -> io::Result<()> {
-    let socket = packets_on(device, protocol.to_be())?;
-    // SAFETY: a `Socket` owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
-    let socket = unsafe { AsyncFd::register(socket) }?;
-    let end = Instant::now() + time;
-    loop {
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
-        let got = socket.async_io(Interest::READABLE, |socket| socket.recv(&mut buffer));
-        let Ok(got) = timeout_at(end, got).await else { return Ok(()) };
-        let length = got?;
-        // SAFETY: `recv` initialised the first `length` octets.
-        let packet: Vec<u8> = buffer[..length].iter().map(|b| unsafe { b.assume_init() }).collect();
-        each(&packet);
-    }
+    let read = |packet: &[u8]| {
+        each(packet);
+        None::<()>
+    };
+    first_packet(device, protocol, &[], Instant::now() + time, read).await.map(drop)
 }
 
 /// A DHCPv4 message that names a server.

@@ -35,19 +35,10 @@ pub(crate) fn around() -> Surroundings {
 
 pub(crate) fn window(host: &str) -> WindowFacts {
     WindowFacts {
-        window: BootWindow { boot: BootId(0xaa), host: host.parse().unwrap() },
-        opened: Timestamp(1000),
         override_read_back: "Pxe once".to_owned(),
         powered: Some(Timestamp(2000)),
         channel: "virtual media".to_owned(),
-        chain: dayzero_model::boot::Chain::Ipxe,
-        dhcp_seen: None,
-        ipxe_served: None,
-        script_served: None,
-        told_to_wait: None,
-        kernel_served: None,
-        enrol_asked: None,
-        waiting: Vec::new(),
+        ..WindowFacts::new(BootWindow { boot: BootId(0xaa), host: host.parse().unwrap() }, Timestamp(1000))
     }
 }
 

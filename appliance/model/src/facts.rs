@@ -191,6 +191,27 @@ pub struct WindowFacts {
     pub waiting: Vec<WaitingKey>,
 }
 
+impl WindowFacts {
+    /// A window that was opened, and in which nothing has happened yet.
+    pub fn new(window: BootWindow, opened: Timestamp) -> Self {
+        Self {
+            window,
+            opened,
+            override_read_back: String::new(),
+            powered: None,
+            chain: Chain::default(),
+            channel: String::new(),
+            dhcp_seen: None,
+            ipxe_served: None,
+            script_served: None,
+            told_to_wait: None,
+            kernel_served: None,
+            enrol_asked: None,
+            waiting: Vec::new(),
+        }
+    }
+}
+
 /// A key that asked for a certificate and waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingKey {

@@ -218,12 +218,19 @@ fn create(vault: &Vault) -> Result<(String, dayzero_model::Secret<String>), Trus
     Ok((pem, key_pem))
 }
 
-fn leaf(common_name: &str) -> CertificateParams {
+/// Parameters of a certificate of this name. It is valid whatever the clock says of who reads it, who may have lost his
+/// battery, as far as firmware knows dates at all; what ends trust in it is its removal or revocation.
+pub(crate) fn named(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.not_before = date_time_ymd(2000, 1, 1);
     params.not_after = date_time_ymd(2099, 12, 31);
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+}
+
+fn leaf(common_name: &str) -> CertificateParams {
+    let mut params = named(common_name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     params

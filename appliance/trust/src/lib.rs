@@ -22,6 +22,7 @@ mod loader_ca;
 mod master_key;
 mod password;
 mod pins;
+mod rsa_key;
 mod secure_boot;
 mod throttle;
 mod tls;

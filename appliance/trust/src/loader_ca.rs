@@ -9,21 +9,14 @@
 use std::net::IpAddr;
 
 use dayzero_model::{Secret, Sha256};
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
-};
-use rsa::pkcs8::{EncodePrivateKey, LineEnding};
-use rustls::pki_types::pem::PemObject;
+use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
-use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::{TrustError, Vault, fingerprint};
+use crate::{TrustError, Vault, ca, fingerprint, rsa_key};
 
 const RECORD: &str = "loaders/ca";
-const BITS: usize = 2048;
 const MAKING: &str = "make the authority for HTTPS boot";
 const READING: &str = "read the authority for HTTPS boot";
 const CERTIFYING: &str = "make the certificate for HTTPS boot";
@@ -57,21 +50,8 @@ impl LoaderCa {
     /// # Errors
     /// The vault or the store fails, or what is in it is no key.
     pub fn open(vault: &Vault) -> Result<Self, TrustError> {
-        let kept = match vault.get_record::<Kept>(RECORD)? {
-            Some(kept) => kept,
-            None => {
-                let kept = make()?;
-                let mut tx = vault.store().tx();
-                vault.put_record_in(&mut tx, RECORD, &kept)?;
-                tx.commit_blocking().map_err(TrustError::store("storing the authority for HTTPS boot"))?;
-                kept
-            }
-        };
-        let der = CertificateDer::from_pem_slice(kept.certificate.as_bytes())
-            .map_err(TrustError::certificate(READING))?;
-        let (_, parsed) = X509Certificate::from_der(&der).map_err(TrustError::certificate(READING))?;
-        let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-        let name = name.unwrap_or_default().to_owned();
+        let kept = rsa_key::kept_or_made(vault, RECORD, "storing the authority for HTTPS boot", make)?;
+        let (der, name) = rsa_key::read(&kept.certificate, READING)?;
         Ok(Self { name, der, kept })
     }
 
@@ -101,7 +81,7 @@ impl LoaderCa {
         let issuer =
             Issuer::from_ca_cert_der(&self.der, authority).map_err(TrustError::certificate(CERTIFYING))?;
         let key = KeyPair::from_pem(self.kept.listener.expose()).map_err(TrustError::certificate(READING))?;
-        let mut params = named("dayzero");
+        let mut params = ca::named("dayzero");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names = addresses.iter().map(|ip| SanType::IpAddress(*ip)).collect();
@@ -114,10 +94,10 @@ impl LoaderCa {
 }
 
 fn make() -> Result<Kept, TrustError> {
-    let (key, listener) = (rsa_key()?, rsa_key()?);
+    let (key, listener) = (rsa_key::generate(MAKING)?, rsa_key::generate(MAKING)?);
     let pair = KeyPair::from_pem(&key).map_err(TrustError::certificate(MAKING))?;
     let id: [u8; 4] = rand::random();
-    let mut params = named(&format!("Dayzero site {} HTTPS boot", hex::encode(id)));
+    let mut params = ca::named(&format!("Dayzero site {} HTTPS boot", hex::encode(id)));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let certificate = params.self_signed(&pair).map_err(TrustError::certificate(MAKING))?.pem();
@@ -125,28 +105,12 @@ fn make() -> Result<Kept, TrustError> {
     Ok(Kept { certificate, key: secret(&key), listener: secret(&listener) })
 }
 
-fn rsa_key() -> Result<Zeroizing<String>, TrustError> {
-    let key =
-        rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, BITS).map_err(TrustError::certificate(MAKING))?;
-    key.to_pkcs8_pem(LineEnding::LF).map_err(TrustError::certificate(MAKING))
-}
-
-/// Valid whatever a host's clock says, as far as its firmware knows dates at all; what ends trust in the authority is its
-/// removal from the firmware.
-fn named(common_name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.not_before = date_time_ymd(2000, 1, 1);
-    params.not_after = date_time_ymd(2099, 12, 31);
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    params
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::KeySource;
     use dayzero_store::{Options, Store};
+    use x509_parser::prelude::{FromDer, X509Certificate};
 
     #[test]
     fn one_authority_a_site_sealed_and_the_same_after_a_restart() {
@@ -172,7 +136,7 @@ mod tests {
         for certificate in [&leaf, &authority] {
             let key = certificate.public_key().parsed().unwrap();
             assert!(matches!(key, x509_parser::public_key::PublicKey::RSA(_)), "iPXE reads nothing else");
-            assert_eq!(key.key_size(), BITS);
+            assert_eq!(key.key_size(), rsa_key::BITS);
             let oid = certificate.signature_algorithm.algorithm.to_id_string();
             assert_eq!(oid, "1.2.840.113549.1.1.11", "RSA with SHA-256");
         }

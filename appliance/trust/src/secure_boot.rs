@@ -14,20 +14,12 @@ use std::process::{Command, Stdio};
 
 use dayzero_model::{Secret, Sha256};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
-};
-use rsa::pkcs8::{EncodePrivateKey, LineEnding};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 use serde::{Deserialize, Serialize};
-use x509_parser::prelude::{FromDer, X509Certificate};
-use zeroize::Zeroizing;
 
-use crate::{TrustError, Vault, fingerprint};
+use crate::{TrustError, Vault, ca, fingerprint, rsa_key};
 
 const RECORD: &str = "secure-boot/key";
-const BITS: usize = 2048;
 const MAKING: &str = "make the site's key for Secure Boot";
 const READING: &str = "read the site's certificate for Secure Boot";
 
@@ -58,21 +50,8 @@ impl SecureBootKey {
     /// # Errors
     /// The vault or the store fails, or what is in it is no key.
     pub fn open(vault: &Vault) -> Result<Self, TrustError> {
-        let kept = match vault.get_record::<Kept>(RECORD)? {
-            Some(kept) => kept,
-            None => {
-                let kept = make()?;
-                let mut tx = vault.store().tx();
-                vault.put_record_in(&mut tx, RECORD, &kept)?;
-                tx.commit_blocking().map_err(TrustError::store("storing the key for Secure Boot"))?;
-                kept
-            }
-        };
-        let der = CertificateDer::from_pem_slice(kept.certificate.as_bytes())
-            .map_err(TrustError::certificate(READING))?;
-        let (_, parsed) = X509Certificate::from_der(&der).map_err(TrustError::certificate(READING))?;
-        let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-        let name = name.unwrap_or_default().to_owned();
+        let kept = rsa_key::kept_or_made(vault, RECORD, "storing the key for Secure Boot", make)?;
+        let (der, name) = rsa_key::read(&kept.certificate, READING)?;
         Ok(Self { name, fingerprint: fingerprint(&der), kept })
     }
 
@@ -114,18 +93,10 @@ impl SecureBootKey {
 }
 
 fn make() -> Result<Kept, TrustError> {
-    let key =
-        rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, BITS).map_err(TrustError::certificate(MAKING))?;
-    let pem: Zeroizing<String> = key.to_pkcs8_pem(LineEnding::LF).map_err(TrustError::certificate(MAKING))?;
+    let pem = rsa_key::generate(MAKING)?;
     let pair = KeyPair::from_pem(&pem).map_err(TrustError::certificate(MAKING))?;
     let id: [u8; 4] = rand::random();
-    let mut params = CertificateParams::default();
-    // A host's clock may have lost its battery; what ends trust in this is its removal from the firmware.
-    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-    params.not_after = rcgen::date_time_ymd(2099, 12, 31);
-    params.distinguished_name = DistinguishedName::new();
-    let name = format!("Dayzero site {} Secure Boot", hex::encode(id));
-    params.distinguished_name.push(DnType::CommonName, name);
+    let mut params = ca::named(&format!("Dayzero site {} Secure Boot", hex::encode(id)));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
     let certificate = params.self_signed(&pair).map_err(TrustError::certificate(MAKING))?.pem();
@@ -164,6 +135,9 @@ mod tests {
     use super::*;
     use crate::KeySource;
     use dayzero_store::{Options, Store};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    use x509_parser::prelude::{FromDer, X509Certificate};
 
     #[test]
     fn one_key_a_site_sealed_and_the_same_after_a_restart() {
@@ -188,7 +162,7 @@ mod tests {
         let der = CertificateDer::from_pem_slice(first.certificate().as_bytes()).unwrap();
         let (_, parsed) = X509Certificate::from_der(&der).unwrap();
         let key = parsed.public_key().parsed().unwrap();
-        assert_eq!(key.key_size(), BITS, "firmware knows RSA of 2048 bits");
+        assert_eq!(key.key_size(), rsa_key::BITS, "firmware knows RSA of 2048 bits");
     }
 
     #[test]

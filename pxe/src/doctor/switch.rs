@@ -5,23 +5,18 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dayzero_model::lldp::{self, Heard};
 use nix::libc;
-use socket2::Socket;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{Finding, Severity};
 use crate::config::ServedInterface;
-use crate::net::{device_index, packets_on};
+use crate::net::first_packet;
 
 /// Devices that are listened on beneath one interface.
 const DEVICES: usize = 32;
@@ -53,12 +48,18 @@ pub(super) async fn switches(interfaces: &[&ServedInterface], time: Duration) ->
             tasks.spawn(async move {
                 let waits = AtomicBool::new(false);
                 let (heard, tree) = tokio::join!(
-                    until(end, &device, lldp::ETHERTYPE, &[lldp::GROUP], |body| lldp::parse_body(body)
-                        .ok()
-                        .filter(|heard| heard.ttl > 0)),
-                    until(end.min(start + HELLO), &device, libc::ETH_P_802_2 as u16, &STP_GROUPS, |body| {
-                        forwarding(body, &waits)
-                    }),
+                    first_packet(&device, lldp::ETHERTYPE, &[lldp::GROUP], end, |body| lldp::parse_body(
+                        body
+                    )
+                    .ok()
+                    .filter(|heard| heard.ttl > 0)),
+                    first_packet(
+                        &device,
+                        libc::ETH_P_802_2 as u16,
+                        &STP_GROUPS,
+                        end.min(start + HELLO),
+                        |body| { forwarding(body, &waits) }
+                    ),
                 );
                 let waits = waits.into_inner().then_some(Tree::Rapid { forwards: false });
                 let mut findings = Vec::new();
@@ -94,55 +95,6 @@ fn stack(sys: &Path, device: &str) -> Vec<(String, bool)> {
         next.append(&mut lower);
     }
     found
-}
-
-/// The first frame of a protocol, sent to one of these groups, that `read` understands; `None`: none came in time.
-async fn until<T>(
-    end: Instant,
-    device: &str,
-    protocol: u16,
-    groups: &[[u8; 6]],
-    read: impl Fn(&[u8]) -> Option<T>,
-) -> io::Result<Option<T>> {
-    let socket = packets_on(device, protocol.to_be())?;
-    for group in groups {
-        join(&socket, device_index(device)?, *group)?;
-    }
-    // SAFETY: a `Socket` owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
-    let socket = unsafe { AsyncFd::register(socket) }?;
-    loop {
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
-        let got = socket.async_io(Interest::READABLE, |socket| socket.recv(&mut buffer));
-        let Ok(got) = timeout_at(end, got).await else { return Ok(None) };
-        let length = got?;
-        // SAFETY: `recv` initialised the first `length` octets.
-        let body: Vec<u8> = buffer[..length].iter().map(|b| unsafe { b.assume_init() }).collect();
-        if let Some(read) = read(&body) {
-            return Ok(Some(read));
-        }
-    }
-}
-
-/// Lets the frames of a group through the NIC's filter.
-fn join(socket: &Socket, index: i32, group: [u8; 6]) -> io::Result<()> {
-    let mut request = libc::packet_mreq {
-        mr_ifindex: index,
-        mr_type: libc::PACKET_MR_MULTICAST as u16,
-        mr_alen: 6,
-        mr_address: [0; 8],
-    };
-    request.mr_address[..6].copy_from_slice(&group);
-    // SAFETY: the descriptor is open, and the pointer and length are those of a packet_mreq that outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            std::ptr::from_ref(&request).cast(),
-            size_of::<libc::packet_mreq>() as libc::socklen_t,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Reads a BPDU from its LLC header on: 802.1D, 802.1w, and Cisco's in a SNAP header.

@@ -255,12 +255,8 @@ fn a_machine_of_ours_on_a_network_without_a_pool() {
 #[ignore = "needs root, busybox-static, nftables"]
 fn a_client_declines_its_address() {
     let rack = planned(&[]);
-    let (server, ns) = (&rack.server, &rack.client);
-    must(&format!(
-        "ip -n {server} link add p-two type veth peer name two netns {ns}
-         ip -n {server} link set p-two master mgmt0 up
-         ip -n {ns} addr add {A}/24 dev two; ip -n {ns} link set two up"
-    ));
+    let server = &rack.server;
+    rack.second_port(&format!("addr add {A}/24"));
     let ours = must(&format!("ip -n {server} -br link show mgmt0 | awk '{{print $3}}'"));
     hold(server, "p-two", "ingress", &format!("arp operation reply ether daddr {}", ours.trim()));
     let udhcpc = rack.daemon("busybox udhcpc -f -t 3 -T 1 -a1000 -i mgmt -s /bin/true");
@@ -294,12 +290,8 @@ fn firmware_that_names_no_architecture_has_asked() {
 fn beside_another_server_a_client_never_asks_for_its_loader() {
     let rack = Rack::tuned(&[], |config| config.interfaces[0].network.mode = DhcpMode::Proxy);
     plan(&rack, MAC, true, |_, _| ());
-    let (server, ns) = (&rack.server, &rack.client);
-    must(&format!(
-        "ip -n {server} link add p-two type veth peer name two netns {ns}
-         ip -n {server} link set p-two master mgmt0 up
-         ip -n {ns} link set two address {MAC}; ip -n {ns} link set two up"
-    ));
+    let ns = &rack.client;
+    rack.second_port(&format!("link set address {MAC}"));
     let _other = other_server(&rack, "dnsmasq");
     // udhcpc knows no proxyDHCP, and would take our offer for one of an address.
     drop_at(ns, "two", "ip saddr 10.77.0.2 udp sport 67");

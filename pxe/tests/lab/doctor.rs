@@ -74,12 +74,7 @@ fn the_doctor_hears_another_dhcp_server() {
 fn the_doctor_hears_another_server_without_a_word() {
     let rack = Rack::tuned(&[], |config| config.interfaces[0].network.mode = DhcpMode::Off);
     let _other = other_server(&rack, "dnsmasq");
-    let (server, ns) = (&rack.server, &rack.client);
-    must(&format!(
-        "ip -n {server} link add p-two type veth peer name two netns {ns}
-         ip -n {server} link set p-two master mgmt0 up
-         ip -n {ns} link set two address {MAC}; ip -n {ns} link set two up"
-    ));
+    rack.second_port(&format!("link set address {MAC}"));
     let doctor = examined(&rack, SILENT, |_| ());
     // Somebody's DHCP client, some time while it listens: its choice is broadcast.
     while !doctor.is_finished() {
@@ -144,12 +139,7 @@ fn the_doctor_finds_a_server_that_answers_firmware_alone() {
 fn the_doctor_hears_a_server_of_boot_files_without_a_word() {
     let rack = Rack::tuned(&[], |config| config.interfaces[0].network.mode = DhcpMode::Off);
     let _proxy = proxy_server(&rack);
-    let (server, ns) = (&rack.server, &rack.client);
-    must(&format!(
-        "ip -n {server} link add p-two type veth peer name two netns {ns}
-         ip -n {server} link set p-two master mgmt0 up
-         ip -n {ns} link set two address {MAC}; ip -n {ns} link set two up"
-    ));
+    rack.second_port(&format!("link set address {MAC}"));
     let doctor = examined(&rack, SILENT, boots);
     // Somebody's firmware, some time while it listens, that asks for answers by broadcast and gets no address.
     let firmware = "-B -V PXEClient:Arch:00007:UNDI:003016 -x 0x5d:0007 \

@@ -120,12 +120,8 @@ fn an_answer_that_cannot_leave() {
 fn another_server_is_chosen() {
     let rack = Rack::new(&[]);
     rack.director.clients.lock().unwrap().insert(MAC, host(A, true));
-    let (server, ns) = (&rack.server, &rack.client);
-    must(&format!(
-        "ip -n {server} link add p-two type veth peer name two netns {ns}
-         ip -n {server} link set p-two master mgmt0 up
-         ip -n {ns} link set two address {MAC}; ip -n {ns} link set two up"
-    ));
+    let ns = &rack.client;
+    rack.second_port(&format!("link set address {MAC}"));
     let _other = other_server(&rack, "dnsmasq");
     // Ours comes too late.
     drop_at(ns, "two", "ip saddr 10.77.0.2 udp sport 67");
@@ -140,12 +136,7 @@ fn another_server_is_chosen() {
 #[ignore = "needs root, busybox-static"]
 fn somebody_has_the_hosts_address() {
     let rack = planned(&[]);
-    let (server, ns) = (&rack.server, &rack.client);
-    must(&format!(
-        "ip -n {server} link add p-two type veth peer name two netns {ns}
-         ip -n {server} link set p-two master mgmt0 up
-         ip -n {ns} addr add {A}/24 dev two; ip -n {ns} link set two up"
-    ));
+    rack.second_port(&format!("addr add {A}/24"));
     udhcpc(&rack, "mgmt", PXE);
     rack.director.wait(
         "conflict",

@@ -110,19 +110,10 @@ impl Director {
     pub(crate) fn why_powered_at(&self, at: Timestamp, mac: MacAddr, link: bool, lacp: bool) -> Vec<Finding> {
         let host: dayzero_model::HostName = "host1".parse().unwrap();
         let window = WindowFacts {
-            window: BootWindow { boot: BootId(0xd15c), host: host.clone() },
-            opened: at,
             override_read_back: "Pxe".into(),
             powered: Some(at),
             channel: "virtual media".into(),
-            dhcp_seen: None,
-            ipxe_served: None,
-            script_served: None,
-            told_to_wait: None,
-            kernel_served: None,
-            enrol_asked: None,
-            chain: dayzero_model::boot::Chain::Ipxe,
-            waiting: Vec::new(),
+            ..WindowFacts::new(BootWindow { boot: BootId(0xd15c), host: host.clone() }, at)
         };
         let facts = HostFacts { window: Some(window), ..HostFacts::default() };
         let what = What::Link { nic: mac, up: link, told_by: "the BMC".into() };
@@ -470,6 +461,17 @@ impl Rack {
         let process =
             process.current_dir(dir).stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         Daemon { child: process.spawn().unwrap(), log }
+    }
+
+    /// One more port of the boot network, `p-two`, with the device `two` of the clients' namespace at it, which is then set
+    /// as `ip` is told.
+    pub(crate) fn second_port(&self, set: &str) {
+        let (server, ns) = (&self.server, &self.client);
+        must(&format!(
+            "ip -n {server} link add p-two type veth peer name two netns {ns}
+             ip -n {server} link set p-two master mgmt0 up
+             ip -n {ns} {set} dev two; ip -n {ns} link set two up"
+        ));
     }
 
     /// A device of the clients' namespace gets this MAC and loses its addresses.

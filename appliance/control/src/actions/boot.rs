@@ -162,21 +162,8 @@ async fn open(
     }
     let chain = boot::chain(planned.secure_boot, control.facts(host).and_then(|f| f.bmc.clone()).as_ref());
     let opened = control.enrolment.open_window(host, channel, now, WINDOW).await.map_err(failed)?;
-    let window = WindowFacts {
-        window: BootWindow { boot: opened.boot, host: host.clone() },
-        opened: now,
-        override_read_back: String::new(),
-        powered: None,
-        chain,
-        channel: channel.to_string(),
-        dhcp_seen: None,
-        ipxe_served: None,
-        script_served: None,
-        told_to_wait: None,
-        kernel_served: None,
-        enrol_asked: None,
-        waiting: Vec::new(),
-    };
+    let window = BootWindow { boot: opened.boot, host: host.clone() };
+    let window = WindowFacts { chain, channel: channel.to_string(), ..WindowFacts::new(window, now) };
     control
         .step(host, move |facts| facts.window = Some(window))
         .await

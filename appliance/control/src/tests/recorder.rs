@@ -42,21 +42,7 @@ fn nic(control: &Control) -> MacAddr {
 
 /// A window that was opened, and nothing else.
 fn window(boot: BootId, opened: Timestamp) -> WindowFacts {
-    WindowFacts {
-        window: dayzero_model::boot::BootWindow { boot, host: host() },
-        opened,
-        override_read_back: String::new(),
-        powered: None,
-        channel: String::new(),
-        dhcp_seen: None,
-        ipxe_served: None,
-        script_served: None,
-        told_to_wait: None,
-        kernel_served: None,
-        enrol_asked: None,
-        chain: dayzero_model::boot::Chain::Ipxe,
-        waiting: Vec::new(),
-    }
+    WindowFacts::new(dayzero_model::boot::BootWindow { boot, host: host() }, opened)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

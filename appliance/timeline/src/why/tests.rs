@@ -693,19 +693,10 @@ fn what_stopped_a_boot_comes_before_that_it_ran_out_of_time() {
 
 fn window() -> WindowFacts {
     WindowFacts {
-        window: BootWindow { boot: BootId(1), host: "host1".parse().unwrap() },
-        opened: Timestamp(1),
         override_read_back: "Pxe".into(),
         powered: Some(Timestamp(2)),
         channel: "virtual media".into(),
-        chain: dayzero_model::boot::Chain::Ipxe,
-        dhcp_seen: None,
-        ipxe_served: None,
-        script_served: None,
-        told_to_wait: None,
-        kernel_served: None,
-        enrol_asked: None,
-        waiting: Vec::new(),
+        ..WindowFacts::new(BootWindow { boot: BootId(1), host: "host1".parse().unwrap() }, Timestamp(1))
     }
 }
 
