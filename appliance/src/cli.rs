@@ -376,6 +376,26 @@ pub(crate) enum LabCommand {
         /// The host.
         host: HostName,
     },
+    /// The battery of a host's clock is empty: from its next power-on it starts at 1980-01-01.
+    EmptyBattery {
+        /// The host.
+        host: HostName,
+    },
+    /// It has a new battery.
+    NewBattery {
+        /// The host.
+        host: HostName,
+    },
+    /// The BMC puts our media into the drive with a nonce that holds no longer.
+    StaleMedia {
+        /// The host.
+        host: HostName,
+    },
+    /// It puts them in as it fetched them.
+    FreshMedia {
+        /// The host.
+        host: HostName,
+    },
     /// Hold a machine still: its processors stop, its power and cables stay.
     Pause {
         /// The host.

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 const BOOT: &str = "pxe/tests/lab/boot_faults.rs";
 const CLIENT: &str = "pxe/tests/lab/faults.rs";
-const RECORDER: &str = "appliance/control/src/tests/recorder.rs";
 const SECURE: &str = "tests/tests/secure_boot/main.rs";
 
 /// Rule, file, and the beginning of the name of the item there that injects its fault: a test, or a fault of `cargo xtask
@@ -17,8 +16,8 @@ const INJECTED: &[(&str, &str, &str, Option<&str>)] = &[
     // `cargo xtask faults`: wrong password, swapped cable, corrupt chunk, wrong serial, foreign disk.
     ("condition-failed", "tests/xtask/src/faults/stop.rs", "judge", None),
     ("clone-refused", "appliance/control/src/tests/enrolment.rs", "a_clone_inside_the_window", None),
-    ("nonce-expired", RECORDER, "an_expired_window_is_named", None),
-    ("clock-off", RECORDER, "a_host_whose_clock_is_years_off", None),
+    ("nonce-expired", "tests/xtask/src/faults/stale_nonce.rs", "FAULT", None),
+    ("clock-off", "tests/xtask/src/faults/empty_battery.rs", "FAULT", None),
     ("wrong-architecture", CLIENT, "a_loader_of_another_architecture", None),
     ("no-loader", CLIENT, "machines_that_dhcp_refuses", None),
     ("arp-silent", CLIENT, "a_client_that_answers_no_arp", None),

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
@@ -139,6 +140,8 @@ pub struct HostRig {
     pub(crate) bmc: tokio::sync::Mutex<Option<BmcHandle>>,
     /// What its BMC was entrusted with.
     pub(crate) ledger: Ledger,
+    /// Its BMC puts another nonce on media of ours.
+    pub(crate) stale_media: Arc<AtomicBool>,
 }
 
 /// The appliance of the lab.

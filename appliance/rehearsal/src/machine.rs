@@ -143,6 +143,8 @@ struct Desired {
     pxe_once: bool,
     media: Option<PathBuf>,
     pulled: BTreeSet<usize>,
+    /// The battery of its clock is empty.
+    clock_lost: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -318,6 +320,11 @@ impl Machine {
         Ok(())
     }
 
+    /// Empties the battery of its clock, or puts in a new one: what the clock says from the next power-on.
+    pub fn set_clock_battery(&self, empty: bool) {
+        held(&self.inner.desired).clock_lost = empty;
+    }
+
     /// Pulls the cable of a NIC or plugs it in: the guest sees its carrier go or come.
     pub async fn set_cable(&self, nic: usize, plugged: bool) -> Result<(), MachineError> {
         let count = self.inner.spec.nics.len();
@@ -394,10 +401,13 @@ impl Machine {
         };
         let qmp_listener = listen(spec.qmp_socket()).map_err(self.io("listen for QMP"))?;
         let serial_listener = listen(spec.serial_socket()).map_err(self.io("listen for the console"))?;
-        let armed = held(&self.inner.desired).pxe_once;
+        let (armed, clock_lost) = {
+            let desired = held(&self.inner.desired);
+            (desired.pxe_once, desired.clock_lost)
+        };
         let log = spec.dir.join("qemu.log");
         let mut command = logged("qemu-system-x86_64", &log).map_err(self.io("open QEMU's log"))?;
-        command.args(spec.arguments(armed));
+        command.args(spec.arguments(armed, clock_lost));
         let what = format!("qemu {}", spec.name);
         let mut child = self.inner.processes.spawn(command, &what, self.inner.netns.as_deref()).await?;
         let id = child.id;

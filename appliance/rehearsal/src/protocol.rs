@@ -105,6 +105,20 @@ pub enum Request {
         /// True: wrong; false: as planned.
         wrong: bool,
     },
+    /// The battery of a host's clock is empty: from its next power-on it starts at 1980-01-01. Or there is a new one.
+    ClockBattery {
+        /// The host.
+        host: HostName,
+        /// True: empty.
+        empty: bool,
+    },
+    /// A host's BMC puts media of ours into the drive with a nonce that holds no longer; or as it fetched them.
+    StaleMedia {
+        /// The host.
+        host: HostName,
+        /// True: with another nonce.
+        stale: bool,
+    },
     /// A machine of unknown MAC PXE-boots on the access switch.
     SpawnStranger {
         /// Its MAC.
@@ -354,6 +368,8 @@ mod tests {
             Request::KillSwitch { member: "sw-a".parse().unwrap() },
             Request::Power { host: host.clone(), action: PowerAction::Graceful },
             Request::WrongPassword { host: host.clone(), wrong: true },
+            Request::ClockBattery { host: host.clone(), empty: true },
+            Request::StaleMedia { host: host.clone(), stale: false },
             Request::SpawnClone { of: host },
         ];
         let lines: Vec<_> = requests.iter().map(|request| serde_json::to_string(request).unwrap()).collect();
@@ -364,6 +380,8 @@ mod tests {
         {"kill-switch":{"member":"sw-a"}}
         {"power":{"host":"host1","action":"graceful"}}
         {"wrong-password":{"host":"host1","wrong":true}}
+        {"clock-battery":{"host":"host1","empty":true}}
+        {"stale-media":{"host":"host1","stale":false}}
         {"spawn-clone":{"of":"host1"}}
         "#);
         for (line, request) in lines.iter().zip(requests) {

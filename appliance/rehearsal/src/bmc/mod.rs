@@ -22,6 +22,7 @@ use dayzero_model::{MacAddr, Secret};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -103,6 +104,8 @@ pub struct BmcEmulatorSpec {
     pub firmware: Firmware,
     /// Where it notes what it is entrusted with.
     pub ledger: Ledger,
+    /// Media of ours come into the drive with a nonce of the BMC's own making: what a boot shows that asks too late.
+    pub stale_media: Arc<AtomicBool>,
 }
 
 impl BmcEmulatorSpec {

@@ -122,5 +122,6 @@ pub(crate) fn spec(protocol: BmcProtocol, dir: PathBuf) -> BmcEmulatorSpec {
         nic_macs: vec!["52:54:00:77:00:01".parse().unwrap(), "52:54:00:77:00:02".parse().unwrap()],
         firmware: Firmware::Uefi,
         ledger: super::Ledger::default(),
+        stale_media: std::sync::Arc::default(),
     }
 }

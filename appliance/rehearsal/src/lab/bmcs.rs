@@ -4,7 +4,9 @@ use super::{HostRig, Lab, LabError};
 use crate::bmc::{self, Addressing, BmcEmulatorSpec};
 use crate::protocol::{BmcSecret, HostSecrets, SecretKind};
 use dayzero_model::Secret;
+use dayzero_model::site::BmcProtocol;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Lab {
     /// Starts a host's BMC, if its factory account was given: the planned one, or one with another password.
@@ -32,6 +34,7 @@ impl Lab {
             nic_macs: plan.nics.iter().map(|nic| nic.mac).collect(),
             firmware: plan.firmware,
             ledger: rig.ledger.clone(),
+            stale_media: rig.stale_media.clone(),
         };
         let chassis = Arc::new(rig.machine.clone());
         let handle = bmc::start(emulator, netns, self.processes.clone(), chassis).await?;
@@ -50,6 +53,18 @@ impl Lab {
             Ok(HostSecrets { host: rig.plan.name.clone(), secrets })
         };
         self.hosts.iter().map(of).collect()
+    }
+
+    /// The next media of a host's BMC carry another nonce, or what was fetched.
+    pub(super) fn stale_media(&self, rig: &HostRig, stale: bool) -> Result<(), String> {
+        if rig.plan.bmc.protocol != BmcProtocol::Redfish {
+            return Err(format!(
+                "the BMC of '{}' has no virtual drive: name a host with Redfish",
+                rig.plan.name
+            ));
+        }
+        rig.stale_media.store(stale, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Exchanges a host's BMC.

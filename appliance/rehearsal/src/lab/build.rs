@@ -337,6 +337,7 @@ impl Wiring<'_> {
             cables,
             bmc: tokio::sync::Mutex::default(),
             ledger: Ledger::default(),
+            stale_media: Arc::default(),
         })
     }
 }

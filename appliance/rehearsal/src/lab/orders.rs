@@ -47,6 +47,8 @@ impl Lab {
             Request::Pause { host } => self.rig(&host)?.machine.set_paused(true).await.map_err(told)?,
             Request::Resume { host } => self.rig(&host)?.machine.set_paused(false).await.map_err(told)?,
             Request::WrongPassword { host, wrong } => self.wrong_password(self.rig(&host)?, wrong).await?,
+            Request::ClockBattery { host, empty } => self.rig(&host)?.machine.set_clock_battery(empty),
+            Request::StaleMedia { host, stale } => self.stale_media(self.rig(&host)?, stale)?,
             Request::SpawnStranger { mac } => return self.spawn_stranger(mac).await,
             Request::SpawnClone { of } => return self.spawn_clone(of.as_str()).await,
             Request::KillExtra { name } => return self.kill_extra(&name).await,

@@ -147,9 +147,10 @@ impl MachineSpec {
         self.dir.join("vars.fd")
     }
 
-    /// QEMU's arguments. `pxe_armed` = the PXE NIC is first in this start. The machine starts stopped, so that
+    /// QEMU's arguments. `pxe_armed` = the PXE NIC is first in this start. `clock_lost` = its clock starts at
+    /// 1980-01-01, as with an empty battery, and not at the time of day, UTC. The machine starts stopped, so that
     /// carriers and media are set before the firmware runs.
-    pub fn arguments(&self, pxe_armed: bool) -> Vec<String> {
+    pub fn arguments(&self, pxe_armed: bool, clock_lost: bool) -> Vec<String> {
         let mut args: Vec<String> = Vec::new();
         let mut add = |parts: &[&str]| args.extend(parts.iter().map(|part| (*part).to_owned()));
         let memory = format!("{}", self.memory_mib);
@@ -165,7 +166,8 @@ impl MachineSpec {
             "none",
         ]);
         add(&["-machine", "q35,dump-guest-core=off", "-accel", "tcg,thread=multi", "-cpu", "max"]);
-        add(&["-smp", &cpus, "-m", &memory, "-S", "-boot", "strict=on", "-rtc", "base=utc"]);
+        add(&["-smp", &cpus, "-m", &memory, "-S", "-boot", "strict=on"]);
+        add(&["-rtc", if clock_lost { "base=1980-01-01T00:00:00" } else { "base=utc" }]);
         add(&["-uuid", &self.identity.uuid]);
         add(&["-chardev", &format!("socket,id=qmp,path={}", escaped(&self.qmp_socket()))]);
         add(&["-mon", "chardev=qmp,mode=control"]);
@@ -305,21 +307,22 @@ pub(crate) mod tests {
 
     #[test]
     fn arguments_of_a_uefi_machine_armed_for_pxe() {
-        insta::assert_snapshot!(spec(Firmware::Uefi).arguments(true).join("\n"));
+        insta::assert_snapshot!(spec(Firmware::Uefi).arguments(true, false).join("\n"));
     }
 
     #[test]
     fn a_port_leads_to_its_socket() {
         let port = PortSpec { name: "dayzero.lab".into(), socket: "/lab/lab.sock".into() };
-        let args = MachineSpec { port: Some(port), ..spec(Firmware::Bios) }.arguments(false).join("\n");
+        let args =
+            MachineSpec { port: Some(port), ..spec(Firmware::Bios) }.arguments(false, false).join("\n");
         assert!(args.contains("socket,id=port0,path=/lab/lab.sock\n"), "{args}");
         assert!(args.contains("virtserialport,bus=bus0.0,chardev=port0,name=dayzero.lab"), "{args}");
-        assert!(!spec(Firmware::Bios).arguments(false).join("\n").contains("virtio-serial"));
+        assert!(!spec(Firmware::Bios).arguments(false, false).join("\n").contains("virtio-serial"));
     }
 
     #[test]
     fn a_bios_machine_keeps_the_rom_of_its_pxe_nic_alone() {
-        let args = spec(Firmware::Bios).arguments(false);
+        let args = spec(Firmware::Bios).arguments(false, false);
         let nics: Vec<_> = args.iter().filter(|arg| arg.starts_with("virtio-net-pci")).collect();
         assert!(!nics[0].contains("romfile") && nics[0].ends_with("bootindex=5"), "{}", nics[0]);
         assert!(nics[1].contains("romfile=") && !nics[1].contains("bootindex"), "{}", nics[1]);

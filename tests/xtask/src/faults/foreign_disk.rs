@@ -22,7 +22,13 @@ pub const FAULT: Fault = Fault {
     condition: Condition::Imaged,
     code: "foreign-disk",
     told: Told::Stop,
-    plant: |bench| bench.client.lab(&["put-foreign-data", HOST]).map(drop),
+    plant: |bench| {
+        // A disk is changed in a machine that is off.
+        if bench.is_on(HOST)? {
+            bench.client.lab(&["power", HOST, "off"])?;
+        }
+        bench.client.lab(&["put-foreign-data", HOST]).map(drop)
+    },
     words: |bench| {
         let digest = finding(bench).map(|finding| finding.digest.to_string()).unwrap_or_default();
         Words::new(

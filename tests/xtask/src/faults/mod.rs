@@ -9,10 +9,12 @@
 
 mod bench;
 mod corrupt_chunk;
+mod empty_battery;
 mod foreign_disk;
 mod lacp_without_fallback;
 mod no_link;
 mod play;
+mod stale_nonce;
 mod stop;
 mod swapped_cable;
 mod wrong_password;
@@ -67,13 +69,15 @@ pub enum Told {
 }
 
 /// All faults; those of one host in the order in which it meets them.
-const ALL: [&Fault; 7] = [
+const ALL: [&Fault; 9] = [
     &wrong_password::FAULT,
     &no_link::FAULT,
     &lacp_without_fallback::FAULT,
+    &stale_nonce::FAULT,
     &swapped_cable::FAULT,
     &corrupt_chunk::FAULT,
     &wrong_serial::FAULT,
+    &empty_battery::FAULT,
     &foreign_disk::FAULT,
 ];
 

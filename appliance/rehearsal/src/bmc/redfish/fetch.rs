@@ -2,6 +2,7 @@
 
 use crate::bmc::Context;
 use axum::body::Bytes;
+use dayzero_model::media::{VouchFile, read_iso, write_iso};
 use futures::StreamExt;
 use hyper::Request;
 use hyper_util::rt::TokioIo;
@@ -45,6 +46,13 @@ pub(super) async fn image(context: &Arc<Context>, url: &str, number: u32) -> io:
             Err(io::Error::other("the image did not arrive in time"))
         }
     }
+}
+
+/// Gives a medium of ours a nonce that nobody waits for; any other image stays as it is. Blocks, for 44 KiB.
+pub(super) fn make_stale(file: &Path) -> io::Result<()> {
+    let Ok(vouch) = read_iso(&std::fs::read(file)?) else { return Ok(()) };
+    let stale = VouchFile { nonce: hex::encode(rand::random::<[u8; 32]>()), ..vouch };
+    std::fs::write(file, write_iso(&stale).map_err(io::Error::other)?)
 }
 
 async fn download(context: Arc<Context>, address: SocketAddrV4, path: &str, file: &Path) -> io::Result<()> {
@@ -91,6 +99,25 @@ async fn download(context: Arc<Context>, address: SocketAddrV4, path: &str, file
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stale_medium_differs_by_its_nonce_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("medium.iso");
+        let ours = VouchFile {
+            boot: dayzero_model::BootId(7),
+            nonce: "ab".repeat(32),
+            ca_sha256: dayzero_model::Sha256([1; 32]),
+        };
+        std::fs::write(&file, write_iso(&ours).unwrap()).unwrap();
+        make_stale(&file).unwrap();
+        let stale = read_iso(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!((stale.nonce.len(), stale.nonce == ours.nonce), (64, false));
+        assert_eq!(VouchFile { nonce: ours.nonce.clone(), ..stale }, ours);
+        std::fs::write(&file, b"an installer").unwrap();
+        make_stale(&file).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"an installer");
+    }
 
     #[test]
     fn which_urls_a_bmc_takes() {

@@ -6,6 +6,7 @@ use super::{Answer, Service, fetch, tree};
 use crate::protocol::SecretKind;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
+use std::sync::atomic::Ordering;
 
 /// A request that changes something.
 pub(super) struct Request {
@@ -321,6 +322,10 @@ async fn insert(service: &Service, body: &Value) -> Done {
         bad("ResourceAtUriUnauthorized", format!("The image was not fetched: {e}."))
     })?;
     service.context.spec.ledger.note_medium(&file);
+    if service.context.spec.stale_media.load(Ordering::Relaxed) {
+        fetch::make_stale(&file)
+            .map_err(|e| bad("InternalError", format!("The image cannot be changed: {e}.")))?;
+    }
     service.context.chassis.insert_media(&file).await.map_err(|e| failed(&e))?;
     service.state().media = Some(Media { url, file });
     Ok(Answer::empty(StatusCode::NO_CONTENT))
