@@ -187,7 +187,7 @@ impl ServedNetwork {
 pub struct ServedInterface {
     /// Device name, such as `mgmt0`.
     pub device: String,
-    /// Our address there: the server identifier, and what TFTP and HTTP listen on. Where the network has an IPv6
+    /// Our address there: the server identifier, and what TFTP, HTTP and DNS listen on. Where the network has an IPv6
     /// prefix, they listen on [`ServedInterface::address6`] too.
     pub address: Ipv4Addr,
     /// Its network.
@@ -218,6 +218,11 @@ impl ServedInterface {
     pub fn names(&self) -> bool {
         let role = matches!(self.network.role, NetworkRole::Management | NetworkRole::Bmc);
         role && self.network.dns.contains(&self.address)
+    }
+
+    /// Whether anything but DHCP listens here by IPv6, if we have an address.
+    pub(crate) fn listens6(&self) -> bool {
+        self.boots() || self.names()
     }
 }
 

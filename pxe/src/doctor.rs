@@ -149,6 +149,8 @@ async fn networks(
         }
         if interface.boots() {
             findings.extend(link_local(interface, addresses));
+        }
+        if interface.listens6() {
             findings.extend(own_ipv6(interface));
         }
         findings.extend(around::around(interface, how.ask).await);
@@ -251,15 +253,17 @@ fn link_local(interface: &ServedInterface, addresses: &[InterfaceAddress]) -> Op
     (!has).then(|| Finding::new("ipv6", Severity::Warning, found, action).on(interface))
 }
 
-/// Where the plan has an IPv6 prefix, hosts boot by IPv6 as well, if we have our address there.
+/// Where the plan has an IPv6 prefix, hosts boot and ask our DNS by IPv6 as well, if we have our address there.
 fn own_ipv6(interface: &ServedInterface) -> Option<Finding> {
     let address = interface.address6()?;
     if device_has(&interface.device, IpAddr::V6(address)) {
-        let found = format!("has {address}: hosts boot by IPv6 too");
+        let what = if interface.boots() { "hosts boot" } else { "our DNS answers" };
+        let found = format!("has {address}: {what} by IPv6 too");
         return Some(Finding::new("ipv6", Severity::Good, found, "").on(interface));
     }
+    let what = if interface.boots() { "nothing boots" } else { "our DNS does not answer" };
     let found =
-        format!("it does not have {address}, our address by the plan's `cidr6`: nothing boots by IPv6 there");
+        format!("it does not have {address}, our address by the plan's `cidr6`: {what} by IPv6 there");
     Some(Finding::new("ipv6", Severity::Warning, found, missing6(interface, address)).on(interface))
 }
 
@@ -270,8 +274,8 @@ fn ports(config: &PxeConfig, interface: &ServedInterface) -> Vec<Finding> {
         udp(interface, Ipv4Addr::UNSPECIFIED.into(), config.ports.dhcp),
     )];
     let six = interface.address6().map(IpAddr::V6).filter(|six| device_has(&interface.device, *six));
-    let boots = [IpAddr::V4(interface.address)].into_iter().chain(six).filter(|_| interface.boots());
-    for address in boots {
+    let ours = || [IpAddr::V4(interface.address)].into_iter().chain(six);
+    for address in ours().filter(|_| interface.boots()) {
         tries.push(("TFTP, UDP", config.ports.tftp, udp(interface, address, config.ports.tftp)));
         let tcp = TcpListener::bind(SocketAddr::new(address, config.ports.http));
         tries.push(("HTTP boot, TCP", config.ports.http, tcp.map(drop)));
@@ -282,10 +286,10 @@ fn ports(config: &PxeConfig, interface: &ServedInterface) -> Vec<Finding> {
     if let Some(port) = config.boot_server(interface) {
         tries.push(("proxyDHCP's boot server, UDP", port, udp(interface, own, port)));
     }
-    if interface.names() {
+    for address in ours().filter(|_| interface.names()) {
         let port = config.ports.dns;
-        tries.push(("DNS, UDP", port, udp(interface, own, port)));
-        tries.push(("DNS, TCP", port, TcpListener::bind(SocketAddr::new(own, port)).map(drop)));
+        tries.push(("DNS, UDP", port, udp(interface, address, port)));
+        tries.push(("DNS, TCP", port, TcpListener::bind(SocketAddr::new(address, port)).map(drop)));
     }
     if interface.network.prefix6.is_some() && interface.network.mode == DhcpMode::Serve {
         tries.push(("DHCPv6, UDP", DHCP6, udp(interface, Ipv6Addr::UNSPECIFIED.into(), DHCP6)));

@@ -49,7 +49,9 @@ pub fn dns(datagram: &[u8]) {
             prefixes6: vec![prefix6(0)],
         })
     });
-    if let Some(answer) = zone.as_ref().and_then(|zone| zone.answer(datagram, US)) {
+    if let Some(answer) =
+        zone.as_ref().and_then(|zone| zone.answer(datagram, &[US.into(), prefix6(0).of(US).into()]))
+    {
         // An answer that is much larger than its question would serve an attacker.
         assert!(answer.len() <= datagram.len() + 300, "{} bytes for {}", answer.len(), datagram.len());
     }
@@ -127,6 +129,7 @@ fn config() -> Option<&'static PxeConfig> {
                 interface("beside0", Ipv4Addr::new(10, 78, 0, 2), beside),
             ],
             relayed: vec![far],
+            names: NameZone { domain: "lab.example".to_owned(), ..NameZone::default() },
             loaders,
             ..PxeConfig::default()
         })

@@ -120,9 +120,16 @@ mod tests {
             let (mgmt, sessions) = (&config.interfaces[0], Sessions::default());
             let four =
                 DhcpCore::new(mgmt, config, Arc::clone(&networks), Arc::new(Everybody), sessions.clone());
-            let (told, at6) = (Arc::new(Everybody), mgmt.address6());
-            let six =
-                dhcp6::Core::new(mgmt, config, Arc::clone(&networks), vec![0, 3, 0, 1], at6, told, sessions);
+            let (director, told) = (Arc::new(Everybody), dhcp6::Told::default());
+            let six = dhcp6::Core::new(
+                mgmt,
+                config,
+                Arc::clone(&networks),
+                vec![0, 3, 0, 1],
+                told,
+                director,
+                sessions,
+            );
             let opened = opened(config).into();
             let live = Live { opened, networks, zone: None, leases: Arc::clone(&leases) };
             Self { live, four, six, leases }

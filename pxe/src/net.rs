@@ -170,12 +170,22 @@ pub(crate) fn udp_on(device: &str, port: u16) -> io::Result<UdpSocket> {
 ///
 /// # Errors
 /// As [`udp_on`], and if the address is not ours.
-pub(crate) fn udp_at(device: &str, address: SocketAddrV4) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+pub(crate) fn udp_at(device: &str, address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
+    early(&socket, address)?;
     socket.bind_device(Some(device.as_bytes()))?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// An IPv6 address that was set a moment ago is on trial, and cannot be bound otherwise.
+fn early(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    }
+    Ok(())
 }
 
 /// A TCP listener on one device.
@@ -186,11 +196,7 @@ pub(crate) fn tcp_on(device: &str, address: impl Into<SocketAddr>) -> io::Result
     let address = address.into();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-        // An address that was set a moment ago is on trial, and cannot be bound otherwise.
-        socket.set_freebind_v6(true)?;
-    }
+    early(&socket, address)?;
     socket.set_reuse_address(true)?;
     socket.bind_device(Some(device.as_bytes()))?;
     socket.bind(&address.into())?;

@@ -21,7 +21,7 @@ pub(crate) struct Opened {
     network: Name,
     role: NetworkRole,
     prefix: Ipv4Prefix,
-    /// Where boot services listen by IPv6, if the device has it.
+    /// Where boot services and DNS listen by IPv6, if the device has it.
     address6: Option<Ipv6Addr>,
     pub(crate) dhcp: bool,
     /// The boot server's port, beside DHCP.
@@ -42,11 +42,11 @@ impl Opened {
             network: network.name.clone(),
             role: network.role,
             prefix: network.prefix,
-            address6: interface.address6().filter(|_| boots),
+            address6: interface.address6().filter(|_| interface.listens6()),
             dhcp,
             boot_server: config.boot_server(interface).filter(|_| dhcp),
             dhcp6: serves && serves_dhcp6(config, interface),
-            names: interface.names() && Zone::is_domain(&config.names.domain),
+            names: serves_names(config, interface),
             advertised: Advertised::on(network).filter(|_| boots),
         }
     }
@@ -74,6 +74,11 @@ fn serves_dhcp(config: &PxeConfig, interface: &ServedInterface) -> bool {
 fn serves_dhcp6(config: &PxeConfig, interface: &ServedInterface) -> bool {
     let own = interface.network.prefix6.is_some() && interface.network.mode == DhcpMode::Serve;
     own || config.relayed.iter().any(|network| network.prefix6.is_some())
+}
+
+/// Where the plan tells clients to ask us, and its domain can be asked for.
+pub(crate) fn serves_names(config: &PxeConfig, interface: &ServedInterface) -> bool {
+    interface.names() && Zone::is_domain(&config.names.domain)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -120,19 +120,24 @@ impl PxeServer {
                     None => leases.duid(made_duid(interface).map_err(failed("DHCPv6"))?).await?,
                 };
                 let (networks, told) = (Arc::clone(&networks), Arc::clone(&director));
-                let at6 = six.get(&interface.device).copied();
+                let own = dhcp6::Told::on(interface, &config, &six);
                 let core =
-                    dhcp6::Core::new(interface, &config, networks, duid.clone(), at6, told, sessions.clone());
+                    dhcp6::Core::new(interface, &config, networks, duid.clone(), own, told, sessions.clone());
                 server_duid = Some(duid);
                 let bound = dhcp6::serve::Server::bind(&interface.device, core, Arc::clone(&director));
                 let bound = bound.map_err(failed("DHCPv6"))?;
                 server.add(on("DHCPv6"), |_, end| bound.run(end).map(Ok));
             }
             if let Some(zone) = zone.as_ref().filter(|_| open.names) {
-                let address = SocketAddrV4::new(interface.address, config.ports.dns);
-                let names = NameServer::bind(&interface.device, address, zone.clone());
-                let names = names.map_err(failed("DNS"))?;
-                server.add(on("DNS"), |_, end| names.run(end).map(Ok));
+                let ours: Arc<[IpAddr]> = listens_at(interface, &six).collect();
+                for address in &*ours {
+                    let at = SocketAddr::new(*address, config.ports.dns);
+                    let names = NameServer::bind(&interface.device, at, Arc::clone(&ours), zone.clone());
+                    let names = names.map_err(failure("DNS", interface))?;
+                    server.add(format!("DNS at {address} on {}", interface.device), |_, end| {
+                        names.run(end).map(Ok)
+                    });
+                }
             }
             if let Some(advertised) = open.advertised {
                 match RouterAdvertiser::bind(&interface.device, advertised) {
@@ -244,19 +249,19 @@ fn made_duid(interface: &ServedInterface) -> io::Result<Vec<u8>> {
     Ok([&[0, 3, 0, 1], &mac.0[..]].concat())
 }
 
-/// Our IPv6 addresses that boot services listen on, by device.
+/// Our IPv6 addresses that boot services and DNS listen on, by device.
 pub(crate) type Six = BTreeMap<String, Ipv6Addr>;
 
 /// Those that the plan gives us and the devices have. A device without its own loses IPv6 alone.
 fn six(config: &PxeConfig) -> Six {
     let mut six = Six::new();
-    for interface in config.interfaces.iter().filter(|interface| interface.boots()) {
+    for interface in config.interfaces.iter().filter(|interface| interface.listens6()) {
         let Some(address) = interface.address6() else { continue };
         let device = &interface.device;
         if device_has(device, IpAddr::V6(address)) {
             six.insert(device.clone(), address);
         } else {
-            tracing::warn!(%device, %address, "the device does not have our IPv6 address: nothing boots by IPv6 there. \
+            tracing::warn!(%device, %address, "the device does not have our IPv6 address: nothing boots by IPv6 there, nor asks our DNS. \
                 {}, then restart", missing6(interface, address));
         }
     }
@@ -269,8 +274,8 @@ pub(crate) fn missing6(interface: &ServedInterface, address: Ipv6Addr) -> String
     format!("ip addr add {address}/{len} dev {}", interface.device)
 }
 
-/// The addresses that an interface's boot services listen on.
-pub(crate) fn boots_at(interface: &ServedInterface, six: &Six) -> impl Iterator<Item = IpAddr> + use<> {
+/// The addresses that an interface's boot services and DNS listen on.
+pub(crate) fn listens_at(interface: &ServedInterface, six: &Six) -> impl Iterator<Item = IpAddr> + use<> {
     let v6 = six.get(&interface.device).copied().map(IpAddr::V6);
     std::iter::once(IpAddr::V4(interface.address)).chain(v6)
 }

@@ -21,7 +21,7 @@ use crate::late::LateFiles;
 use crate::limit::Limit;
 use crate::machine::Machines;
 use crate::neighbours;
-use crate::server::{Six, boots_at};
+use crate::server::{Six, listens_at};
 use crate::session::Sessions;
 
 /// The TFTP service of all boot networks.
@@ -57,7 +57,7 @@ impl Tftp {
             .interfaces
             .iter()
             .filter(|i| i.boots())
-            .flat_map(|i| boots_at(i, six).map(move |address| (i, address)))
+            .flat_map(|i| listens_at(i, six).map(move |address| (i, address)))
             .map(|(i, address)| Listen {
                 address: SocketAddr::new(address, config.ports.tftp),
                 iface: i.device.clone(),

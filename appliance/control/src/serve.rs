@@ -283,8 +283,8 @@ fn no_address(control: &Control, network: &Network) -> Todo {
     }
 }
 
-/// What the boot services serve by the plan of now, which is on all its networks where we stand; networks where our address
-/// is missing go onto the to-do list. None: there is no plan.
+/// What the plan of now has us serve, on each of its networks where we stand; one where no interface has our address goes
+/// onto the to-do list. None: there is no plan.
 fn planned(control: &Control) -> Option<PxeConfig> {
     let plan = control.plan()?;
     let (standings, missing) = standings(&plan.site);

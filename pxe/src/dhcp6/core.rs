@@ -3,7 +3,7 @@
 //! Invariants: who is answered is what DHCPv4's decision says, of the same plan; a message for another server is not answered
 //! (that its client chose that one is told),
 //! nor one of a relay that the plan does not list, nor one that poses as a relay's, layer by layer; a client is told the address
-//! that the plan gives it, and that any other is over.
+//! that the plan gives it, and that any other is over; a name server is told that is ours and listens.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use crate::dhcp::decide::{Answer, Asking, Boot, Silence, Step, decide, identity}
 use crate::dhcp::networks::{Networks, Subnet};
 use crate::director::{BootDirector, PxeEvent, SeenClient};
 use crate::http::{file_url, script_url, secure_file_url};
+use crate::opened::serves_names;
+use crate::server::Six;
 use crate::session::{Known, Sessions};
 
 /// Where clients send.
@@ -50,6 +52,25 @@ pub(crate) struct Came {
     pub(crate) to: Ipv6Addr,
 }
 
+/// Our own addresses that clients are told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// Where TFTP and HTTP boot answer on this interface.
+    boot: Option<Ipv6Addr>,
+    /// Where DNS answers, by the address that the plan's `dns` has for it.
+    names: Vec<(Ipv4Addr, Ipv6Addr)>,
+}
+
+impl Told {
+    /// On this interface, of those that the devices have.
+    pub(crate) fn on(interface: &ServedInterface, config: &PxeConfig, six: &Six) -> Self {
+        let names = config.interfaces.iter().filter(|one| serves_names(config, one));
+        let names = names.filter_map(|one| Some((one.address, *six.get(&one.device)?)));
+        let boot = six.get(&interface.device).copied().filter(|_| interface.boots());
+        Self { boot, names: names.collect() }
+    }
+}
+
 /// The server of one interface.
 pub(crate) struct Core {
     interface: ServedInterface,
@@ -57,8 +78,7 @@ pub(crate) struct Core {
     loaders: Loaders,
     duid: Vec<u8>,
     valid: u32,
-    /// Where TFTP and HTTP boot answer by IPv6.
-    at6: Option<Ipv6Addr>,
+    told: Told,
     ports: Ports,
     /// Loaders and firmware are served by HTTPS too.
     https: bool,
@@ -82,7 +102,7 @@ impl Core {
         config: &PxeConfig,
         networks: Arc<Networks>,
         duid: Vec<u8>,
-        at6: Option<Ipv6Addr>,
+        told: Told,
         director: Arc<dyn BootDirector>,
         sessions: Sessions,
     ) -> Self {
@@ -92,7 +112,7 @@ impl Core {
             loaders: config.loaders.clone(),
             duid,
             valid: config.times.reserved,
-            at6,
+            told,
             ports: config.ports,
             https: config.https().is_some(),
             director,
@@ -236,6 +256,9 @@ impl Core {
         let Some(address6) = network.prefix6.map(|prefix| prefix.of(address)) else { return };
         let mut options = Options::default();
         let mut given = None;
+        if let Kind::Solicit | Kind::Request | Kind::Renew | Kind::Rebind | Kind::Inform = message.kind {
+            self.names(message, network, &mut options);
+        }
         let kind = match message.kind {
             Kind::Solicit if message.rapid => {
                 options.raw(option::RAPID_COMMIT, &[]);
@@ -338,6 +361,24 @@ impl Core {
         }
     }
 
+    /// Our name servers by IPv6, where the plan tells this network's clients to ask them, and the domain (RFC 3646): to whom
+    /// asks for it.
+    fn names(&self, message: &Message, network: &ServedNetwork, options: &mut Options) {
+        let at = |dns: &Ipv4Addr| self.told.names.iter().find(|(own, _)| own == dns).map(|(_, six)| *six);
+        let servers: Vec<u8> = network.dns.iter().filter_map(at).flat_map(|six| six.octets()).collect();
+        if servers.is_empty() {
+            return;
+        }
+        if message.requested.contains(&option::NAME_SERVERS) {
+            options.raw(option::NAME_SERVERS, &servers);
+        }
+        if let Some(domain) = &network.domain
+            && message.requested.contains(&option::DOMAINS)
+        {
+            options.domain(domain);
+        }
+    }
+
     /// The address for the first association; any other address is over, any other association gets none.
     fn associate(&self, message: &Message, address: Ipv6Addr, options: &mut Options) {
         for (i, one) in message.associations.iter().enumerate() {
@@ -360,7 +401,7 @@ impl Core {
 
     /// The boot file's URL (RFC 5970), where we serve by IPv6.
     fn boot(&self, boot: &Boot, mac: Option<MacAddr>, options: &mut Options) -> Option<String> {
-        let at = IpAddr::V6(self.at6?);
+        let at = IpAddr::V6(self.told.boot?);
         let http = SocketAddr::new(at, self.ports.http);
         let url = match boot {
             Boot::Loader(name) => match self.ports.tftp {

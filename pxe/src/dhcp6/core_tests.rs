@@ -58,10 +58,16 @@ fn core_with(client: Client, tune: impl FnOnce(&mut ServedNetwork, &mut ServedNe
     far.prefix6 = prefix(8);
     far.relays = vec![Ipv4Addr::new(10, 88, 0, 1)];
     tune(&mut mgmt.network, &mut far);
-    let config = PxeConfig { interfaces: vec![mgmt.clone()], relayed: vec![far], ..config() };
+    let mut config = PxeConfig { interfaces: vec![mgmt.clone()], relayed: vec![far], ..config() };
+    config.names.domain = "lab.example".into();
     let director = Arc::new(Fixed(Mutex::new(client)));
     let networks = Arc::new(Networks::new(&config, &[]));
-    Core::new(&mgmt, &config, networks, SERVER.to_vec(), mgmt.address6(), director, Sessions::default())
+    let told = Told::on(
+        &mgmt,
+        &config,
+        &mgmt.address6().map(|six| (mgmt.device.clone(), six)).into_iter().collect(),
+    );
+    Core::new(&mgmt, &config, networks, SERVER.to_vec(), told, director, Sessions::default())
 }
 
 fn ask(core: &Core, kind: u8, options: &[(u16, &[u8])]) -> Handled {
@@ -299,10 +305,88 @@ fn under_secure_boot_the_signed_image_is_offered_and_shim_before_grub_is_left_to
 #[test]
 fn where_we_have_no_ipv6_address_an_address_is_given_and_no_file() {
     let mut core = core(host(true));
-    core.at6 = None;
+    core.told = Told::default();
     let got = ask(&core, 1, &[(1, CLIENT), (3, &association(&[])), (16, &class(PXE)), (61, &[0, 7])]);
     let (_, addresses, file) = read(&got);
     assert_eq!((addresses.len(), file), (1, None));
+}
+
+/// The name servers and domains that an answer tells.
+fn dns(handled: &Handled) -> (Vec<Ipv6Addr>, Vec<String>) {
+    use dhcproto::v6::{DhcpOption, Message, OptionCode};
+    use dhcproto::{Decodable, Decoder};
+    let bytes = handled.reply.as_ref().unwrap_or_else(|| panic!("an answer: {handled:?}"));
+    let message = Message::decode(&mut Decoder::new(bytes)).unwrap();
+    let servers = match message.opts().get(OptionCode::DomainNameServers) {
+        Some(DhcpOption::DomainNameServers(servers)) => servers.clone(),
+        _ => Vec::new(),
+    };
+    let domains = match message.opts().get(OptionCode::DomainSearchList) {
+        Some(DhcpOption::DomainSearchList(domains)) => domains.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
+    (servers, domains)
+}
+
+const NAMES: (u16, &[u8]) = (6, &[0, 24, 0, 23, 0, 59]);
+
+#[test]
+fn our_name_server_and_the_domain_are_told_to_whom_asks_for_them() {
+    let (us, other) = (Ipv4Addr::new(10, 77, 0, 2), Ipv4Addr::new(10, 77, 0, 3));
+    let own = association(&[A6]);
+    let core = core_with(host(true), |mgmt, _| mgmt.dns = vec![other, us]);
+    let both = (vec![TO_US], vec!["lab.example".to_owned()]);
+    for (kind, server) in [(1, false), (3, true), (5, true), (6, false), (11, false)] {
+        let mut options = vec![(1, CLIENT), (3, &own[..]), NAMES];
+        options.extend(server.then_some((2, SERVER)));
+        let (servers, domains) = dns(&ask(&core, kind, &options));
+        let domains = domains.iter().map(|domain| domain.trim_end_matches('.').to_owned()).collect();
+        assert_eq!((servers, domains), both, "{kind}");
+        options[2] = (6, &[0, 23]);
+        assert_eq!(dns(&ask(&core, kind, &options)), (vec![TO_US], vec![]), "{kind}");
+        options[2] = (6, &[0, 59]);
+        assert_eq!(dns(&ask(&core, kind, &options)), (vec![], vec![]), "{kind}: it did not ask");
+        options.remove(2);
+        assert_eq!(dns(&ask(&core, kind, &options)), (vec![], vec![]), "{kind}: it asked for nothing");
+    }
+    for (kind, server) in [(4, false), (8, true), (9, true)] {
+        let mut options = vec![(1, CLIENT), (3, &own[..]), NAMES];
+        options.extend(server.then_some((2, SERVER)));
+        assert_eq!(
+            dns(&ask(&core, kind, &options)),
+            (vec![], vec![]),
+            "{kind} tells nothing but how it went"
+        );
+    }
+}
+
+#[test]
+fn a_name_server_by_ipv6_is_told_where_the_plan_has_ours_and_it_listens() {
+    let (us, other) = (Ipv4Addr::new(10, 77, 0, 2), Ipv4Addr::new(10, 77, 0, 3));
+    let ia = association(&[]);
+    let told = |core: &Core| dns(&ask(core, 1, &[(1, CLIENT), (3, &ia), NAMES]));
+    let another = core_with(host(true), |mgmt, _| mgmt.dns = vec![other]);
+    assert_eq!(told(&another), (vec![], vec![]), "the plan has another name server alone");
+    let mut without = core_with(host(true), |mgmt, _| mgmt.dns = vec![us]);
+    without.told = Told::default();
+    assert_eq!(told(&without), (vec![], vec![]), "our device does not have the address");
+    let bmc = Client::Bmc { host: "host1".parse().unwrap(), address: Ipv4Addr::new(10, 77, 0, 11) };
+    let bmcs = core_with(bmc.clone(), |mgmt, _| (mgmt.role, mgmt.dns) = (NetworkRole::Bmc, vec![us]));
+    assert_eq!(told(&bmcs).0, [TO_US], "names, where nothing boots");
+    assert_eq!(bmcs.told.boot, None);
+    let guests = core_with(bmc, |mgmt, _| (mgmt.role, mgmt.dns) = (NetworkRole::Guest, vec![us]));
+    assert!(guests.told.names.is_empty(), "no names are served to guests");
+
+    // Behind a relay, by what the plan says of that network.
+    for (far_dns, want) in [(vec![us], vec![TO_US]), (vec![], vec![])] {
+        let core = core_with(far_host(), |mgmt, far| (mgmt.dns, far.dns) = (vec![us], far_dns));
+        let inner = message(1, &[(1, CLIENT), (3, &ia), NAMES]);
+        let message = Message::parse(&relayed(relay(8, 1), LINK_LOCAL, &[], &inner)).unwrap();
+        let got = core.handle(&message, Came { from: relay(8, 1), to: TO_US }, Timestamp(0));
+        let server = [&[0, 23, 0, 16], &TO_US.octets()[..]].concat();
+        let has = got.reply.expect("an answer").windows(20).any(|w| w == server);
+        assert_eq!(has, !want.is_empty(), "{want:?}");
+    }
 }
 
 fn far_host() -> Client {

@@ -8,4 +8,4 @@ pub(crate) mod core;
 pub(crate) mod serve;
 pub(crate) mod wire;
 
-pub(crate) use self::core::Core;
+pub(crate) use self::core::{Core, Told};

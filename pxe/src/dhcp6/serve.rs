@@ -167,6 +167,7 @@ mod tests {
     use dayzero_model::event::Ignored;
     use dayzero_model::site::NetworkRole;
 
+    use super::super::core::Told;
     use super::super::wire::tests::{MAC, message};
     use super::*;
     use crate::config::tests::{config, interface};
@@ -210,7 +211,8 @@ mod tests {
         let (told, duid) =
             (Arc::clone(&director) as Arc<dyn BootDirector>, vec![0, 3, 0, 1, 2, 0, 0, 0, 0, 2]);
         let networks = Arc::new(Networks::new(&config, &[]));
-        let core = Core::new(&mgmt, &config, networks, duid, None, Arc::clone(&told), Sessions::default());
+        let (own, to) = (Told::default(), Arc::clone(&told));
+        let core = Core::new(&mgmt, &config, networks, duid, own, to, Sessions::default());
         let socket = UdpSocket::bind("[::1]:0").await.unwrap();
         (Server::with(socket, "mgmt0", core, told), director)
     }

@@ -1,4 +1,4 @@
-//! DHCPv6 messages, read strictly (RFC 8415, 5970, 6939).
+//! DHCPv6 messages, read strictly (RFC 8415, 3646, 5970, 6939).
 //!
 //! Invariants: one bounded walk a layer, at most [`MOST_RELAYS`] layers; every option keeps within its message; a known
 //! option of a length that it cannot have refuses the message; what is kept is no longer than the datagram.
@@ -18,6 +18,8 @@ const MOST_RELAYS: usize = 8;
 const MOST_ITEMS: usize = 16;
 /// RFC 8415 section 11.1.
 const LONGEST_DUID: usize = 130;
+/// RFC 1035 section 2.3.4.
+const LONGEST_NAME: usize = 255;
 
 /// Option numbers.
 pub(crate) mod option {
@@ -33,6 +35,8 @@ pub(crate) mod option {
     pub(crate) const USER_CLASS: u16 = 15;
     pub(crate) const VENDOR_CLASS: u16 = 16;
     pub(crate) const INTERFACE_ID: u16 = 18;
+    pub(crate) const NAME_SERVERS: u16 = 23;
+    pub(crate) const DOMAINS: u16 = 24;
     pub(crate) const BOOT_FILE: u16 = 59;
     pub(crate) const CLIENT_ARCH: u16 = 61;
     pub(crate) const LINK_LAYER: u16 = 79;
@@ -127,6 +131,8 @@ pub(crate) struct Message {
     pub(crate) client: Vec<u8>,
     pub(crate) server: Option<Vec<u8>>,
     pub(crate) associations: Vec<Association>,
+    /// The options that it asks for.
+    pub(crate) requested: Vec<u16>,
     pub(crate) rapid: bool,
     pub(crate) ipxe: bool,
     /// Vendor class text: `PXEClient:Arch:…`, `HTTPClient:Arch:…`.
@@ -280,6 +286,7 @@ impl Message {
             client: Vec::new(),
             server: None,
             associations: Vec::new(),
+            requested: Vec::new(),
             rapid: false,
             ipxe: false,
             vendor_class: None,
@@ -315,6 +322,12 @@ impl Message {
                     return Err(BadMessage::TooMuch);
                 }
                 self.associations.push(Association { id: [head[0], head[1], head[2], head[3]], addresses });
+            }
+            option::REQUESTED => {
+                if !value.len().is_multiple_of(2) {
+                    return Err(BadMessage::OptionLength { option: code, len: value.len() });
+                }
+                self.requested = value.chunks_exact(2).map(|p| u16::from_be_bytes([p[0], p[1]])).collect();
             }
             option::USER_CLASS => self.ipxe = texts(code, value)?.contains(&&b"iPXE"[..]),
             option::VENDOR_CLASS => {
@@ -394,6 +407,24 @@ impl Options {
         let mut value = code.to_be_bytes().to_vec();
         value.extend_from_slice(text.as_bytes());
         self.raw(option::STATUS, &value)
+    }
+
+    /// One domain to search (RFC 3646, in the form of RFC 8415 section 10); nothing, where the text is no domain name.
+    pub(crate) fn domain(&mut self, domain: &str) -> &mut Self {
+        let mut name = Vec::with_capacity(domain.len() + 2);
+        for label in domain.strip_suffix('.').unwrap_or(domain).split('.') {
+            let Some(length) = u8::try_from(label.len()).ok().filter(|length| (1..64).contains(length))
+            else {
+                return self;
+            };
+            name.push(length);
+            name.extend_from_slice(label.as_bytes());
+        }
+        name.push(0);
+        if name.len() > LONGEST_NAME {
+            return self;
+        }
+        self.raw(option::DOMAINS, &name)
     }
 
     /// An association that gets nothing, and why.

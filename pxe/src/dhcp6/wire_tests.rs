@@ -115,6 +115,7 @@ fn each_bad_message_is_refused_for_its_own_reason() {
         (vec![1, 0, 0, 0, 5], BadMessage::Truncated(5)),
         (message(1, &[(1, &[0; 131])]), BadMessage::OptionLength { option: 1, len: 131 }),
         (message(1, &[(3, &[0; 11])]), BadMessage::OptionLength { option: 3, len: 11 }),
+        (message(1, &[(6, &[0, 23, 0])]), BadMessage::OptionLength { option: 6, len: 3 }),
         (message(1, &[(14, &[0])]), BadMessage::OptionLength { option: 14, len: 1 }),
         (message(1, &[(15, &[0, 9, 1])]), BadMessage::OptionLength { option: 15, len: 3 }),
         (message(1, &[(61, &[0])]), BadMessage::OptionLength { option: 61, len: 1 }),
@@ -125,6 +126,21 @@ fn each_bad_message_is_refused_for_its_own_reason() {
     ] {
         assert_eq!(Message::parse(&datagram), Err(want.clone()), "{want}");
     }
+}
+
+#[test]
+fn a_domain_is_told_as_labels_and_no_other_text_is() {
+    let told = |text: &str| Options::default().domain(text).0.clone();
+    let want = b"\x00\x18\x00\x0d\x03lab\x07example\x00";
+    for text in ["lab.example", "lab.example."] {
+        assert_eq!(told(text), want, "{text}");
+    }
+    let long = format!("{0}.{0}.{0}.{0}", "a".repeat(63));
+    let fits = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "a".repeat(61));
+    for text in ["", ".", "lab..example", &"a".repeat(64), &long] {
+        assert!(told(text).is_empty(), "{text}");
+    }
+    assert_eq!(told(&fits).len(), 4 + 255);
 }
 
 /// What is refused is still told as its client's; what is no client's is not.

@@ -1,9 +1,9 @@
-//! The responder's sockets on one interface: UDP and TCP.
+//! The responder's sockets at one address of an interface: UDP and TCP.
 //!
 //! Invariant: a connection that cannot be accepted holds up no datagram.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,28 +26,34 @@ const QUESTIONS: usize = 64;
 /// Pause after a connection that could not be accepted: out of descriptors, most likely, until others end.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// DNS on one interface.
+/// DNS at one address.
 pub(crate) struct NameServer {
     udp: UdpSocket,
     tcp: TcpListener,
-    address: SocketAddrV4,
+    /// All our addresses on this interface: those of `ns`.
+    ours: Arc<[IpAddr]>,
     zone: LiveZone,
 }
 
 impl NameServer {
     /// # Errors
     /// The port is taken, the device or rights are missing.
-    pub(crate) fn bind(device: &str, address: SocketAddrV4, zone: LiveZone) -> io::Result<Self> {
+    pub(crate) fn bind(
+        device: &str,
+        address: SocketAddr,
+        ours: Arc<[IpAddr]>,
+        zone: LiveZone,
+    ) -> io::Result<Self> {
         let udp = udp_at(device, address)?;
         let tcp = tcp_on(device, address)?;
         tracing::info!(device, %address, names = zone.now().len(), "DNS answers");
-        Ok(Self { udp, tcp, address, zone })
+        Ok(Self { udp, tcp, ours, zone })
     }
 
     pub(crate) async fn run(self, cancel: CancellationToken) {
         let mut conversations = JoinSet::new();
         let zone = &self.zone;
-        let converse = |stream| converse(stream, zone.clone(), self.address);
+        let converse = |stream| converse(stream, zone.clone(), Arc::clone(&self.ours));
         tokio::select! {
             () = cancel.cancelled() => {}
             () = self.datagrams() => {}
@@ -60,7 +66,7 @@ impl NameServer {
         let mut buffer = vec![0; MAX_QUESTION + 1];
         loop {
             let Ok((length, from)) = self.udp.recv_from(&mut buffer).await else { continue };
-            if let Some(answer) = self.zone.now().answer(&buffer[..length], *self.address.ip()) {
+            if let Some(answer) = self.zone.now().answer(&buffer[..length], &self.ours) {
                 // Without room in the socket the client asks again.
                 let _ = self.udp.try_send_to(&answer, from);
             }
@@ -100,7 +106,7 @@ async fn connections<A, C>(
     }
 }
 
-async fn converse(mut stream: TcpStream, zone: LiveZone, server: SocketAddrV4) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, zone: LiveZone, ours: Arc<[IpAddr]>) -> io::Result<()> {
     for _ in 0..QUESTIONS {
         let length = usize::from(stream.read_u16().await?);
         if length > MAX_QUESTION {
@@ -108,7 +114,7 @@ async fn converse(mut stream: TcpStream, zone: LiveZone, server: SocketAddrV4) -
         }
         let mut question = vec![0; length];
         stream.read_exact(&mut question).await?;
-        let Some(answer) = zone.now().answer(&question, *server.ip()) else { return Ok(()) };
+        let Some(answer) = zone.now().answer(&question, &ours) else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         stream.write_u16(length).await?;
         stream.write_all(&answer).await?;
@@ -119,7 +125,60 @@ async fn converse(mut stream: TcpStream, zone: LiveZone, server: SocketAddrV4) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::NameZone;
+    use crate::dns::zone::Zone;
+    use hickory_proto::op::{Message, Query};
+    use hickory_proto::rr::{Name, RData, RecordType};
+    use std::net::Ipv6Addr;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A port of ours that is free now.
+    fn server(ours: &Arc<[IpAddr]>, zone: &LiveZone) -> NameServer {
+        loop {
+            let any = SocketAddr::new(ours[0], 0);
+            let free = std::net::TcpListener::bind(any).unwrap().local_addr().unwrap();
+            match NameServer::bind("lo", free, Arc::clone(ours), zone.clone()) {
+                Ok(server) => return server,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn names_are_answered_by_ipv6_too() {
+        let host = ("host1".parse().unwrap(), vec![Ipv6Addr::LOCALHOST.into()]);
+        let names = NameZone { domain: "lab.example".into(), names: vec![host], ..NameZone::default() };
+        let zone = LiveZone::new(Zone::new(&names).unwrap());
+        let server = server(&[IpAddr::V6(Ipv6Addr::LOCALHOST)].into(), &zone);
+        let (udp, tcp) = (server.udp.local_addr().unwrap(), server.tcp.local_addr().unwrap());
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(server.run(cancel.clone()));
+        let mut question = Message::query();
+        question.add_query(Query::query(Name::from_ascii("host1.lab.example.").unwrap(), RecordType::AAAA));
+        let question = question.to_vec().unwrap();
+        let judge = |bytes: &[u8]| {
+            let answer = Message::from_vec(bytes).unwrap();
+            let data: Vec<&RData> = answer.answers.iter().map(|record| &record.data).collect();
+            assert!(
+                matches!(data[..], [RData::AAAA(address)] if address.0 == Ipv6Addr::LOCALHOST),
+                "{data:?}"
+            );
+        };
+        let socket = UdpSocket::bind("[::1]:0").await.unwrap();
+        socket.send_to(&question, udp).await.unwrap();
+        let mut buffer = [0; 1500];
+        let (length, from) = timeout(PATIENCE * 4, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(from, udp);
+        judge(&buffer[..length]);
+        let mut stream = TcpStream::connect(tcp).await.unwrap();
+        stream.write_u16(u16::try_from(question.len()).unwrap()).await.unwrap();
+        stream.write_all(&question).await.unwrap();
+        let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
+        stream.read_exact(&mut answer).await.unwrap();
+        judge(&answer);
+        cancel.cancel();
+        running.await.unwrap();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn without_descriptors_it_waits_for_connections_to_end() {

@@ -4,7 +4,7 @@
 //! which hosts find proxies and tunnels of strangers, are never answered, whatever the plan says.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -95,8 +95,8 @@ impl Zone {
         Some(zone)
     }
 
-    /// The answer to a datagram; none: it is no question.
-    pub(crate) fn answer(&self, question: &[u8], server: Ipv4Addr) -> Option<Vec<u8>> {
+    /// The answer to a datagram by the server that has these addresses; none: it is no question.
+    pub(crate) fn answer(&self, question: &[u8], server: &[IpAddr]) -> Option<Vec<u8>> {
         // A header that says "answer" is never answered: two responders would go on for ever.
         if question.len() < 12 || question[2] & 0x80 != 0 {
             return None;
@@ -132,7 +132,7 @@ impl Zone {
         reply.to_vec().ok()
     }
 
-    fn fill(&self, reply: &mut Message, query: &Query, server: Ipv4Addr) {
+    fn fill(&self, reply: &mut Message, query: &Query, server: &[IpAddr]) {
         let transfer = matches!(query.query_type, RecordType::AXFR | RecordType::IXFR);
         let name = query.name.to_lowercase();
         let found = if transfer || query.query_class != DNSClass::IN {
@@ -169,7 +169,7 @@ impl Zone {
         RData::SOA(SOA::new(self.server.clone(), mail, 1, 3600, 600, 86400, TTL))
     }
 
-    fn find(&self, name: &Name, kind: RecordType, server: Ipv4Addr) -> Found {
+    fn find(&self, name: &Name, kind: RecordType, server: &[IpAddr]) -> Found {
         if self.origin.zone_of(name) {
             let apex = self.origin.clone();
             if *name == self.origin {
@@ -179,7 +179,7 @@ impl Zone {
                 );
             }
             if *name == self.server {
-                return Found::Records(vec![RData::A(A(server))], apex);
+                return Found::Records(server.iter().map(|one| data(*one)).collect(), apex);
             }
             return match self.forward.get(name) {
                 None => Found::Nothing(apex),

@@ -1,10 +1,12 @@
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
 use super::*;
 
-const US: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// 10.77.0.2 and fd77::10.77.0.2
+const US: &[IpAddr] =
+    &[IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x0a4d, 2))];
 
 fn zone() -> Zone {
     let v6 = |last| IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0x0a4d, last));
@@ -52,6 +54,7 @@ fn names_of_the_plan_and_nothing_else() {
         ("wpad.lab.example.", A, NXDomain, ""),
         ("isatap.lab.example.", A, NXDomain, ""),
         ("ns.lab.example.", A, NoError, "10.77.0.2"),
+        ("ns.lab.example.", AAAA, NoError, "fd77::a4d:2"),
         ("lab.example.", NS, NoError, "ns.lab.example."),
         ("lab.example.", SOA, NoError, "ns.lab.example. hostmaster.lab.example. 1 3600 600 86400 60"),
         ("11.0.77.10.in-addr.arpa.", PTR, NoError, "host1.lab.example."),

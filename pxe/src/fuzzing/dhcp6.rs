@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use super::{NEAR, Stage, US, config, messages, prefix6};
 use crate::dhcp::networks::Networks;
-use crate::dhcp6::Core;
 use crate::dhcp6::core::{ALL_AGENTS, Came};
 use crate::dhcp6::wire::Message;
+use crate::dhcp6::{Core, Told};
 use crate::session::Sessions;
 
 const DUID: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 2];
 const CLIENT: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x5054, 0x00ff, 0xfe77, 1);
 const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
-/// What an answer may have beyond its question: one address, a boot file's URL, our identifier.
+/// What an answer may have beyond its question: one address, a boot file's URL, our identifier, our name server, the domain.
 const MORE: usize = 400;
 
 /// A conversation of DHCPv6. `how` of each message: where it came to (two bits: all agents, us, all servers, us), from (two
@@ -24,10 +24,12 @@ const MORE: usize = 400;
 pub fn dhcp6(conversation: &[u8]) {
     let Some(config) = config() else { return };
     let Some(interface) = config.interfaces.first() else { return };
-    let (stage, at6) = (Arc::new(Stage::new()), interface.address6());
+    let six =
+        config.interfaces.iter().filter_map(|one| Some((one.device.clone(), one.address6()?))).collect();
+    let (stage, told) = (Arc::new(Stage::new()), Told::on(interface, config, &six));
     let director = Arc::clone(&stage) as _;
     let networks = Arc::new(Networks::new(config, &[]));
-    let core = Core::new(interface, config, networks, DUID.to_vec(), at6, director, Sessions::default());
+    let core = Core::new(interface, config, networks, DUID.to_vec(), told, director, Sessions::default());
     for said in messages(conversation) {
         stage.set(said.how >> 4);
         let message = match Message::parse(said.datagram) {

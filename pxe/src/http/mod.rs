@@ -54,7 +54,7 @@ use crate::limit::Limit;
 use crate::machine::Machines;
 use crate::net::tcp_on;
 use crate::script::{Place, ScriptError, script, words};
-use crate::server::{Six, boots_at};
+use crate::server::{Six, listens_at};
 use crate::session::Sessions;
 use admit::{Flow, Link, Meter, Rank};
 use clients::{Client, Clients, Most};
@@ -122,7 +122,7 @@ impl HttpBoot {
         sessions: Sessions,
     ) -> io::Result<Self> {
         let mut listeners = Vec::new();
-        for address in boots_at(interface, six) {
+        for address in listens_at(interface, six) {
             let at = |port| SocketAddr::new(address, port);
             listeners.push((boot_listener(interface, at(config.ports.http))?, None));
             if let Some(tls) = &config.tls {

@@ -52,7 +52,12 @@ impl Far {
 
     /// With a relay of this address.
     fn at(address: Ipv4Addr, relay: &str, ready: &str) -> Self {
-        let rack = Rack::tuned(&[], far_network);
+        Self::tuned(address, relay, ready, far_network)
+    }
+
+    /// Of this plan.
+    fn tuned(address: Ipv4Addr, relay: &str, ready: &str, tune: impl FnOnce(&mut PxeConfig)) -> Self {
+        let rack = Rack::tuned(&[], tune);
         let (near, namespace) = (&rack.client, format!("{}-far", rack.client));
         let server = &rack.server;
         must(&format!(
@@ -115,6 +120,35 @@ fn clients_come_by_iscs_relay_and_renew_without_it() {
 fn clients_come_by_dnsmasqs_relay_and_renew_without_it() {
     let relay = format!("dnsmasq -d -C /dev/null --port=0 --log-dhcp --dhcp-relay={RELAY},{SERVER}");
     clients_come_by(&relay, "DHCP relay");
+}
+
+/// The relay's `giaddr` is its address on our side, where a pool would have an address for the client, too: its own network
+/// is in sub-option 5 alone (RFC 3527).
+#[test]
+#[ignore = "needs root, isc-dhcp-relay, busybox-static"]
+fn link_selection_says_which_network_a_relays_client_is_on() {
+    let far = Far::tuned(
+        RELAY,
+        &format!("dhcrelay -4 -d -id far0 -U mgmt {SERVER}"),
+        "Sending on   Socket/fallback",
+        |config| {
+            far_network(config);
+            // Nobody is known by the address that `giaddr` has without link selection.
+            config.relayed[0].relays = vec![NEAR];
+            let near = &mut config.interfaces[0].network;
+            near.relays = vec![NEAR];
+            let range =
+                AddressRange { first: Ipv4Addr::new(10, 77, 0, 50), last: Ipv4Addr::new(10, 77, 0, 59) };
+            near.pool = Some(LeasePool { range, open: true });
+        },
+    );
+    let mut client = far.client();
+    client.says("bound ip=10.88.0.50 router=10.88.0.1 server=10.77.0.2");
+    let elsewhere = |what: &What| matches!(what, What::DhcpOut { kind, address, .. } if kind == "NAK" || address.is_some_and(|a| a.octets()[1] != 88));
+    assert_eq!(far.rack.director.count(elsewhere), 0, "{}", far.rack.director.show());
+    // A client of our own segment keeps its own network.
+    let (ok, said) = udhcpc(&far.rack, "mgmt", "");
+    assert!(ok && said.contains("bound ip=10.77.0.50"), "{said}");
 }
 
 #[test]
@@ -462,19 +496,26 @@ fn dhclient_and_networkd_get_their_ipv6_address() {
     rack.director.wait("REPLY", SOON, sent("REPLY"));
 
     rack.become_client("mgmt", MAC);
-    let network = "[Match]\\nName=mgmt\\n[Network]\\nDHCP=ipv6\\nIPv6AcceptRA=yes\\n[DHCPv6]\\nDUIDType=link-layer\\nUseHostname=no\\n";
+    let mut networkd = rack.daemon(&format!("unshare -m sh {}", networkd_six(&rack)));
+    // It asks because our router advertisement says that addresses are managed.
+    networkd.says("fd77::a4d:15/128");
+}
+
+/// A script for a mount namespace of its own: systemd-networkd with DHCPv6 on `mgmt`. What it keeps of its links is
+/// in `links` beside the script.
+pub(crate) fn networkd_six(rack: &Rack) -> String {
+    let network = "[Match]\\nName=mgmt\\n[Network]\\nDHCP=ipv6\\nIPv6AcceptRA=yes\\n[DHCPv6]\\nDUIDType=link-layer\\nUseHostname=no\\nUseDomains=yes\\n";
     let script = format!(
         "mount -t tmpfs none /run\n\
         mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp\n\
         chown -R systemd-network: /run/systemd/netif\n\
         printf '{network}' > /run/systemd/network/10.network\n\
         mount -o remount,ro /sys\n\
+        mkdir links; mount --bind links /run/systemd/netif/links; chown systemd-network: links\n\
         exec env SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console /lib/systemd/systemd-networkd\n"
     );
     std::fs::write(rack.dir.path().join("six-networkd.sh"), script).unwrap();
-    let mut networkd = rack.daemon("unshare -m sh six-networkd.sh");
-    // It asks because our router advertisement says that addresses are managed.
-    networkd.says("fd77::a4d:15/128");
+    "six-networkd.sh".to_owned()
 }
 
 #[test]

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use dayzero_model::MacAddr;
 use dayzero_model::boot::BootAction;
 use dayzero_model::event::What;
-use dayzero_pxe::{PxeConfig, PxeEvent};
+use dayzero_pxe::{NameZone, PxeConfig, PxeEvent};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::machine::{Firmware, Machine};
 use crate::machines::PATIENCE;
-use crate::rack::{Rack, host, loaders, must};
-use crate::segments::with_ipv6;
+use crate::rack::{Rack, SERVER, host, loaders, must};
+use crate::segments::{networkd_six, with_ipv6};
 
 const SOON: Duration = Duration::from_secs(20);
 const A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
@@ -36,8 +36,8 @@ fn with_tls(config: &mut PxeConfig) {
     config.tls = Some(Arc::new(server.with_single_cert(vec![certificate], key).unwrap()));
 }
 
-/// The clients' device is host1 and has got its address by DHCPv6.
-fn addressed(tune: impl FnOnce(&mut PxeConfig)) -> Rack {
+/// The clients' device is host1, and has got its address, and was told this, by DHCPv6.
+fn addressed(tune: impl FnOnce(&mut PxeConfig), told: &str) -> Rack {
     let rack = Rack::tuned(&[], |config| {
         with_ipv6(config);
         tune(config);
@@ -50,19 +50,70 @@ fn addressed(tune: impl FnOnce(&mut PxeConfig)) -> Rack {
         "for i in $(seq 100); do ip -n {ns} -6 addr show dev mgmt scope link | grep -q tentative || break; sleep 0.1; done"
     ));
     let script = "#!/bin/sh\n[ -n \"$new_ip6_address\" ] && ip addr add $new_ip6_address/64 dev mgmt nodad\n\
-                  echo \"$reason $new_ip6_address\"\nexit 0\n";
+                  echo \"$reason $new_ip6_address dns=$new_dhcp6_name_servers search=$new_dhcp6_domain_search\"\nexit 0\n";
     std::fs::write(rack.dir.path().join("six.sh"), script).unwrap();
     must(&format!("chmod 755 {}/six.sh", rack.dir.path().display()));
     let mut dhclient = rack.daemon("dhclient -6 -1 -d -D LL -lf $PWD/l6 -pf $PWD/p6 -sf $PWD/six.sh mgmt");
-    dhclient.says("BOUND6 fd77::a4d:b");
+    dhclient.says("BOUND6 fd77::a4d:b ");
+    dhclient.says(told);
     drop(dhclient);
     rack
+}
+
+/// Our DNS for the management network, by both families.
+fn with_names(config: &mut PxeConfig) {
+    let mgmt = &mut config.interfaces[0].network;
+    mgmt.dns = vec![SERVER];
+    config.names = NameZone {
+        domain: "lab.example".into(),
+        names: vec![("host1".parse().unwrap(), vec![A.into(), A6.into()])],
+        prefixes: vec![mgmt.prefix],
+        prefixes6: mgmt.prefix6.into_iter().collect(),
+    };
+}
+
+#[test]
+#[ignore = "needs root, nftables, isc-dhcp-client, bind9-dnsutils, systemd"]
+fn dhclient_and_networkd_are_told_our_dns_and_dig_asks_it_by_ipv6() {
+    let rack = addressed(with_names, "dns=fd77::a4d:2 search=lab.example");
+    for (question, want) in [
+        ("host1.lab.example AAAA", "fd77::a4d:b"),
+        ("+tcp host1.lab.example AAAA", "fd77::a4d:b"),
+        ("host1.lab.example A", "10.77.0.11"),
+        ("ns.lab.example AAAA", "fd77::a4d:2"),
+        ("-x fd77::a4d:b", "host1.lab.example."),
+        ("+tcp -x fd77::a4d:b", "host1.lab.example."),
+        ("+noall +comments debian.org", "status: REFUSED"),
+        ("+noall +comments -x fd77::a4d:c", "status: NXDOMAIN"),
+        ("+noall +comments -x fd78::1", "status: REFUSED"),
+    ] {
+        let short = if question.contains("noall") { "" } else { "+short" };
+        let done = rack.client(&format!("dig -6 @fd77::a4d:2 +tries=2 +time=2 {short} {question} 2>&1"));
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(said.contains(want), "{question}: {said}");
+    }
+
+    rack.become_client("mgmt", MAC);
+    let mut networkd = rack.daemon(&format!("unshare -m sh {}", networkd_six(&rack)));
+    networkd.says("fd77::a4d:b/128");
+    // What it keeps for its resolver.
+    let links = rack.dir.path().join("links");
+    let kept = || {
+        let files = std::fs::read_dir(&links).into_iter().flatten().flatten();
+        files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect::<String>()
+    };
+    let has = |told: &str| told.contains("DNS=fd77::a4d:2\n") && told.contains("DOMAINS=lab.example\n");
+    let begun = Instant::now();
+    while !has(&kept()) {
+        assert!(begun.elapsed() < SOON, "{}\n{}", kept(), networkd.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
 #[ignore = "needs root, nftables, isc-dhcp-client, curl, openssl"]
 fn curl_gets_the_script_and_files_by_ipv6() {
-    let rack = addressed(with_tls);
+    let rack = addressed(with_tls, "dns= search=\n");
     let curl = |arguments: &str| {
         let done =
             rack.client(&format!("curl -6 -s -k -w '\\n%{{http_code}} %{{size_download}}' {arguments}"));
@@ -94,7 +145,7 @@ fn curl_gets_the_script_and_files_by_ipv6() {
 #[test]
 #[ignore = "needs root, nftables, isc-dhcp-client, curl, tftp-hpa, atftp, busybox-static"]
 fn tftp_clients_get_a_loader_by_ipv6() {
-    let rack = addressed(|_| ());
+    let rack = addressed(|_| (), "dns= search=\n");
     let loader = std::fs::read(loaders().join("snponly.efi")).unwrap();
     let commands = [
         "curl -6 -g -sS -o out 'tftp://[fd77::a4d:2]/snponly.efi'",
