@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -80,5 +81,56 @@ pub(crate) fn lock(dir: &Path) -> Result<Flock<File>, StoreError> {
             Err(StoreError::Locked { path: dir.to_owned(), holder })
         }
         Err((_, errno)) => Err(StoreError::Io { action: "lock", path, source: errno.into() }),
+    }
+}
+
+/// How long a program may take to start.
+const START: Duration = Duration::from_secs(5);
+
+/// Waits until nobody holds the lock on a file that is ours to take. The lock of a descriptor that was closed is held on by a
+/// program that was being started meanwhile, which has copies of all descriptors until it runs: an instant, mostly. Blocks.
+pub(crate) fn wait_unlocked(path: &Path) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    loop {
+        let file = match File::options().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(StoreError::io("open", path)(error)),
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            // Dropping it unlocks, whoever has a copy.
+            Ok(_) => return Ok(()),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) if begun.elapsed() < START => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                let holder = "a process without our lock".to_owned();
+                return Err(StoreError::Locked { path: path.to_owned(), holder });
+            }
+            Err((_, errno)) => {
+                return Err(StoreError::Io { action: "lock", path: path.to_owned(), source: errno.into() });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_lock_that_a_starting_program_holds_on_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        wait_unlocked(&path).unwrap();
+        let file = File::create(&path).unwrap();
+        file.lock().unwrap();
+        // A copy of the descriptor in another process, as between fork and exec.
+        let mut child = Command::new("sleep").arg("0.3").stdin(Stdio::from(file)).spawn().unwrap();
+        assert!(File::open(&path).unwrap().try_lock().is_err(), "it is still held");
+        wait_unlocked(&path).unwrap();
+        File::open(&path).unwrap().try_lock().unwrap();
+        child.wait().unwrap();
     }
 }

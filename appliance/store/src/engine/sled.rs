@@ -2,7 +2,8 @@
 //!
 //! sled's own `flush` ends in `sync_file_range`, which neither flushes the drive's cache nor commits the file's size, so
 //! [`Engine::sync`] follows it with an fsync of our own descriptor of its `db` file. sled may panic on a damaged file;
-//! opening is guarded, so that the caller gets an error that it can explain.
+//! opening is guarded, so that the caller gets an error that it can explain. sled unlocks its file by closing it, so that a program
+//! that is just being started holds the lock on: opening waits for it, since our own lock is taken by then.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Engine, RawWrite, Visit};
 use crate::StoreError;
-use crate::files::sync_dir;
+use crate::files::{sync_dir, wait_unlocked};
 
 pub(crate) struct SledEngine {
     db: sled::Db,
@@ -25,6 +26,7 @@ fn failed(action: &'static str) -> impl FnOnce(sled::Error) -> StoreError {
 impl SledEngine {
     /// Opens or creates the database in `dir`. `cache` is in bytes.
     pub(crate) fn open(dir: &Path, cache: u64) -> Result<Self, StoreError> {
+        wait_unlocked(&dir.join("db"))?;
         let config = sled::Config::new().path(dir).cache_capacity(cache).flush_every_ms(Some(500));
         let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(opened) => opened.map_err(failed("open"))?,
