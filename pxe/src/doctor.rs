@@ -24,7 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::{PxeConfig, ServedInterface};
 use crate::dhcp6::serve::SERVER_PORT as DHCP6;
 use crate::net::device_has;
-use crate::server::missing6;
+use crate::opened::missing6;
 use dayzero_model::site::{DhcpMode, NetworkRole};
 
 /// How bad it is.

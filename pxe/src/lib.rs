@@ -31,6 +31,7 @@ pub mod script;
 mod server;
 mod session;
 mod tftp;
+mod time;
 
 pub use config::{
     BootFiles, ConfigError, DhcpTimes, Ipv4Prefix, Ipv6Prefix, LeasePool, Loaders, NameZone, Ports,

@@ -1,16 +1,19 @@
-//! Which sockets a configuration opens, interface by interface: where that changes, the services begin anew.
+//! Which sockets a configuration opens, interface by interface, and at which addresses: where that changes, the services
+//! begin anew.
 //!
 //! Invariants: [`crate::PxeServer::bind`] opens by this list alone, so that nothing is opened that is not compared; all
 //! else that a plan says of a network is told to clients, and follows while the services run ([`crate::Live`]). Ports,
 //! certificates and files are the appliance's, not the plan's, and are not compared.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dayzero_model::Name;
 use dayzero_model::site::{DhcpMode, NetworkRole};
 
 use crate::config::{Ipv4Prefix, PxeConfig, ServedInterface};
 use crate::dns::zone::Zone;
+use crate::net::device_has;
 use crate::ra::Advertised;
 
 /// What is opened on one interface, and what its listeners know for good.
@@ -79,6 +82,37 @@ fn serves_dhcp6(config: &PxeConfig, interface: &ServedInterface) -> bool {
 /// Where the plan tells clients to ask us, and its domain can be asked for.
 pub(crate) fn serves_names(config: &PxeConfig, interface: &ServedInterface) -> bool {
     interface.names() && Zone::is_domain(&config.names.domain)
+}
+
+/// Our IPv6 addresses that boot services and DNS listen on, by device.
+pub(crate) type Six = BTreeMap<String, Ipv6Addr>;
+
+/// Those that the plan gives us and the devices have. A device without its own loses IPv6 alone.
+pub(crate) fn six(config: &PxeConfig) -> Six {
+    let mut six = Six::new();
+    for interface in config.interfaces.iter().filter(|interface| interface.listens6()) {
+        let Some(address) = interface.address6() else { continue };
+        let device = &interface.device;
+        if device_has(device, IpAddr::V6(address)) {
+            six.insert(device.clone(), address);
+        } else {
+            tracing::warn!(%device, %address, "the device does not have our IPv6 address: nothing boots by IPv6 there, nor asks our DNS. \
+                {}, then restart", missing6(interface, address));
+        }
+    }
+    six
+}
+
+/// What to do about it.
+pub(crate) fn missing6(interface: &ServedInterface, address: Ipv6Addr) -> String {
+    let len = interface.network.prefix6.map_or(64, |prefix| prefix.len);
+    format!("ip addr add {address}/{len} dev {}", interface.device)
+}
+
+/// The addresses that an interface's boot services and DNS listen on.
+pub(crate) fn listens_at(interface: &ServedInterface, six: &Six) -> impl Iterator<Item = IpAddr> + use<> {
+    let v6 = six.get(&interface.device).copied().map(IpAddr::V6);
+    std::iter::once(IpAddr::V4(interface.address)).chain(v6)
 }
 
 #[cfg(test)]

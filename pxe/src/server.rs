@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -25,8 +25,8 @@ use crate::dns::zone::{LiveZone, Zone};
 use crate::http::HttpBoot;
 use crate::http::workers::Workers;
 use crate::live::Live;
-use crate::net::{device_has, device_mac};
-use crate::opened::{Opened, opened};
+use crate::net::device_mac;
+use crate::opened::{Opened, listens_at, opened, six};
 use crate::ra::RouterAdvertiser;
 use crate::session::Sessions;
 use crate::tftp::Tftp;
@@ -247,37 +247,6 @@ impl Running {
 fn made_duid(interface: &ServedInterface) -> io::Result<Vec<u8>> {
     let mac = device_mac(&interface.device)?;
     Ok([&[0, 3, 0, 1], &mac.0[..]].concat())
-}
-
-/// Our IPv6 addresses that boot services and DNS listen on, by device.
-pub(crate) type Six = BTreeMap<String, Ipv6Addr>;
-
-/// Those that the plan gives us and the devices have. A device without its own loses IPv6 alone.
-fn six(config: &PxeConfig) -> Six {
-    let mut six = Six::new();
-    for interface in config.interfaces.iter().filter(|interface| interface.listens6()) {
-        let Some(address) = interface.address6() else { continue };
-        let device = &interface.device;
-        if device_has(device, IpAddr::V6(address)) {
-            six.insert(device.clone(), address);
-        } else {
-            tracing::warn!(%device, %address, "the device does not have our IPv6 address: nothing boots by IPv6 there, nor asks our DNS. \
-                {}, then restart", missing6(interface, address));
-        }
-    }
-    six
-}
-
-/// What to do about it.
-pub(crate) fn missing6(interface: &ServedInterface, address: Ipv6Addr) -> String {
-    let len = interface.network.prefix6.map_or(64, |prefix| prefix.len);
-    format!("ip addr add {address}/{len} dev {}", interface.device)
-}
-
-/// The addresses that an interface's boot services and DNS listen on.
-pub(crate) fn listens_at(interface: &ServedInterface, six: &Six) -> impl Iterator<Item = IpAddr> + use<> {
-    let v6 = six.get(&interface.device).copied().map(IpAddr::V6);
-    std::iter::once(IpAddr::V4(interface.address)).chain(v6)
 }
 
 fn failure(service: &'static str, interface: &ServedInterface) -> impl FnOnce(io::Error) -> StartError {

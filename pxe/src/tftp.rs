@@ -13,7 +13,6 @@ use dayzero_tftp_server::{BindError, Event, EventKind, Limits, Listen, Lookup, R
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AUTOEXEC, Loaders, PxeConfig};
-use crate::dhcp::serve::{micros, now};
 use crate::director::{BootDirector, PxeEvent};
 use crate::http::LOADER;
 use crate::http::admit::{Flow, Link, Meter, Rank};
@@ -21,8 +20,9 @@ use crate::late::LateFiles;
 use crate::limit::Limit;
 use crate::machine::Machines;
 use crate::neighbours;
-use crate::server::{Six, listens_at};
+use crate::opened::{Six, listens_at};
 use crate::session::Sessions;
+use crate::time::{micros, now};
 
 /// The TFTP service of all boot networks.
 pub(crate) struct Tftp {

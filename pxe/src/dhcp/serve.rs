@@ -12,10 +12,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
+use dayzero_model::MacAddr;
 use dayzero_model::event::What;
-use dayzero_model::{MacAddr, Timestamp};
 use nix::libc;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg,
@@ -34,6 +34,7 @@ use super::wire::{BadDatagram, Broken, MAX_DATAGRAM, Request};
 use crate::director::{BootDirector, PxeEvent};
 use crate::limit::Limit;
 use crate::net::{DirectSender, udp_on};
+use crate::time::{micros, now};
 use dayzero_model::datagram::{Datagram, Wire};
 
 /// Datagrams that are read or sent in one system call.
@@ -44,17 +45,6 @@ const AT_ONCE: usize = 64;
 /// holds nothing. Beyond, a client hears nothing and asks again.
 const WAITING: usize = 16_384;
 const CLIENT_PORT: u16 = 68;
-
-pub(crate) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// For datagrams, whose order matters to the microsecond.
-pub(crate) fn micros() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
 
 /// The server's sockets.
 pub(crate) struct DhcpServer {

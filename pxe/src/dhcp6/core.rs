@@ -20,8 +20,7 @@ use crate::dhcp::decide::{Answer, Asking, Boot, Silence, Step, decide, identity}
 use crate::dhcp::networks::{Networks, Subnet};
 use crate::director::{BootDirector, PxeEvent, SeenClient};
 use crate::http::{file_url, script_url, secure_file_url};
-use crate::opened::serves_names;
-use crate::server::Six;
+use crate::opened::{Six, serves_names};
 use crate::session::{Known, Sessions};
 
 /// Where clients send.

@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::{ALL_AGENTS, Came, Core};
 use super::wire::{BadMessage, MAX_DATAGRAM, Message};
-use crate::dhcp::serve::{micros, now};
 use crate::director::{BootDirector, PxeEvent};
 use crate::limit::Limit;
 use crate::net::device_index;
+use crate::time::{micros, now};
 use dayzero_model::datagram::{Datagram, Wire};
 use dayzero_model::event::What;
 

@@ -47,15 +47,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AUTOEXEC, BootFiles, Loaders, PxeConfig, ServedInterface, plain_name};
-use crate::dhcp::serve::now;
 use crate::director::{BootDirector, PxeEvent, ScriptQuery};
 use crate::late::LateFiles;
 use crate::limit::Limit;
 use crate::machine::Machines;
 use crate::net::tcp_on;
+use crate::opened::{Six, listens_at};
 use crate::script::{Place, ScriptError, script, words};
-use crate::server::{Six, listens_at};
 use crate::session::Sessions;
+use crate::time::now;
 use admit::{Flow, Link, Meter, Rank};
 use clients::{Client, Clients, Most};
 use connection::Before;
