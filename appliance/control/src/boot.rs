@@ -1,12 +1,11 @@
 //! What the network boot services ask: who a MAC is, what it boots; and what their events say about a host's boot.
 //!
-//! Invariants: answers come from memory, without waiting; a client that is not in the plan is recorded as pending, and
-//! whoever invents MACs drives out only other pending ones; what is seen of others than hosts comes to the store within
-//! limits, and is in memory all the same.
+//! Invariants: answers come from memory, without waiting; a client that is not in the plan is recorded as pending, by a way
+//! of its own, so that whoever invents MACs holds up and drives out only other pending ones; a client that asks in a
+//! host's name again and again says no more by it than with the first times; what comes so often, and what is seen of
+//! others than hosts, comes to the store within limits, and is in memory all the same.
 
 use crate::control::Control;
-use crate::records::{CURRENT, DUID, LEASES, PENDING, VMS};
-use crate::view::Pending;
 use dayzero_lifecycle::boot::{self, Asked};
 use dayzero_model::boot::{BootAction, Client};
 use dayzero_model::datagram::Datagram;
@@ -14,14 +13,12 @@ use dayzero_model::event::{Event, What};
 use dayzero_model::facts::{HostFacts, WindowFacts};
 use dayzero_model::ids::{HostName, MacAddr};
 use dayzero_model::units::Timestamp;
-use dayzero_pxe::{
-    BootDirector, Lease, LeaseChange, LeaseStore, LeaseStoreError, Limit, PxeEvent, ScriptQuery, SeenClient,
-};
-use dayzero_store::{Pair, StoreError};
+use dayzero_pxe::{BootDirector, Limit, PxeEvent, ScriptQuery, SeenClient};
+use dayzero_store::StoreError;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// Name of the discovery kernel in boot URLs.
@@ -30,65 +27,95 @@ pub(crate) const KERNEL: &str = "vmlinuz";
 pub(crate) const INITRD: &str = "initrd.img";
 /// How the names of loaders for UEFI end.
 const LOADER: &str = ".efi";
-/// Observations that wait to become facts.
+/// Observations that wait to become facts, and as many that wait to become pending clients.
 const QUEUE: usize = 4096;
-/// Pending clients kept.
-const MAX_PENDING: usize = 256;
-/// How often pending clients are stored: who powers on a hall of them costs one transaction.
-const PENDING_EVERY: Duration = Duration::from_secs(5);
-
-enum Note {
-    Event(Box<PxeEvent>),
-    Unknown(Box<SeenClient>),
-}
 
 /// The director: control, as the boot services see it.
 pub(crate) struct Director {
     control: Arc<Control>,
-    notes: mpsc::Sender<Note>,
-    /// Notes that found no place.
-    lost: AtomicU64,
+    events: Queue<PxeEvent>,
+    unknown: Queue<SeenClient>,
     /// Events of others than hosts that come to the store.
     stored: Limit<MacAddr>,
+    /// DHCP messages to and from hosts, of each type, that come to the store; those without an answer by their cause.
+    messages: Limit<(MacAddr, String)>,
+    /// What becomes a fact of a host, of each kind.
+    facts: Limit<(MacAddr, Says)>,
+}
+
+/// A way to the task that makes something of them.
+struct Queue<T> {
+    waiting: mpsc::Sender<Box<T>>,
+    /// That found no place.
+    lost: AtomicU64,
+    what: &'static str,
 }
 
 /// One line of the log for so many notes that are lost: whoever floods the boot network does not flood the log.
 const LOST_A_LINE: u64 = 1000;
 
+impl<T> Queue<T> {
+    fn new(what: &'static str) -> (Self, mpsc::Receiver<Box<T>>) {
+        let (waiting, receive) = mpsc::channel(QUEUE);
+        (Self { waiting, lost: AtomicU64::new(0), what }, receive)
+    }
+
+    fn push(&self, one: T) {
+        if self.waiting.try_send(Box::new(one)).is_err() {
+            let lost = self.lost.fetch_add(1, Ordering::Relaxed);
+            if lost.is_multiple_of(LOST_A_LINE) {
+                tracing::warn!(lost = lost + 1, "more {} than can be kept: some are lost", self.what);
+            }
+        }
+    }
+}
+
 impl Director {
-    /// A director, with the task that turns observations into facts.
+    /// A director, with the tasks that turn observations into facts and pending clients.
     pub(crate) fn start(control: &Arc<Control>) -> Arc<Self> {
-        let (notes, mut queue) = mpsc::channel(QUEUE);
+        let (events, mut seen) = Queue::<PxeEvent>::new("boot events of hosts");
         let keeper = control.clone();
         control.tasks.spawn(async move {
-            loop {
-                let note = tokio::select! {
-                    () = keeper.cancel.cancelled() => return,
-                    note = queue.recv() => note,
-                };
-                let Some(note) = note else { return };
-                let kept = match note {
-                    Note::Event(event) => keeper.note_event(*event).await,
-                    Note::Unknown(seen) => {
-                        keeper.note_unknown(&seen);
-                        Ok(())
-                    }
-                };
-                if let Err(error) = kept {
+            while let Some(Some(event)) = keeper.cancel.run_until_cancelled(seen.recv()).await {
+                if let Err(error) = keeper.note_event(*event).await {
                     tracing::error!(%error, "an observation of the boot network could not be stored");
                 }
             }
         });
-        let stored = Limit::new("events of clients that are no hosts, for the store");
-        Arc::new(Self { control: control.clone(), notes, lost: AtomicU64::new(0), stored })
+        let (unknown, mut strangers) = Queue::<SeenClient>::new("clients that are in no plan");
+        let keeper = control.clone();
+        control.tasks.spawn(async move {
+            while let Some(Some(seen)) = keeper.cancel.run_until_cancelled(strangers.recv()).await {
+                keeper.note_unknown(&seen);
+            }
+        });
+        Arc::new(Self {
+            control: control.clone(),
+            events,
+            unknown,
+            stored: Limit::new("events of clients that are no hosts, for the store"),
+            messages: Limit::new("DHCP messages to and from hosts, for the store"),
+            facts: Limit::new("boot events of hosts, for their facts"),
+        })
     }
 
-    fn note(&self, note: Note) {
-        if self.notes.try_send(note).is_err() {
-            let lost = self.lost.fetch_add(1, Ordering::Relaxed);
-            if lost.is_multiple_of(LOST_A_LINE) {
-                tracing::warn!(lost = lost + 1, "more boot events than can be kept: some are lost");
-            }
+    /// Whether so much of it has come that memory will do.
+    fn is_fleeting(&self, event: &PxeEvent) -> bool {
+        let PxeEvent { mac, host, what, .. } = event;
+        let (Some(mac), now) = (*mac, Instant::now()) else { return host.is_none() };
+        let message = match what {
+            What::DhcpIn { kind, .. } | What::DhcpOut { kind, .. } => Some(kind.clone()),
+            What::DhcpIgnored { why, .. } => Some(format!("{why:?}")),
+            _ => None,
+        };
+        match (host, message) {
+            // A host in a loop, or somebody in its name.
+            (Some(_), Some(message)) => !self.messages.allows((mac, message), true, now),
+            (Some(_), None) => false,
+            // VMs and strangers come by the thousand: what went well with them is not worth a write each, and of the
+            // rest not more than a person reads.
+            (None, _) if matches!(what, What::DhcpIn { .. } | What::DhcpOut { .. }) => true,
+            (None, _) => !self.stored.allows(mac, false, now),
         }
     }
 }
@@ -104,7 +131,7 @@ impl BootDirector for Director {
             circuit,
         });
         if client == Client::Unknown && seen.wants_boot {
-            self.note(Note::Unknown(Box::new(seen.clone())));
+            self.unknown.push(seen.clone());
         }
         client
     }
@@ -136,15 +163,13 @@ impl BootDirector for Director {
 
     fn event(&self, event: PxeEvent) {
         let at = self.control.now();
-        if telling(&event) {
-            self.note(Note::Event(Box::new(event.clone())));
+        if let Some(says) = Says::of(&event)
+            && event.mac.is_none_or(|mac| self.facts.allows((mac, says), true, Instant::now()))
+        {
+            self.events.push(event.clone());
         }
+        let fleeting = self.is_fleeting(&event);
         let PxeEvent { mac, host, boot, what, .. } = event;
-        // VMs and strangers come by the thousand: what went well with them is not worth a write each, and of the rest not
-        // more than a person reads.
-        let fleeting = host.is_none()
-            && (matches!(what, What::DhcpIn { .. } | What::DhcpOut { .. })
-                || !mac.is_some_and(|mac| self.stored.allows(mac, false, Instant::now())));
         let event = Event { at, host, mac, boot, what };
         if fleeting {
             self.control.timeline.observe(event);
@@ -158,20 +183,39 @@ impl BootDirector for Director {
     }
 }
 
-/// Events that say how far a host's boot is, or that a BMC has its address.
-fn telling(event: &PxeEvent) -> bool {
-    event.host.is_some()
-        && match &event.what {
-            What::DhcpOut { kind, .. } | What::DhcpUnsent { kind, .. } => kind == "ACK",
+/// What an event says of how far a host's boot is, or that a BMC has its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Says {
+    Leased,
+    NotLeased,
+    Asks,
+    LoaderServed,
+    ScriptServed,
+    FileServed,
+    ToldToWait,
+}
+
+impl Says {
+    fn of(event: &PxeEvent) -> Option<Self> {
+        event.host.as_ref()?;
+        match &event.what {
+            What::DhcpOut { kind, .. } if kind == "ACK" => Some(Self::Leased),
+            What::DhcpUnsent { kind, .. } if kind == "ACK" => Some(Self::NotLeased),
             // Of an operating system's client, or of a BMC's, nothing is learned of the boot.
-            What::DhcpIn { .. } => event.boot.is_some() && event.what.asks_to_boot(),
-            What::TftpEnd { error: None, .. } | What::Script { .. } => true,
-            What::HttpFile { path, status: 200..=299, .. } => {
-                path.ends_with(INITRD) || path.ends_with(LOADER)
+            What::DhcpIn { .. } if event.boot.is_some() && event.what.asks_to_boot() => Some(Self::Asks),
+            What::TftpEnd { error: None, .. } => Some(Self::LoaderServed),
+            What::Script { .. } => Some(Self::ScriptServed),
+            What::HttpFile { path, status: 200..=299, .. }
+                if path.ends_with(INITRD) || path.ends_with(LOADER) =>
+            {
+                Some(Self::FileServed)
             }
-            What::HttpFile { path, status: 503, .. } => path.starts_with("/boot/file/"),
-            _ => false,
+            What::HttpFile { path, status: 503, .. } if path.starts_with("/boot/file/") => {
+                Some(Self::ToldToWait)
+            }
+            _ => None,
         }
+    }
 }
 
 /// Notes in a window what an event says.
@@ -236,131 +280,5 @@ impl Control {
             }
         };
         self.step(&host, change).await
-    }
-
-    /// A client that is not in the plan wants to boot. In memory at once, in the store with the others, by
-    /// [`Control::store_pending`].
-    pub(crate) fn note_unknown(&self, seen: &SeenClient) {
-        let now = self.now();
-        let mut mirror = self.mirror_mut();
-        if !mirror.pending.contains_key(&seen.mac) && mirror.pending.len() >= MAX_PENDING {
-            let oldest =
-                mirror.pending.values().min_by_key(|pending| pending.last).map(|pending| pending.mac);
-            if let Some(oldest) = oldest {
-                mirror.pending.remove(&oldest);
-                mirror.pending_changed.insert(oldest);
-            }
-        }
-        let pending = mirror.pending.entry(seen.mac).or_insert_with(|| {
-            let said = format!(
-                "on network {}{}{}",
-                seen.network,
-                seen.vendor_class.as_ref().map_or_else(String::new, |class| format!(", class {class}")),
-                seen.uuid.as_ref().map_or_else(String::new, |uuid| format!(", UUID {uuid}")),
-            );
-            Pending { mac: seen.mac, first: now, last: now, count: 0, said: said.chars().take(300).collect() }
-        });
-        pending.count += 1;
-        pending.last = now;
-        mirror.pending_changed.insert(seen.mac);
-    }
-
-    /// Stores what changed of the pending clients, in one transaction.
-    pub(crate) async fn store_pending(&self) -> Result<(), StoreError> {
-        let changed = std::mem::take(&mut self.mirror_mut().pending_changed);
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let stored = async {
-            let mut tx = self.store.tx();
-            for mac in &changed {
-                match self.mirror().pending.get(mac) {
-                    Some(pending) => tx.put(&PENDING, mac, pending)?,
-                    None => tx.delete(&PENDING, mac)?,
-                };
-            }
-            self.commit(tx).await.map(drop)
-        };
-        let stored = stored.await;
-        if stored.is_err() {
-            self.mirror_mut().pending_changed.extend(changed);
-        }
-        stored
-    }
-
-    /// Stores pending clients now and then, until the end.
-    pub(crate) async fn pending_loop(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = self.cancel.cancelled() => return,
-                () = tokio::time::sleep(PENDING_EVERY) => {}
-            }
-            if let Err(error) = self.store_pending().await {
-                tracing::error!(%error, "pending clients could not be stored; it is tried again");
-            }
-        }
-    }
-}
-
-/// DHCP leases in the store; a VM's lease is its address.
-pub(crate) struct StoredLeases(pub(crate) Arc<Control>);
-
-#[async_trait::async_trait]
-impl LeaseStore for StoredLeases {
-    async fn load(&self) -> Result<Vec<Lease>, LeaseStoreError> {
-        let leases = self.0.store.scan(&LEASES, "").map_err(|error| LeaseStoreError(error.to_string()))?;
-        Ok(leases.into_iter().map(|entry| entry.value).collect())
-    }
-
-    async fn commit(&self, changes: Vec<LeaseChange>) -> Result<(), LeaseStoreError> {
-        self.0.store_leases(changes).await.map_err(|error| LeaseStoreError(error.to_string()))
-    }
-
-    async fn duid(&self, made: Vec<u8>) -> Result<Vec<u8>, LeaseStoreError> {
-        self.0.store_duid(made).await.map_err(|error| LeaseStoreError(error.to_string()))
-    }
-}
-
-impl Control {
-    /// The identifier that is kept; the one that was made, if none is.
-    async fn store_duid(&self, made: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-        let _turn = self.turn.lock().await;
-        if let Some(kept) = self.store.get(&DUID, &CURRENT.to_owned())? {
-            return Ok(kept);
-        }
-        let mut tx = self.store.tx();
-        tx.put(&DUID, &CURRENT.to_owned(), &made)?;
-        self.commit(tx).await?;
-        Ok(made)
-    }
-
-    async fn store_leases(self: &Arc<Self>, changes: Vec<LeaseChange>) -> Result<(), StoreError> {
-        let control = self.clone();
-        let stored = self.tasks.spawn(async move {
-            let _turn = control.turn.lock().await;
-            let mut tx = control.store.tx();
-            let mut vms = Vec::new();
-            for change in &changes {
-                match change {
-                    LeaseChange::Put(lease) => {
-                        tx.put(&LEASES, &Pair(lease.network.clone(), lease.address), lease)?;
-                        let vm = control.mirror().vms.by_mac(lease.mac).filter(|_| !lease.declined).cloned();
-                        if let Some(mut vm) = vm.filter(|vm| vm.address != Some(lease.address)) {
-                            vm.address = Some(lease.address);
-                            tx.put(&VMS, &vm.name, &vm)?;
-                            vms.push(vm);
-                        }
-                    }
-                    LeaseChange::Remove { network, address } => {
-                        tx.delete(&LEASES, &Pair(network.clone(), *address))?;
-                    }
-                }
-            }
-            control.commit(tx).await?;
-            let mut mirror = control.mirror_mut();
-            vms.into_iter().for_each(|vm| mirror.vms.put(vm));
-            Ok(())
-        });
-        stored.await.unwrap_or(Err(StoreError::Closed))
     }
 }

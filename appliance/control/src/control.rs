@@ -7,22 +7,22 @@
 use crate::config::ControlConfig;
 use crate::known_vms::KnownVms;
 use crate::media::MediaShelf;
+use crate::pending::PendingClients;
 use crate::records::{self, ClusterRecord};
-use crate::view::Pending;
 use crate::world::World;
 use dayzero_lifecycle::ActionKind;
 use dayzero_lifecycle::boot::Clients;
 use dayzero_model::condition::Conditions;
 use dayzero_model::event::{Event, What};
 use dayzero_model::facts::HostFacts;
-use dayzero_model::ids::{HostName, MacAddr, Name, Sha256};
+use dayzero_model::ids::{HostName, Name, Sha256};
 use dayzero_model::site::Site;
 use dayzero_model::storage::VolumeWarrant;
 use dayzero_model::units::Timestamp;
 use dayzero_store::Store;
 use dayzero_timeline::Timeline;
 use dayzero_trust::{BmcPins, Enrolment, SiteCa, TrustError, Vault};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
@@ -81,9 +81,7 @@ pub(crate) struct Mirror {
     pub(crate) hosts: BTreeMap<HostName, HostRecord>,
     pub(crate) clusters: BTreeMap<Name, ClusterRecord>,
     pub(crate) vms: KnownVms,
-    pub(crate) pending: BTreeMap<MacAddr, Pending>,
-    /// Those of them, or of those that went, that the store does not know as they are.
-    pub(crate) pending_changed: BTreeSet<MacAddr>,
+    pub(crate) pending: PendingClients,
     /// SHA-256 of the host image's manifest.
     pub(crate) manifest: Option<Sha256>,
     /// Things of the machine itself that a person must mend, by a stable key.
@@ -153,7 +151,7 @@ impl Control {
         let mut mirror = Mirror {
             clusters: records::all(&store, &records::CLUSTERS)?,
             vms: records::all(&store, &records::VMS)?.into_values().collect(),
-            pending: records::all(&store, &records::PENDING)?,
+            pending: PendingClients::of(records::all(&store, &records::PENDING)?),
             ..Mirror::default()
         };
         for (host, conditions) in records::all(&store, &records::CONDITIONS)? {

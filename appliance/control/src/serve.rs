@@ -5,9 +5,10 @@
 //! what it says; what cannot be bound, or ends by itself, is on the to-do list until it serves again.
 
 use crate::agents::{self, ConnectedAgents};
-use crate::boot::{Director, INITRD, KERNEL, StoredLeases};
+use crate::boot::{Director, INITRD, KERNEL};
 use crate::config::{ControlConfig, Listener, Puller};
 use crate::control::{Control, OpenError, Plan};
+use crate::leases::StoredLeases;
 use crate::pinger::IcmpPings;
 use crate::puller::{LabPuller, PersonPuller};
 use crate::standing::{Standing, relayed, standings};

@@ -98,6 +98,11 @@ impl Transaction {
         self.request.writes.is_empty() && self.request.expectations.is_empty()
     }
 
+    /// Bytes of keys and values that it still takes, of [`MAX_TRANSACTION`].
+    pub fn room(&self) -> usize {
+        MAX_TRANSACTION.saturating_sub(self.request.size)
+    }
+
     /// Commits. When this resolves with a revision, the writes are on stable storage and visible to readers.
     ///
     /// If the future is dropped after its first poll, the commit may or may not happen, but never in part.

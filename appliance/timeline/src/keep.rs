@@ -85,6 +85,33 @@ struct Kept {
     stored: bool,
 }
 
+/// A subject's events, in order of their numbers. What is in memory alone fills half of it before it drives out what is
+/// stored: a flood of it leaves the rest of the story.
+#[derive(Default)]
+struct Ring {
+    events: VecDeque<Kept>,
+    /// Of them, in memory alone.
+    fleeting: usize,
+}
+
+impl Ring {
+    fn push(&mut self, kept: Kept) {
+        self.fleeting += usize::from(!kept.stored);
+        self.events.push_back(kept);
+    }
+
+    /// What goes where more than `keep` are here.
+    fn pop(&mut self, keep: usize) -> Option<Kept> {
+        if self.events.len() <= keep {
+            return None;
+        }
+        let first = self.events.iter().position(|kept| !kept.stored).filter(|_| self.fleeting > keep / 2);
+        let gone = self.events.remove(first.unwrap_or(0))?;
+        self.fleeting -= usize::from(!gone.stored);
+        Some(gone)
+    }
+}
+
 /// What waits for the store: hosts' and the site's events, and those of MACs that belong to no host, each in order of their
 /// numbers. Where there is no room, one of a MAC goes before any other.
 #[derive(Default)]
@@ -126,7 +153,7 @@ impl Waiting {
 
 #[derive(Default)]
 struct Rings {
-    subjects: HashMap<Subject, VecDeque<Kept>>,
+    subjects: HashMap<Subject, Ring>,
     /// Subjects by the number of their newest event, MACs apart from the others.
     order: [BTreeSet<(u64, Subject)>; 2],
     next: u64,
@@ -221,7 +248,7 @@ impl Timeline {
 
     fn query(&self, subject: &Subject, since: Timestamp) -> Vec<Event> {
         let rings = self.rings();
-        let events = rings.subjects.get(subject).into_iter().flatten();
+        let events = rings.subjects.get(subject).into_iter().flat_map(|ring| &ring.events);
         events.map(|kept| &kept.event).filter(|event| event.at >= since).cloned().collect()
     }
 
@@ -329,16 +356,13 @@ impl Rings {
         }
         let ring = self.subjects.entry(subject.clone()).or_default();
         let order = &mut self.order[usize::from(is_mac)];
-        if let Some(before) = ring.back() {
+        if let Some(before) = ring.events.back() {
             order.remove(&(before.number, subject.clone()));
         }
         order.insert((newest, subject.clone()));
-        ring.push_back(kept);
-        while ring.len() > keep {
-            if let Some(old) = ring.pop_front().filter(|old| old.stored) {
-                self.gone.push_back((subject.clone(), old.number));
-            }
-        }
+        ring.push(kept);
+        let gone = std::iter::from_fn(|| ring.pop(keep)).filter(|old| old.stored);
+        self.gone.extend(gone.map(|old| (subject.clone(), old.number)));
     }
 
     /// The subject that was silent longest goes, of those of its kind.
@@ -349,7 +373,7 @@ impl Rings {
         }
         let Some((_, subject)) = order.pop_first() else { return };
         let ring = self.subjects.remove(&subject).unwrap_or_default();
-        let stored = ring.into_iter().filter(|kept| kept.stored);
+        let stored = ring.events.into_iter().filter(|kept| kept.stored);
         self.gone.extend(stored.map(|kept| (subject.clone(), kept.number)));
     }
 }
@@ -383,6 +407,23 @@ mod tests {
         again.record(event(5000, Some("host1"), None));
         again.flush().await;
         assert_eq!(Timeline::open(&store).unwrap().of_host(&host, Timestamp(2000)).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_flood_in_memory_drives_out_no_more_than_half_of_the_story() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), dayzero_store::Options::default()).unwrap();
+        let timeline = Timeline::open(&store).unwrap();
+        let (host, half) = ("host1".parse().unwrap(), KEEP_HOST as u64 / 2);
+        let count = |timeline: &Timeline, since| timeline.of_host(&host, Timestamp(since)).len() as u64;
+        (0..half + 10).for_each(|at| timeline.record(event(at, Some("host1"), None)));
+        (0..10 * half).for_each(|_| timeline.observe(event(5000, Some("host1"), None)));
+        assert_eq!((count(&timeline, 0), count(&timeline, 5000)), (2 * half, half));
+        assert_eq!(timeline.of_host(&host, Timestamp(0))[0].at, Timestamp(10), "the oldest go first");
+        timeline.record(event(6000, Some("host1"), None));
+        assert_eq!((count(&timeline, 0), count(&timeline, 5000)), (2 * half, half + 1));
+        timeline.flush().await;
+        assert_eq!(count(&Timeline::open(&store).unwrap(), 0), half);
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 
 use super::rack::Rack;
 use super::{open, request, site};
-use crate::boot::{Director, StoredLeases};
+use crate::boot::Director;
 use crate::control::Control;
+use crate::leases::StoredLeases;
 use crate::service::Service;
 use dayzero_model::MacAddr;
 use dayzero_model::site::NetworkRole;
