@@ -1,13 +1,13 @@
 //! Sockets bound to a device, and frames to clients that have no address yet.
 //!
 //! Invariants: each socket is bound to its device, so that a broadcast leaves where it should, and what arrives is of
-//! that network; a frame to a client without an address goes to its MAC by a packet socket, since ARP would ask for
-//! an address that nobody answers for yet.
+//! that network; a frame to a client of the segment goes to its MAC by a packet socket, since ARP would ask for
+//! an address that nobody answers for yet, or perhaps ever: what waits for ARP fills the socket that it left by.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use dayzero_model::MacAddr;
 use nix::libc;
@@ -20,6 +20,11 @@ use tokio::time::{Instant, timeout_at};
 
 /// Asked of the kernel for a DHCP socket: a rack that powers on at once sends thousands of datagrams in a moment.
 const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// Asked of the kernel for a socket whose answers ARP or the neighbour discovery of IPv6 may hold back: it keeps at most
+/// 208 KiB for one neighbour that does not answer (`unres_qlen_bytes`), which is as much as a socket may have by default.
+/// The kernel doubles this number, and then fewer packets are under way than a device's queue takes.
+const SEND_BUFFER: usize = 512 << 10;
 
 /// Number of a device.
 ///
@@ -57,6 +62,12 @@ pub(crate) fn bound_mac(socket: &Socket) -> Option<MacAddr> {
     let link = unsafe { &*address.as_ptr().cast::<libc::sockaddr_ll>() };
     let mac = link.sll_addr.first_chunk::<6>().filter(|_| link.sll_halen == 6)?;
     (*mac != [0; 6]).then_some(MacAddr(*mac))
+}
+
+/// A link-local address of a device.
+pub(crate) fn link_local(device: &str) -> Option<Ipv6Addr> {
+    let mut all = nix::ifaddrs::getifaddrs().ok()?.filter(|one| one.interface_name == device);
+    all.find_map(|one| one.address?.as_sockaddr_in6().map(|a| a.ip()).filter(Ipv6Addr::is_unicast_link_local))
 }
 
 /// Whether a device has an address, be it still on trial (RFC 4862's duplicate detection).
@@ -161,9 +172,19 @@ pub(crate) fn udp_on(device: &str, port: u16) -> io::Result<UdpSocket> {
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
+    send_buffer(&socket);
     setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// Room for what waits for silent neighbours; without the right to have it (CAP_NET_ADMIN), what the system allows.
+pub(crate) fn send_buffer(socket: &Socket) {
+    if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err()
+        && let Err(error) = socket.set_send_buffer_size(SEND_BUFFER)
+    {
+        tracing::debug!(%error, "a socket's room for what it sends is as it was");
+    }
 }
 
 /// A UDP socket on one address of a device.
@@ -204,11 +225,59 @@ pub(crate) fn tcp_on(device: &str, address: impl Into<SocketAddr>) -> io::Result
     TcpListener::from_std(socket.into())
 }
 
+/// Sends IPv4/UDP datagrams by the kernel's routing, from any port of ours, and receives nothing: its queue is its own.
+#[derive(Debug)]
+pub(crate) struct RoutedSender {
+    socket: Socket,
+}
+
+impl RoutedSender {
+    /// # Errors
+    /// The device is missing, or rights (CAP_NET_RAW) are.
+    pub(crate) fn new(device: &str) -> io::Result<Self> {
+        // raw(7): of this protocol nothing is received, and the IP header is ours.
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+        socket.set_nonblocking(true)?;
+        socket.bind_device(Some(device.as_bytes()))?;
+        send_buffer(&socket);
+        Ok(Self { socket })
+    }
+
+    /// In the runtime, so that its room can be waited for.
+    ///
+    /// # Errors
+    /// The runtime is out of descriptors.
+    pub(crate) fn awaited(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: it owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
+        Ok(unsafe { AsyncFd::register(self) }?)
+    }
+
+    /// One datagram, which fits into a packet.
+    ///
+    /// # Errors
+    /// What the kernel says: no room (try again), no route, a firewall.
+    pub(crate) fn send(&self, from: SocketAddrV4, at: SocketAddrV4, payload: &[u8]) -> io::Result<()> {
+        self.socket.send_to(&udp_packet(from, at, payload), &at.into()).map(drop)
+    }
+}
+
+impl AsRawFd for RoutedSender {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
 /// Sends IPv4/UDP datagrams to a MAC.
 #[derive(Debug)]
 pub(crate) struct DirectSender {
     socket: OwnedFd,
     index: i32,
+}
+
+impl AsRawFd for DirectSender {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
 }
 
 impl DirectSender {
@@ -217,6 +286,15 @@ impl DirectSender {
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket: socket.into(), index: device_index(device)? })
+    }
+
+    /// As [`RoutedSender::awaited`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn awaited(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: it owns its one descriptor, which stays open until it is dropped, with the `AsyncFd`.
+        Ok(unsafe { AsyncFd::register(self) }?)
     }
 
     /// One datagram.
@@ -230,10 +308,27 @@ impl DirectSender {
         at: SocketAddrV4,
         payload: &[u8],
     ) -> io::Result<()> {
-        let packet = udp_packet(from, at, payload);
+        self.frame(to, libc::ETH_P_IP as u16, &udp_packet(from, at, payload))
+    }
+
+    /// One datagram by IPv6, from a link-local address of ours.
+    ///
+    /// # Errors
+    /// As [`DirectSender::send`].
+    pub(crate) fn send6(
+        &self,
+        to: MacAddr,
+        from: SocketAddrV6,
+        at: SocketAddrV6,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        self.frame(to, libc::ETH_P_IPV6 as u16, &udp6_packet(from, at, payload))
+    }
+
+    fn frame(&self, to: MacAddr, protocol: u16, packet: &[u8]) -> io::Result<()> {
         let mut address = libc::sockaddr_ll {
             sll_family: libc::AF_PACKET as u16,
-            sll_protocol: (libc::ETH_P_IP as u16).to_be(),
+            sll_protocol: protocol.to_be(),
             sll_ifindex: self.index,
             sll_hatype: 0,
             sll_pkttype: 0,
@@ -280,11 +375,31 @@ fn udp_packet(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
     ip.extend_from_slice(&to.ip().octets());
     let sum = checksum(&[&ip]);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let pseudo = ip[12..20].to_vec();
+    with_udp(ip, pseudo, [from.port(), to.port(), udp_len], payload)
+}
+
+/// The same by IPv6.
+fn udp6_packet(from: SocketAddrV6, to: SocketAddrV6, payload: &[u8]) -> Vec<u8> {
+    let udp_len = (8 + payload.len()) as u16;
+    let mut ip = Vec::with_capacity(48 + payload.len());
+    ip.extend_from_slice(&[0x60, 0, 0, 0]);
+    ip.extend_from_slice(&udp_len.to_be_bytes());
+    ip.extend_from_slice(&[17, 64]);
+    ip.extend_from_slice(&from.ip().octets());
+    ip.extend_from_slice(&to.ip().octets());
+    let pseudo = ip[8..40].to_vec();
+    with_udp(ip, pseudo, [from.port(), to.port(), udp_len], payload)
+}
+
+/// An IP header with its UDP datagram: both ports and the length, and the addresses that the checksum covers too.
+fn with_udp(mut ip: Vec<u8>, mut pseudo: Vec<u8>, head: [u16; 3], payload: &[u8]) -> Vec<u8> {
     let mut udp = Vec::with_capacity(8);
-    for word in [from.port(), to.port(), udp_len, 0] {
+    for word in head.into_iter().chain([0]) {
         udp.extend_from_slice(&word.to_be_bytes());
     }
-    let pseudo = [&ip[12..20], &[0, 17][..], &udp_len.to_be_bytes()[..]].concat();
+    pseudo.extend_from_slice(&[0, 17]);
+    pseudo.extend_from_slice(&head[2].to_be_bytes());
     let sum = match checksum(&[&pseudo, &udp, payload]) {
         0 => 0xffff,
         sum => sum,
@@ -310,6 +425,15 @@ mod tests {
             assert_eq!(checksum(&[&pseudo, &packet[20..]]), 0, "{payload:?}");
             assert_eq!(&packet[28..], payload);
             assert_eq!(usize::from(u16::from_be_bytes([packet[2], packet[3]])), packet.len());
+        }
+        let from = "[fe80::2]:547".parse().unwrap();
+        let to = "[fe80::5054:ff:fe77:1]:546".parse().unwrap();
+        for payload in [&b"odd"[..], b"even", b""] {
+            let packet = udp6_packet(from, to, payload);
+            let pseudo = [&packet[8..40], &[0, 17], &packet[44..46]].concat();
+            assert_eq!(checksum(&[&pseudo, &packet[40..]]), 0, "{payload:?}");
+            assert_eq!((&packet[40..44], &packet[48..]), (&[2, 35, 2, 34][..], payload));
+            assert_eq!(usize::from(u16::from_be_bytes([packet[4], packet[5]])) + 40, packet.len());
         }
     }
 }

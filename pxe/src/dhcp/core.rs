@@ -4,7 +4,7 @@
 //! relay that the plan does not list for that network, nor one that poses as a relay's; a lease change goes out with the answer that depends on it, so
 //! that the caller can make it durable first; a client that asks for an address that it may not have is told so (NAK)
 //! only if we know better, that is if it is planned or its address is not of this network; option 82 goes back to the
-//! relay as it came.
+//! relay as it came; of redundant relays that stand for us (RFC 5107), the one whose offer a client took brings its answer.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -30,12 +30,14 @@ const MOST_HOPS: u8 = 16;
 /// Where an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// To this address, which the client has, or to the boot server's client at its port.
-    Unicast(SocketAddrV4),
+    /// To a relay of the plan.
+    Relay(SocketAddrV4),
+    /// To a client of another segment, at an address that it says it has.
+    Routed(SocketAddrV4),
     /// To all on the segment.
     Broadcast,
-    /// To this MAC, under an address that the client does not have yet.
-    Direct(MacAddr, Ipv4Addr),
+    /// To this MAC of our segment, under an address that it is to have, or says it has: nobody asks for either by ARP.
+    Direct(MacAddr, SocketAddrV4),
 }
 
 /// What a datagram led to.
@@ -263,8 +265,7 @@ impl DhcpCore {
         if let Some(reason) = self.no_relay(request, came, &subnet) {
             return Err((unknown, reason));
         }
-        let server = request.relayed_address(relay::SERVER).filter(|server| !server.is_unspecified());
-        Ok(Way { subnet, via: Via::Relay(giaddr), server: server.unwrap_or(local) })
+        Ok(Way { subnet, via: Via::Relay(giaddr), server: overrides(request).unwrap_or(local) })
     }
 
     /// Why a message did not come from the relay that it names: any machine can write an address into `giaddr`.
@@ -311,8 +312,9 @@ impl DhcpCore {
             Kind::Inform => Step::Inform(request.ciaddr),
             _ => match (request.server_id(), ciaddr) {
                 (Some(id), _) if id != turn.way.server => {
-                    if self.networks.is_own(id) {
-                        // Another interface of ours on the same segment made the offer, and answers.
+                    if self.networks.is_own(id) || stands_for_us(turn, id) {
+                        // Another interface of ours on the same segment made the offer, and answers; or the REQUEST comes
+                        // by another relay too, and is answered by that one.
                         return None;
                     }
                     Step::Elsewhere(id)
@@ -505,8 +507,8 @@ impl DhcpCore {
         let nak = Reply { kind: Kind::Nak, yiaddr: none, siaddr: none, server, file: None, options };
         let to = match turn.way.via {
             Via::Local => Destination::Broadcast,
-            Via::Relay(giaddr) => Destination::Unicast(SocketAddrV4::new(giaddr, SERVER_PORT)),
-            Via::Routed => Destination::Unicast(SocketAddrV4::new(turn.request.ciaddr, CLIENT_PORT)),
+            Via::Relay(giaddr) => Destination::Relay(SocketAddrV4::new(giaddr, SERVER_PORT)),
+            Via::Routed => Destination::Routed(SocketAddrV4::new(turn.request.ciaddr, CLIENT_PORT)),
         };
         handled.reply = Some((nak.encode(turn.request), to));
         handled.from = Some(server);
@@ -561,9 +563,9 @@ impl DhcpCore {
                 if turn.way.subnet.net.prefix.holds(*turn.came.from.ip()) {
                     self.given(turn, *turn.came.from.ip());
                 }
-                (Kind::Ack, Destination::Unicast(turn.came.from))
+                (Kind::Ack, self.boot_server_client(turn))
             }
-            Via::Relay(giaddr) => (Kind::Offer, Destination::Unicast(SocketAddrV4::new(giaddr, SERVER_PORT))),
+            Via::Relay(giaddr) => (Kind::Offer, Destination::Relay(SocketAddrV4::new(giaddr, SERVER_PORT))),
             Via::Local | Via::Routed => (Kind::Offer, Destination::Broadcast),
         };
         // What it boots comes from us, whatever a relay wants to be called as a server.
@@ -573,6 +575,17 @@ impl DhcpCore {
         handled.from = Some(turn.way.server);
         let what = What::DhcpOut { kind: kind.word().to_owned(), address: None, file: reply.file };
         self.tell(&turn.asker, what, handled);
+    }
+
+    /// Back to where a client of the boot server's port asked from: by its MAC, if that is on our segment.
+    fn boot_server_client(&self, turn: &Turn<'_>) -> Destination {
+        let from = turn.came.from;
+        let here = from.ip().is_unspecified() || self.interface.network.prefix.covers(*from.ip());
+        if turn.way.via == Via::Local && here {
+            Destination::Direct(turn.request.mac, from)
+        } else {
+            Destination::Routed(from)
+        }
     }
 
     /// Settings of an iPXE that asks, or will be loaded: it reads whom to trust only when it starts, out of what its firmware
@@ -661,6 +674,20 @@ pub(crate) fn no_file(boot: &Boot, told: Option<&str>, planned: Option<&str>) ->
     }
 }
 
+/// Whether a server identifier is that of a relay which stands for us, beside the one that this message came by: redundant
+/// relays bring the same REQUEST, and each has its own address for an identifier (RFC 5107). Where relays do not stand for
+/// servers, a router that gives addresses itself is another server.
+fn stands_for_us(turn: &Turn<'_>, id: Ipv4Addr) -> bool {
+    let net = &turn.way.subnet.net;
+    let Via::Relay(_) = turn.way.via else { return false };
+    net.mode == DhcpMode::Serve && overrides(turn.request).is_some() && net.relays.contains(&id)
+}
+
+/// What a relay wants us to be called as a server (RFC 5107).
+fn overrides(request: &Request) -> Option<Ipv4Addr> {
+    request.relayed_address(relay::SERVER).filter(|server| !server.is_unspecified())
+}
+
 fn network_options(turn: &Turn<'_>, options: &mut Options) {
     let net = &turn.way.subnet.net;
     options.address(option::SUBNET_MASK, net.prefix.mask());
@@ -683,15 +710,15 @@ fn network_options(turn: &Turn<'_>, options: &mut Options) {
 
 fn destination(kind: Kind, turn: &Turn<'_>, address: Ipv4Addr) -> Destination {
     let request = turn.request;
-    let client = |address| Destination::Unicast(SocketAddrV4::new(address, CLIENT_PORT));
+    let client = |address| SocketAddrV4::new(address, CLIENT_PORT);
     let has = kind == Kind::Ack && turn.way.subnet.net.prefix.holds(request.ciaddr);
     match turn.way.via {
-        Via::Relay(_) if has && request.kind == Kind::Inform => client(request.ciaddr),
-        Via::Relay(giaddr) => Destination::Unicast(SocketAddrV4::new(giaddr, SERVER_PORT)),
-        Via::Routed => client(request.ciaddr),
-        Via::Local if has => client(request.ciaddr),
+        Via::Relay(_) if has && request.kind == Kind::Inform => Destination::Routed(client(request.ciaddr)),
+        Via::Relay(giaddr) => Destination::Relay(SocketAddrV4::new(giaddr, SERVER_PORT)),
+        Via::Routed => Destination::Routed(client(request.ciaddr)),
+        Via::Local if has => Destination::Direct(request.mac, client(request.ciaddr)),
         Via::Local if request.broadcast => Destination::Broadcast,
-        Via::Local => Destination::Direct(request.mac, address),
+        Via::Local => Destination::Direct(request.mac, client(address)),
     }
 }
 

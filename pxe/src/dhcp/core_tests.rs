@@ -139,7 +139,7 @@ fn firmware_gets_what_it_needs_to_go_on_at_once() {
     uuid[1..].copy_from_slice(&[0xab; 16]);
     let offer = ask(&core, &[DISCOVER, PXE, UEFI, (97, &uuid), (61, b"\x01id")]);
     let (message, to) = message(&offer);
-    assert_eq!(to, Destination::Direct(MAC, A));
+    assert_eq!(to, Destination::Direct(MAC, SocketAddrV4::new(A, 68)));
     assert_eq!((message.yiaddr(), message.siaddr().octets()), (A, US));
     assert_eq!(message.fname(), Some(&b"snponly.efi\0"[..]));
     let opts = message.opts();
@@ -169,7 +169,7 @@ fn replies_go_where_the_client_can_hear_them() {
     let renew = ask_from(&core, A, &[REQUEST]);
     assert_eq!(
         (kind(&renew).as_deref(), message(&renew).1),
-        (Some("Ack"), Destination::Unicast(SocketAddrV4::new(A, 68)))
+        (Some("Ack"), Destination::Direct(MAC, SocketAddrV4::new(A, 68)))
     );
     let inform = ask_from(&core, A, &[(53, &[8])]);
     assert_eq!(kind(&inform).as_deref(), Some("Ack"));
@@ -347,7 +347,7 @@ fn relayed(giaddr: Ipv4Addr, options: &[(u8, &[u8])]) -> Vec<u8> {
 }
 
 fn at_relay(address: Ipv4Addr) -> Destination {
-    Destination::Unicast(SocketAddrV4::new(address, 67))
+    Destination::Relay(SocketAddrV4::new(address, 67))
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn relays_bring_clients_of_networks_that_the_plan_gives_them() {
     assert!(message.flags().broadcast(), "the relay must broadcast it");
     // It renews without the relay, by routing, with the address that it has.
     let renewed = ask_from(&core, FAR, &[REQUEST]);
-    assert_eq!(self::message(&renewed).1, Destination::Unicast(SocketAddrV4::new(FAR, 68)));
+    assert_eq!(self::message(&renewed).1, Destination::Routed(SocketAddrV4::new(FAR, 68)));
     assert_eq!(kind(&renewed).as_deref(), Some("Ack"));
     assert_eq!(renewed.from, Some(US.into()));
 
@@ -420,6 +420,39 @@ fn relays_bring_clients_of_networks_that_the_plan_gives_them() {
     assert_eq!((lease.network.as_str(), lease.address), ("far", pooled));
     let renewed = ask_from(&core, pooled, &[REQUEST]);
     assert!(matches!(&renewed.change, Some(LeaseChange::Put(lease)) if lease.address == pooled));
+}
+
+/// Two gateways of one network, each with its own address for our identifier: the client's REQUEST comes by both.
+#[test]
+fn of_two_relays_that_stand_for_us_the_chosen_one_is_answered_and_no_other_server_is_blamed() {
+    const SECOND: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
+    let mgmt = interface(NetworkRole::Management);
+    let mut far = far(NetworkRole::Management);
+    far.relays = vec![RELAY, SECOND];
+    let pdu = Client::Fixed { name: "pdu1".parse().unwrap(), address: FAR };
+    for client in [pdu, Client::Unknown] {
+        let (core, ..) = core_with(client, &mgmt, vec![far.clone()], &[]);
+        let by = |relay: Ipv4Addr, kind: (u8, &[u8]), id: Option<Ipv4Addr>, address: Ipv4Addr, over: bool| {
+            let over = if over { [&[11, 4][..], &relay.octets()].concat() } else { b"\x01\x03e17".to_vec() };
+            let (id, address) = (id.map(|id| id.octets()), address.octets());
+            let mut options = vec![kind, (50, &address[..]), (82, &over)];
+            options.extend(id.as_ref().map(|id| (54, &id[..])));
+            handle(&core, &relayed(relay, &options))
+        };
+        let offers = [RELAY, SECOND].map(|relay| by(relay, DISCOVER, None, FAR, true));
+        let ids =
+            offers.each_ref().map(|offer| message(offer).0.opts().get(OptionCode::ServerIdentifier).cloned());
+        assert_eq!(ids, [RELAY, SECOND].map(|relay| Some(DhcpOption::ServerIdentifier(relay))));
+        let address = message(&offers[0]).0.yiaddr();
+        let ack = by(RELAY, REQUEST, Some(RELAY), address, true);
+        assert_eq!((kind(&ack).as_deref(), message(&ack).1), (Some("Ack"), at_relay(RELAY)));
+        let other = by(SECOND, REQUEST, Some(RELAY), address, true);
+        assert!(other.reply.is_none() && other.change.is_none() && other.events.len() == 1, "{other:?}");
+        // A router that stands for nobody, or an address that is none of the relays', is another server.
+        for (id, over) in [(RELAY, false), (Ipv4Addr::new(10, 88, 0, 3), true)] {
+            assert!(ignored(&by(SECOND, REQUEST, Some(id), address, over)).contains("is not ours"));
+        }
+    }
 }
 
 #[test]
@@ -541,7 +574,7 @@ fn proxy_dhcp_goes_back_by_the_relay_that_asked() {
         let from = SocketAddrV4::new(unheard, 4011);
         let came = Came { from, to: US.into(), boot_server: true };
         let ack = core.handle(&Request::parse(&packet).unwrap(), came, NOW);
-        assert_eq!((kind(&ack).as_deref(), self::message(&ack).1), (Some("Ack"), Destination::Unicast(from)));
+        assert_eq!((kind(&ack).as_deref(), self::message(&ack).1), (Some("Ack"), Destination::Routed(from)));
         assert_eq!(file(&ack).as_deref(), Some("snponly.efi"), "{ciaddr}");
         assert_eq!(sessions.who(unheard).mac, Some(MAC), "{ciaddr}");
     }
@@ -629,7 +662,7 @@ fn beside_another_server_we_say_what_to_boot_and_nothing_else() {
     let request = Request::parse(&datagram(&[REQUEST, PXE, UEFI])).unwrap();
     let from = SocketAddrV4::new(A, 4011);
     let ack = core.handle(&request, Came { from, to: US.into(), boot_server: true }, NOW);
-    assert_eq!((kind(&ack).as_deref(), self::message(&ack).1), (Some("Ack"), Destination::Unicast(from)));
+    assert_eq!((kind(&ack).as_deref(), self::message(&ack).1), (Some("Ack"), Destination::Direct(MAC, from)));
     assert_eq!(file(&ack).as_deref(), Some("snponly.efi"));
     sessions.loader_fetched(A, NOW);
     let script = ask(&core, &[DISCOVER, PXE, UEFI, IPXE]);

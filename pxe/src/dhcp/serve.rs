@@ -5,21 +5,17 @@
 //! [`WAITING`] answers wait for it, more than any storm that is asked of us, the next ones are dropped: reading less instead
 //! would hold up reservations, which come by the same socket. An answer that depends on a
 //! lease is sent once the store has it, and those of all batches that came in while the store was busy are committed
-//! together; if the store fails, they are not sent. Events are told before the answer goes out, so that what it leads to
-//! is told after it; that it could not leave is told then. Nothing waits for an ARP answer.
+//! together; if the store fails, they are not sent. Nothing here waits until an answer has left: see [`super::send`].
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dayzero_model::MacAddr;
-use dayzero_model::event::What;
 use nix::libc;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -27,24 +23,23 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::arp::{Arp, Conflict};
-use super::core::{Came, Destination, DhcpCore, Handled};
+use super::core::{Came, DhcpCore, Handled};
 use super::lease::{LeaseChange, LeaseStore};
-use super::networks::Networks;
+use super::send::{Late, Told, Way};
 use super::wire::{BadDatagram, Broken, MAX_DATAGRAM, Request};
-use crate::director::{BootDirector, PxeEvent};
+use crate::director::BootDirector;
 use crate::limit::Limit;
-use crate::net::{DirectSender, udp_on};
-use crate::time::{micros, now};
-use dayzero_model::datagram::{Datagram, Wire};
+use crate::net::udp_on;
+use crate::time::now;
+use dayzero_model::datagram::Wire;
 
 /// Datagrams that are read or sent in one system call.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 /// Answers that may wait for the store: a storm of 10,000 machines and more than half as many again, so that a disk that
 /// stands still for all of it loses none. Beside them as many may be in the batch that is being stored. One that waits
 /// takes less than 1.5 KiB, so both together at most 48 MiB for an interface; only while the store is behind, since an idle queue
 /// holds nothing. Beyond, a client hears nothing and asks again.
 const WAITING: usize = 16_384;
-const CLIENT_PORT: u16 = 68;
 
 /// The server's sockets.
 pub(crate) struct DhcpServer {
@@ -54,35 +49,10 @@ pub(crate) struct DhcpServer {
     leases: Arc<dyn LeaseStore>,
     core: DhcpCore,
     way: Arc<Way>,
+    /// Answers that their sockets had no room for.
+    late: Late,
     /// Messages that break the rules.
     broken: Limit<MacAddr>,
-}
-
-/// The way out, for answers of all kinds.
-struct Way {
-    socket: UdpSocket,
-    direct: DirectSender,
-    server: SocketAddrV4,
-    /// All addresses that are ours.
-    networks: Arc<Networks>,
-    told: Told,
-}
-
-/// What is told beside the events of what was handled.
-struct Told {
-    device: String,
-    director: Arc<dyn BootDirector>,
-    /// Lines about answers that could not be sent.
-    unsent: Limit<Ipv4Addr>,
-}
-
-/// An answer on its way out.
-struct Outgoing {
-    bytes: Vec<u8>,
-    to: SocketAddrV4,
-    from: Ipv4Addr,
-    /// The event that says so.
-    event: Option<PxeEvent>,
 }
 
 /// What a server is made of.
@@ -104,16 +74,13 @@ impl DhcpServer {
     ) -> io::Result<Self> {
         let socket = udp_on(device, server.port())?;
         let boot_server = boot_server.map(|port| udp_on(device, port)).transpose()?;
-        let direct = DirectSender::new(device)?;
         let arp = Arp::bind(device).inspect_err(|error| {
             tracing::warn!(%error, device, "no ARP probes: an address that is in use shows only when its client declines it");
         });
         let Parts { core, leases, director } = parts;
-        let (networks, unsent) = (core.networks(), Limit::new("DHCP answers that could not be sent"));
-        let told = Told { device: device.to_owned(), director, unsent };
-        let way = Arc::new(Way { socket, direct, server, networks, told });
+        let (way, late) = Way::new(socket, server, core.networks(), Told::new(device, director))?;
         let broken = Limit::new("DHCP messages that break the rules");
-        Ok(Self { boot_server, arp: arp.ok(), leases, core, way, broken })
+        Ok(Self { boot_server, arp: arp.ok(), leases, core, way: Arc::new(way), late, broken })
     }
 
     /// Serves until `cancel`.
@@ -124,7 +91,13 @@ impl DhcpServer {
         let (queue, waiting) = mpsc::channel(WAITING);
         let mut keeper = JoinSet::new();
         keeper.spawn(keep_leases(Arc::clone(&self.leases), Arc::clone(&self.way), waiting));
-        let ended = with(&mut keeper, self.serve(&queue, &cancel)).await;
+        let mut senders = JoinSet::new();
+        for (lane, answers) in std::mem::take(&mut self.late) {
+            let way = Arc::clone(&self.way);
+            senders.spawn(async move { way.catch_up(lane, answers).await });
+        }
+        let serving = with("the sender of late answers", &mut senders, self.serve(&queue, &cancel));
+        let ended = with("the keeper of leases", &mut keeper, serving).await;
         // What waits for the store is stored, and its clients hear of it.
         drop(queue);
         while let Some(ended) = keeper.join_next().await {
@@ -146,19 +119,18 @@ impl DhcpServer {
                     let wire = Wire::Arp { from: found, to: self.mac() };
                     way.told.tap(Some(expected), true, false, wire, &message);
                     let handled = self.core.conflict(address, expected, found, now());
-                    self.sort(vec![handled], queue).await;
+                    self.sort(vec![handled], queue);
                 }
                 ready = ready(self.boot_server.as_ref()) => {
                     if let (Ok(()), Some(socket)) = (ready, &self.boot_server) {
-                        for handled in self.read(socket, &mut buffers, true) {
-                            way.send_one(handled, socket).await;
-                        }
+                        let batch = self.read(socket, &mut buffers, true);
+                        way.send_all(batch, port_of(socket));
                     }
                 }
                 ready = way.socket.readable() => {
                     ready?;
                     let batch = self.read(&way.socket, &mut buffers, false);
-                    self.sort(batch, queue).await;
+                    self.sort(batch, queue);
                 }
             }
         }
@@ -205,7 +177,7 @@ impl DhcpServer {
     }
 
     /// Sends what depends on no lease, and gives the rest to the keeper of leases.
-    async fn sort(&mut self, batch: Vec<Handled>, queue: &mpsc::Sender<Handled>) {
+    fn sort(&mut self, batch: Vec<Handled>, queue: &mpsc::Sender<Handled>) {
         let mut ready = Vec::with_capacity(batch.len());
         for handled in batch {
             if let Some((address, expected)) = handled.probe {
@@ -223,16 +195,20 @@ impl DhcpServer {
                 ready.push(handled);
             }
         }
-        self.way.send_all(ready).await;
+        self.way.send_all(ready, self.way.server.port());
     }
 }
 
-/// Serves as long as the keeper of leases does its work.
-async fn with(keeper: &mut JoinSet<()>, serving: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+/// Serves as long as who works beside it does.
+async fn with(
+    who: &str,
+    beside: &mut JoinSet<()>,
+    serving: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
     tokio::select! {
         ended = serving => ended,
-        Some(ended) = keeper.join_next() => Err(match ended {
-            Ok(()) => io::Error::other("the keeper of leases ended"),
+        Some(ended) = beside.join_next() => Err(match ended {
+            Ok(()) => io::Error::other(format!("{who} ended")),
             Err(error) => io::Error::other(error),
         }),
     }
@@ -249,107 +225,7 @@ async fn keep_leases(leases: Arc<dyn LeaseStore>, way: Arc<Way>, mut queue: mpsc
                 handled.not_stored("the lease could not be stored: see the appliance's log");
             }
         }
-        way.send_all(std::mem::take(&mut batch)).await;
-    }
-}
-
-impl Way {
-    async fn send_all(&self, batch: Vec<Handled>) {
-        let mut routed: Vec<Outgoing> = Vec::with_capacity(batch.len());
-        for mut handled in batch {
-            let (mac, of_host) = (handled.mac(), handled.of_host());
-            let event = self.told.events(&mut handled);
-            let Some((bytes, to)) = handled.reply else { continue };
-            let from = handled.from.unwrap_or(*self.server.ip());
-            let all = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
-            let at = match to {
-                Destination::Unicast(at) => at,
-                Destination::Broadcast => all,
-                Destination::Direct(_, address) => SocketAddrV4::new(address, CLIENT_PORT),
-            };
-            let source = SocketAddrV4::new(from, self.server.port());
-            self.told.tap(mac, of_host, true, udp(source, at), &bytes);
-            match to {
-                Destination::Unicast(to) => routed.push(Outgoing { bytes, to, from, event }),
-                Destination::Broadcast => routed.push(Outgoing { bytes, to: all, from, event }),
-                Destination::Direct(mac, _) => {
-                    if let Err(error) = self.direct.send(mac, source, at, &bytes) {
-                        tracing::debug!(%error, %mac, "frame not sent to its MAC: broadcasting");
-                        routed.push(Outgoing { bytes, to: all, from, event });
-                    }
-                }
-            }
-        }
-        // One call sends from one address.
-        let mut rest = routed.as_slice();
-        while let Some(Outgoing { from, .. }) = rest.first() {
-            let same = rest.iter().take_while(|one| one.from == *from).count().min(AT_ONCE);
-            let (part, others) = rest.split_at(same);
-            self.send_from(&self.socket, part, *from).await;
-            rest = others;
-        }
-    }
-
-    async fn send_one(&self, mut handled: Handled, socket: &UdpSocket) {
-        let (mac, of_host) = (handled.mac(), handled.of_host());
-        let event = self.told.events(&mut handled);
-        if let Some((bytes, Destination::Unicast(to))) = handled.reply {
-            let from = *self.server.ip();
-            let source = SocketAddrV4::new(from, port_of(socket));
-            self.told.tap(mac, of_host, true, udp(source, to), &bytes);
-            self.send_from(socket, &[Outgoing { bytes, to, from, event }], from).await;
-        }
-    }
-
-    /// By the kernel's routing, from the address that is our server identifier.
-    async fn send_from(&self, socket: &UdpSocket, part: &[Outgoing], from: Ipv4Addr) {
-        // An override (RFC 5107) is the relay's address, which we cannot send from.
-        let spec_dst = if self.networks.is_own(from) { from } else { *self.server.ip() };
-        send(socket, part, spec_dst, &self.told).await;
-    }
-}
-
-impl Told {
-    fn tap(&self, mac: Option<MacAddr>, of_host: bool, sent: bool, wire: Wire, bytes: &[u8]) {
-        let (at, interface, length) = (micros(), self.device.as_str(), bytes.len());
-        self.director.datagram(&Datagram { at, interface, mac, of_host, sent, wire, bytes, length });
-    }
-
-    /// Tells what happened, and gives back what says that an answer goes out.
-    fn events(&self, handled: &mut Handled) -> Option<PxeEvent> {
-        let mut answer = None;
-        for event in std::mem::take(&mut handled.events) {
-            if matches!(event.what, What::DhcpOut { .. }) && handled.reply.is_some() {
-                answer = Some(event.clone());
-            }
-            self.director.event(event);
-        }
-        answer
-    }
-
-    fn unsent(&self, answer: &Outgoing, error: &io::Error) {
-        if self.unsent.allows(*answer.to.ip(), false, Instant::now()) {
-            tracing::warn!(%error, to = %answer.to, device = %self.device, "DHCP answer not sent");
-        }
-        let to = IpAddr::V4(*answer.to.ip());
-        if let Some(event) = answer.event.as_ref().and_then(|event| event.unsent(to, error)) {
-            self.director.event(event);
-        }
-    }
-}
-
-/// Sends what leaves from one address; what does not is told, and does not stop the others.
-async fn send(socket: &UdpSocket, part: &[Outgoing], spec_dst: Ipv4Addr, told: &Told) {
-    let mut rest = part;
-    while let Some((first, others)) = rest.split_first() {
-        match socket.async_io(Interest::WRITABLE, || send_some(socket, rest, spec_dst)).await {
-            Ok(count) => rest = rest.get(count.max(1)..).unwrap_or_default(),
-            // It is of the first: what the kernel took before another is counted.
-            Err(error) => {
-                told.unsent(first, &error);
-                rest = others;
-            }
-        }
+        way.send_all(std::mem::take(&mut batch), way.server.port());
     }
 }
 
@@ -381,7 +257,7 @@ async fn ready(socket: Option<&UdpSocket>) -> io::Result<()> {
     }
 }
 
-fn udp(from: SocketAddrV4, to: SocketAddrV4) -> Wire {
+pub(super) fn udp(from: SocketAddrV4, to: SocketAddrV4) -> Wire {
     Wire::Udp { from: SocketAddr::V4(from), to: SocketAddr::V4(to) }
 }
 
@@ -417,33 +293,17 @@ fn receive(socket: &UdpSocket, buffers: &mut Buffers) -> io::Result<Vec<(usize, 
     Ok(got.map(each).collect())
 }
 
-/// Sends as many as the kernel takes at once, and says how many.
-fn send_some(socket: &UdpSocket, part: &[Outgoing], spec_dst: Ipv4Addr) -> io::Result<usize> {
-    let source = libc::in_pktinfo {
-        ipi_ifindex: 0,
-        ipi_spec_dst: libc::in_addr { s_addr: u32::from(spec_dst).to_be() },
-        ipi_addr: libc::in_addr { s_addr: 0 },
-    };
-    let slices: Vec<[IoSlice<'_>; 1]> = part.iter().map(|one| [IoSlice::new(&one.bytes)]).collect();
-    let to: Vec<Option<SockaddrIn>> = part.iter().map(|one| Some(SockaddrIn::from(one.to))).collect();
-    let space = nix::cmsg_space!(libc::in_pktinfo);
-    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(part.len(), Some(space));
-    let control = [ControlMessage::Ipv4PacketInfo(&source)];
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &to, control, flags)?;
-    Ok(sent.count())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::tests::{config, interface};
     use crate::config::{LeasePool, PxeConfig, ServedInterface};
+    use crate::dhcp::networks::Networks;
     use crate::dhcp::wire::tests::datagram;
-    use crate::director::{ScriptQuery, SeenClient};
+    use crate::director::{PxeEvent, ScriptQuery, SeenClient};
     use crate::session::Sessions;
     use dayzero_model::boot::{BootAction, Client};
-    use dayzero_model::event::Ignored;
+    use dayzero_model::event::{Ignored, What};
     use dayzero_model::site::{AddressRange, NetworkRole};
     use dhcproto::v4::{DhcpOption, Message, MessageType};
     use dhcproto::{Encodable, Encoder};
@@ -565,45 +425,16 @@ mod tests {
         assert!(whose == Some(HOST) && handled.is_none(), "{handled:?}");
     }
 
-    /// The kernel refuses a broadcast on a socket that may not send one, as it refuses what a firewall or a route does not let
-    /// out: the others leave, and that one's client is not held to have been answered.
-    #[tokio::test]
-    async fn an_answer_that_cannot_leave_is_told_and_stops_no_other() {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let SocketAddr::V4(at) = socket.local_addr().unwrap() else { panic!() };
-        let director = Arc::new(Keeper::default());
-        let unsent = Limit::new("answers");
-        let told = Told { device: "mgmt0".into(), director: Arc::clone(&director) as _, unsent };
-        let answer = |n: u8, to: SocketAddrV4| {
-            let what = What::DhcpOut { kind: "OFFER".into(), address: None, file: Some("x".into()) };
-            let mac = Some(MacAddr([2, 0, 0, 0, 0, n]));
-            let (interface, host) = ("mgmt0".to_owned(), Some("host1".parse().unwrap()));
-            let event = Some(PxeEvent { interface, mac, host, boot: None, what });
-            Outgoing { bytes: vec![n], to, from: *at.ip(), event }
-        };
-        let all = SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT);
-        send(&socket, &[answer(1, at), answer(2, all), answer(3, at), answer(4, all)], *at.ip(), &told).await;
-        let mut got = [0; 8];
-        for n in [1, 3] {
-            assert_eq!((socket.recv(&mut got).await.unwrap(), got[0]), (1, n));
-        }
-        let events = director.0.lock().unwrap();
-        let who: Vec<_> = events.iter().map(|event| event.mac.unwrap().0[5]).collect();
-        assert_eq!(who, [2, 4]);
-        for event in events.iter() {
-            let What::DhcpUnsent { kind, to, error } = &event.what else { panic!("{event:?}") };
-            assert_eq!((kind.as_str(), *to, event.host.is_some()), ("OFFER", IpAddr::V4(*all.ip()), true));
-            assert!(error.contains("Permission denied"), "{error}");
-        }
-    }
-
     #[tokio::test]
     async fn without_its_keeper_of_leases_it_does_not_go_on() {
         let mut keeper = JoinSet::new();
         keeper.spawn(async { panic!("the store breaks") });
-        let error = with(&mut keeper, std::future::pending()).await.unwrap_err().to_string();
+        let error = with("the keeper", &mut keeper, std::future::pending()).await.unwrap_err().to_string();
         assert!(error.contains("the store breaks"), "{error}");
         keeper.spawn(std::future::pending());
-        assert!(with(&mut keeper, std::future::ready(Ok(()))).await.is_ok(), "it was told to end");
+        assert!(
+            with("the keeper", &mut keeper, std::future::ready(Ok(()))).await.is_ok(),
+            "it was told to end"
+        );
     }
 }

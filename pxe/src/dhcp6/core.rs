@@ -3,7 +3,8 @@
 //! Invariants: who is answered is what DHCPv4's decision says, of the same plan; a message for another server is not answered
 //! (that its client chose that one is told),
 //! nor one of a relay that the plan does not list, nor one that poses as a relay's, layer by layer; a client is told the address
-//! that the plan gives it, and that any other is over; a name server is told that is ours and listens.
+//! that the plan gives it, and that any other is over; its port is what the nearest relay says that a client cannot have
+//! written itself; a name server is told that is ours and listens.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use dayzero_model::boot::{Chain, Client};
 use dayzero_model::event::{Ignored, What};
 use dayzero_model::site::DhcpMode;
-use dayzero_model::{BootId, HostName, MacAddr, Name, Timestamp};
+use dayzero_model::{BootId, HostName, MacAddr, Timestamp};
 
 use super::wire::{BadMessage, Kind, Message, Options, encode, made_of, option, status};
 use crate::config::{Loaders, Ports, PxeConfig, ServedInterface, ServedNetwork};
@@ -124,8 +125,8 @@ impl Core {
         let mut handled = Handled::default();
         let networks = self.networks.all();
         let network = self.network(&networks, message, came);
-        let name = network.as_ref().map_or(&self.interface.network.name, |network| &network.name);
-        let (mac, client, seen) = self.heard(message, came, name, &mut handled);
+        let found = network.as_ref().copied().map_err(drop);
+        let (mac, client, seen) = self.heard(message, came, found, &mut handled);
         match network {
             Ok(network) => {
                 let turn = Turn { message, network, mac, client: &client, seen: &seen, now };
@@ -141,8 +142,8 @@ impl Core {
         let mut handled = Handled::default();
         let networks = self.networks.all();
         let network = self.network(&networks, message, came);
-        let name = network.as_ref().map_or(&self.interface.network.name, |network| &network.name);
-        let (mac, client, _) = self.heard(message, came, name, &mut handled);
+        let network = network.map_err(drop);
+        let (mac, client, _) = self.heard(message, came, network, &mut handled);
         let reason = format!("its datagram breaks the rules of DHCPv6: {why}");
         self.tell(mac, &client, What::DhcpIgnored { reason, why: Ignored::Malformed }, &mut handled);
         handled
@@ -153,9 +154,12 @@ impl Core {
         &self,
         message: &Message,
         came: Came,
-        network: &Name,
+        network: Result<&ServedNetwork, ()>,
         handled: &mut Handled,
     ) -> (Option<MacAddr>, Client, SeenClient) {
+        // A layer is believed that a relay of the plan wrote.
+        let by_relay = network.is_ok();
+        let network = network.map_or(&self.interface.network.name, |network| &network.name);
         let mac = message.mac(came.from);
         let wants_boot = message.wants_boot();
         let seen = SeenClient {
@@ -167,7 +171,7 @@ impl Core {
             vendor_class: message.vendor_class.clone(),
             client_id: None,
             duid: Some(message.client.clone()),
-            circuit: None,
+            circuit: message.port().filter(|_| by_relay),
         };
         let client = self.director.client(&seen);
         let what = What::DhcpIn {

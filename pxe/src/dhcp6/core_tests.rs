@@ -9,7 +9,7 @@ use super::super::wire::tests::{LINK_LOCAL, MAC, message, relayed};
 use super::*;
 use crate::config::tests::{config, interface};
 use crate::config::{Ipv4Prefix, Ipv6Prefix};
-use crate::director::ScriptQuery;
+use crate::director::{RelayPort, ScriptQuery};
 
 struct Fixed(Mutex<Client>);
 
@@ -51,6 +51,13 @@ fn core(client: Client) -> Core {
 
 /// With the management network, and the one behind a relay, as a plan would have them.
 fn core_with(client: Client, tune: impl FnOnce(&mut ServedNetwork, &mut ServedNetwork)) -> Core {
+    core_of(Arc::new(Fixed(Mutex::new(client))), tune)
+}
+
+fn core_of(
+    director: Arc<dyn BootDirector>,
+    tune: impl FnOnce(&mut ServedNetwork, &mut ServedNetwork),
+) -> Core {
     let mut mgmt = interface(NetworkRole::Management);
     mgmt.network.prefix6 = prefix(0);
     let far = Ipv4Prefix { address: Ipv4Addr::new(10, 88, 0, 0), len: 24 };
@@ -60,7 +67,6 @@ fn core_with(client: Client, tune: impl FnOnce(&mut ServedNetwork, &mut ServedNe
     tune(&mut mgmt.network, &mut far);
     let mut config = PxeConfig { interfaces: vec![mgmt.clone()], relayed: vec![far], ..config() };
     config.names.domain = "lab.example".into();
-    let director = Arc::new(Fixed(Mutex::new(client)));
     let networks = Arc::new(Networks::new(&config, &[]));
     let told = Told::on(
         &mgmt,
@@ -487,4 +493,81 @@ fn nobody_on_a_served_segment_can_pose_as_a_relay() {
             }
         }
     }
+}
+
+/// Knows who stands at a port, and nobody else.
+struct ByPort(Mutex<Option<RelayPort>>);
+
+impl BootDirector for ByPort {
+    fn client(&self, seen: &SeenClient) -> Client {
+        self.0.lock().unwrap().clone_from(&seen.circuit);
+        let at = seen.circuit.as_ref().map(|port| (&port.id[..], port.remote.as_deref()));
+        if at == Some((b"e17", Some(b"sw-a"))) { far_host() } else { Client::Unknown }
+    }
+    fn boot_script(&self, _: &ScriptQuery) -> BootAction {
+        BootAction::Refuse
+    }
+    fn event(&self, _: PxeEvent) {}
+}
+
+#[test]
+fn a_machine_is_known_by_the_port_of_its_relay_and_by_no_port_that_it_writes_itself() {
+    let director = Arc::new(ByPort(Mutex::default()));
+    let near = Ipv4Addr::new(10, 77, 0, 88);
+    let core = core_of(Arc::clone(&director) as _, |_, far| {
+        far.relays.push(Ipv4Addr::new(10, 88, 0, 2));
+        far.relay_sources = vec![near.into()];
+    });
+    let inner = message(1, &[(1, CLIENT), (3, &association(&[]))]);
+    let port: [(u16, &[u8]); 2] = [(18, b"e17"), (37, b"\0\0\x7a\x69sw-a")];
+    let none = Ipv6Addr::UNSPECIFIED;
+    let (here, second) = (relay(8, 1), relay(8, 2));
+    let by_port = relayed(here, LINK_LOCAL, &port, &inner);
+    let long = vec![b'x'; 300];
+    let port_of = |id: &[u8], remote: Option<&[u8]>| {
+        Some(RelayPort { id: id.to_vec(), remote: remote.map(<[u8]>::to_vec) })
+    };
+    let known = port_of(b"e17", Some(b"sw-a"));
+    for (what, datagram, from, want) in [
+        ("its relay's", by_port.clone(), here, known.clone()),
+        (
+            "a relay behind a relay, the nearest",
+            relayed(second, here, &[(18, b"e1")], &by_port),
+            second,
+            known.clone(),
+        ),
+        ("no remote id", relayed(here, LINK_LOCAL, &port[..1], &inner), here, port_of(b"e17", None)),
+        (
+            "an empty remote id",
+            relayed(here, LINK_LOCAL, &[(18, b"e17"), (37, &[0; 4])], &inner),
+            here,
+            port_of(b"e17", None),
+        ),
+        ("a remote id alone", relayed(here, LINK_LOCAL, &port[1..], &inner), here, None),
+        ("longer than a plan's", relayed(here, LINK_LOCAL, &[(18, &long)], &inner), here, None),
+        ("no relay of the plan", by_port.clone(), relay(8, 9), None),
+        ("its own layer", relayed(none, LINK_LOCAL, &port, &inner), LINK_LOCAL, None),
+        (
+            "its own layer as of a switch at its port",
+            relayed(here, LINK_LOCAL, &[(18, b"e1")], &relayed(none, LINK_LOCAL, &port, &inner)),
+            here,
+            port_of(b"e1", None),
+        ),
+        (
+            "its own layer as of the relay",
+            relayed(here, LINK_LOCAL, &[(18, b"e1")], &by_port),
+            here,
+            port_of(b"e1", None),
+        ),
+        ("none", relayed(here, LINK_LOCAL, &[], &inner), here, None),
+        ("no relay", inner.clone(), LINK_LOCAL, None),
+    ] {
+        let message = Message::parse(&datagram).unwrap();
+        let to = if datagram == inner { ALL_AGENTS } else { TO_US };
+        let handled = core.handle(&message, Came { from, to }, Timestamp(0));
+        assert_eq!(*director.0.lock().unwrap(), want, "{what}");
+        assert_eq!(handled.reply.is_some(), want == known, "{what}: {handled:?}");
+    }
+    let short = relayed(here, LINK_LOCAL, &[(37, &[0, 0, 1])], &inner);
+    assert_eq!(Message::parse(&short), Err(BadMessage::OptionLength { option: 37, len: 3 }));
 }

@@ -1,24 +1,28 @@
 //! The socket of one interface's DHCPv6 server.
+//!
+//! Invariants: an answer that the socket has no room for is told as unsent, and the loop reads on: what waits for neighbours
+//! that answer nothing holds up nobody's question. A client whose link-local address is made of its MAC, as firmware's is, is
+//! answered at that MAC: its answer waits for no neighbour, and for no room either.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use dayzero_model::MacAddr;
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{ALL_AGENTS, Came, Core};
-use super::wire::{BadMessage, MAX_DATAGRAM, Message};
+use super::wire::{BadMessage, MAX_DATAGRAM, Message, eui64};
 use crate::director::{BootDirector, PxeEvent};
 use crate::limit::Limit;
-use crate::net::device_index;
+use crate::net::{DirectSender, device_index, link_local, send_buffer};
 use crate::time::{micros, now};
 use dayzero_model::datagram::{Datagram, Wire};
 use dayzero_model::event::What;
@@ -26,6 +30,8 @@ use dayzero_model::event::What;
 pub(crate) const SERVER_PORT: u16 = 547;
 const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// A link-local address seldom changes, and looking at the devices costs more than an answer.
+const OWN_FOR: Duration = Duration::from_secs(1);
 
 /// DHCPv6 on one interface.
 pub(crate) struct Server {
@@ -37,6 +43,10 @@ pub(crate) struct Server {
     unsent: Limit<Ipv6Addr>,
     /// Messages that break the rules.
     broken: Limit<MacAddr>,
+    /// To MACs of the segment.
+    frames: Option<DirectSender>,
+    /// Our own link-local address, and when it was looked up.
+    own: Mutex<Option<(Ipv6Addr, Instant)>>,
 }
 
 impl Server {
@@ -51,19 +61,22 @@ impl Server {
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         }
+        send_buffer(&socket);
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, SERVER_PORT, 0, 0).into())?;
         socket.join_multicast_v6(&ALL_AGENTS, index)?;
         socket.join_multicast_v6(&ALL_SERVERS, index)?;
         socket.set_multicast_if_v6(index)?;
         let socket = UdpSocket::from_std(socket.into())?;
-        Ok(Self::with(socket, device, core, director))
+        let frames = Some(DirectSender::new(device)?);
+        Ok(Self { frames, ..Self::with(socket, device, core, director) })
     }
 
     fn with(socket: UdpSocket, device: &str, core: Core, director: Arc<dyn BootDirector>) -> Self {
         let unsent = Limit::new("DHCPv6 answers that could not be sent");
         let broken = Limit::new("DHCPv6 messages that break the rules");
-        Self { socket, core, device: device.to_owned(), director, unsent, broken }
+        let (device, frames, own) = (device.to_owned(), None, Mutex::default());
+        Self { socket, core, device, director, unsent, broken, frames, own }
     }
 
     pub(crate) async fn run(self, cancel: CancellationToken) {
@@ -80,11 +93,11 @@ impl Server {
                     continue;
                 }
             };
-            self.received(&buffer[..length], from, to).await;
+            self.received(&buffer[..length], from, to);
         }
     }
 
-    async fn received(&self, bytes: &[u8], from: SocketAddrV6, to: Ipv6Addr) {
+    fn received(&self, bytes: &[u8], from: SocketAddrV6, to: Ipv6Addr) {
         let came = Came { from: *from.ip(), to };
         let message = match Message::parse(bytes) {
             Ok(message) => message,
@@ -104,7 +117,7 @@ impl Server {
         let Some(reply) = handled.reply else { return };
         self.tap(client, from, to, true, &reply);
         // To where it came from: a client's port 546, a relay's 547.
-        let Err(error) = self.socket.send_to(&reply, from).await else { return };
+        let Err(error) = self.send(&reply, from) else { return };
         if self.unsent.allows(*from.ip(), false, Instant::now()) {
             tracing::warn!(%error, %from, device = %self.device, "DHCPv6 answer not sent");
         }
@@ -112,6 +125,29 @@ impl Server {
         if let Some(event) = answer.and_then(|event| event.unsent(to, &error)) {
             self.director.event(event);
         }
+    }
+
+    fn send(&self, reply: &[u8], to: SocketAddrV6) -> io::Result<()> {
+        if let (Some(frames), Some(mac)) = (&self.frames, eui64(*to.ip()))
+            && let Some(own) = self.link_local()
+        {
+            match frames.send6(mac, SocketAddrV6::new(own, SERVER_PORT, 0, 0), to, reply) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(%error, %mac, "frame not sent to its MAC: by the kernel's routing")
+                }
+            }
+        }
+        SockRef::from(&self.socket).send_to(reply, &to.into()).map(drop)
+    }
+
+    /// Our own address on the link, looked up once a second.
+    fn link_local(&self) -> Option<Ipv6Addr> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.is_none_or(|(_, at)| at.elapsed() >= OWN_FOR) {
+            *own = link_local(&self.device).map(|address| (address, Instant::now()));
+        }
+        own.map(|(address, _)| address)
     }
 
     /// A datagram that is no message that can be answered: its client's, or nobody's.
@@ -161,8 +197,6 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAd
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use dayzero_model::boot::{BootAction, Client};
     use dayzero_model::event::Ignored;
     use dayzero_model::site::NetworkRole;
@@ -228,11 +262,11 @@ mod tests {
     async fn a_datagram_that_breaks_the_rules_is_recorded_and_told() {
         let (server, director) = server().await;
         for n in 0..1000 {
-            server.received(&message(1, &[(1, &duid(n)), (61, &[0])]), FROM, ALL_AGENTS).await;
+            server.received(&message(1, &[(1, &duid(n)), (61, &[0])]), FROM, ALL_AGENTS);
         }
         let own = [&[0, 3, 0, 1][..], &MAC.0].concat();
-        server.received(&message(1, &[(1, &own), (61, &[0])]), FROM, ALL_AGENTS).await;
-        server.received(&message(7, &[(1, &own)]), FROM, ALL_AGENTS).await;
+        server.received(&message(1, &[(1, &own), (61, &[0])]), FROM, ALL_AGENTS);
+        server.received(&message(7, &[(1, &own)]), FROM, ALL_AGENTS);
         let (taps, events) = std::mem::take(&mut *director.0.lock().unwrap());
         assert_eq!((taps.len(), taps[1000], taps[1001]), (1002, (Some(MAC), true), (None, false)));
         let broken =
@@ -250,7 +284,7 @@ mod tests {
         let solicit = message(1, &[(1, &own), (3, &[0; 12])]);
         for port in [546, 0] {
             let from = SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0);
-            server.received(&solicit, from, ALL_AGENTS).await;
+            server.received(&solicit, from, ALL_AGENTS);
             let (_, events) = std::mem::take(&mut *director.0.lock().unwrap());
             let unsent = events.iter().find(|event| matches!(event.what, What::DhcpUnsent { .. }));
             assert!(matches!(events[1].what, What::DhcpOut { .. }), "{events:?}");

@@ -1,4 +1,4 @@
-//! DHCPv6 messages, read strictly (RFC 8415, 3646, 5970, 6939).
+//! DHCPv6 messages, read strictly (RFC 8415, 3646, 4649, 5970, 6939).
 //!
 //! Invariants: one bounded walk a layer, at most [`MOST_RELAYS`] layers; every option keeps within its message; a known
 //! option of a length that it cannot have refuses the message; what is kept is no longer than the datagram.
@@ -9,6 +9,7 @@ use dayzero_model::MacAddr;
 use dayzero_model::boot::Arch;
 
 use crate::dhcp::wire::arch;
+use crate::director::RelayPort;
 
 /// Longest datagram that is looked at.
 pub(crate) const MAX_DATAGRAM: usize = 4096;
@@ -18,6 +19,8 @@ const MOST_RELAYS: usize = 8;
 const MOST_ITEMS: usize = 16;
 /// RFC 8415 section 11.1.
 const LONGEST_DUID: usize = 130;
+/// A circuit id or remote id, of which a plan has no longer ones.
+const LONGEST_ID: usize = 255;
 /// RFC 1035 section 2.3.4.
 const LONGEST_NAME: usize = 255;
 
@@ -37,6 +40,7 @@ pub(crate) mod option {
     pub(crate) const INTERFACE_ID: u16 = 18;
     pub(crate) const NAME_SERVERS: u16 = 23;
     pub(crate) const DOMAINS: u16 = 24;
+    pub(crate) const REMOTE_ID: u16 = 37;
     pub(crate) const BOOT_FILE: u16 = 59;
     pub(crate) const CLIENT_ARCH: u16 = 61;
     pub(crate) const LINK_LAYER: u16 = 79;
@@ -112,6 +116,18 @@ pub(crate) struct Relayed {
     pub(crate) link: Ipv6Addr,
     pub(crate) peer: Ipv6Addr,
     interface: Option<Vec<u8>>,
+    /// The relay's own name, without the number of the enterprise that made it.
+    remote: Option<Vec<u8>>,
+}
+
+impl Relayed {
+    /// The port that it got the message by: its circuit id, and the relay's remote id, as DHCPv4's option 82 has them. Ids that
+    /// option 82 could not have are none.
+    pub(crate) fn port(&self) -> Option<RelayPort> {
+        let fits = |id: &&Vec<u8>| (1..=LONGEST_ID).contains(&id.len());
+        let id = self.interface.as_ref().filter(fits)?.clone();
+        Some(RelayPort { id, remote: self.remote.as_ref().filter(fits).cloned() })
+    }
 }
 
 /// An association of a client's interface with addresses.
@@ -243,12 +259,20 @@ impl Message {
                 octets.copy_from_slice(&head[at..at + 16]);
                 Ipv6Addr::from(octets)
             };
-            let mut layer = Relayed { hops: head[1], link: address(2), peer: address(18), interface: None };
+            let (link, peer) = (address(2), address(18));
+            let mut layer = Relayed { hops: head[1], link, peer, interface: None, remote: None };
             let mut inner = None;
             walk(options, |code, value| {
                 match code {
                     option::RELAYED => inner = Some(value),
                     option::INTERFACE_ID => layer.interface = Some(value.to_vec()),
+                    option::REMOTE_ID => {
+                        // RFC 4649: four octets of the enterprise's number, then the id.
+                        let (_, id) = value
+                            .split_at_checked(4)
+                            .ok_or(BadMessage::OptionLength { option: code, len: value.len() })?;
+                        layer.remote = Some(id.to_vec());
+                    }
                     option::LINK_LAYER => {
                         let (kind, mac) = value
                             .split_at_checked(2)
@@ -368,6 +392,14 @@ impl Message {
         self.relays.last().map_or(from, |layer| layer.peer)
     }
 
+    /// The port that it came by, as the relay nearest to it says that surely is one: of whom a relay got the message from its
+    /// link (the peer is a link-local address), that may be a switch that adds what it knows (RFC 6221), or the client that
+    /// wrote such a layer itself.
+    pub(crate) fn port(&self) -> Option<RelayPort> {
+        let nearest = self.relays.iter().find(|layer| layer.peer.is_unicast_link_local());
+        nearest.or(self.relays.last()).and_then(Relayed::port)
+    }
+
     /// Its MAC: what its relay saw, what its DUID is made of, what its link-local address is made of.
     pub(crate) fn mac(&self, from: Ipv6Addr) -> Option<MacAddr> {
         self.link_layer.or_else(|| made_of(&self.client)).or_else(|| eui64(self.peer(from)))
@@ -383,7 +415,7 @@ pub(crate) fn made_of(duid: &[u8]) -> Option<MacAddr> {
 }
 
 /// The MAC of which a link-local address is made (RFC 4291 appendix A).
-fn eui64(address: Ipv6Addr) -> Option<MacAddr> {
+pub(crate) fn eui64(address: Ipv6Addr) -> Option<MacAddr> {
     let o = address.octets();
     let made = address.is_unicast_link_local() && o[11..13] == [0xff, 0xfe];
     made.then(|| [o[8] ^ 2, o[9], o[10], o[13], o[14], o[15]]).and_then(|mac| unicast(&mac))

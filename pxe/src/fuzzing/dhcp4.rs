@@ -101,7 +101,7 @@ fn judge(request: &Request, came: Came, handled: &Handled) {
     assert!(came.to == US && [RELAY, NEAR].contains(came.from.ip()), "{came:?} is no relay's");
     let back = SocketAddrV4::new(giaddr, 67);
     let known = SocketAddrV4::new(request.ciaddr, 68);
-    assert!([Destination::Unicast(back), Destination::Unicast(known)].contains(to), "{to:?}");
+    assert!([Destination::Relay(back), Destination::Routed(known)].contains(to), "{to:?}");
 }
 
 /// No address is two clients' at a time, nor one that is kept for somebody.

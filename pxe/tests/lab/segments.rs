@@ -521,6 +521,21 @@ pub(crate) fn networkd_six(rack: &Rack) -> String {
 #[test]
 #[ignore = "needs root, isc-dhcp-relay, isc-dhcp-client"]
 fn ipv6_clients_come_by_iscs_relay() {
+    six_by_relay("", |director, pdu| drop(director.clients.lock().unwrap().insert(MAC, pdu)));
+}
+
+/// The relay tells its interface by its number, as a C `int`.
+#[test]
+#[ignore = "needs root, isc-dhcp-relay, isc-dhcp-client"]
+fn an_ipv6_machine_is_told_by_the_port_that_it_stands_at() {
+    six_by_relay("-I", |director, pdu| {
+        for number in 0..64_i32 {
+            director.ports.lock().unwrap().insert(number.to_ne_bytes().to_vec(), pdu.clone());
+        }
+    });
+}
+
+fn six_by_relay(how: &str, plan: impl FnOnce(&crate::rack::Director, Client)) {
     let rack = Rack::tuned(&[], |config| {
         with_ipv6(config);
         far_network(config);
@@ -539,8 +554,8 @@ fn ipv6_clients_come_by_iscs_relay() {
         rack.server
     ));
     let pdu = Client::Fixed { name: "pdu1".parse().unwrap(), address: Ipv4Addr::new(10, 88, 0, 201) };
-    rack.director.clients.lock().unwrap().insert(MAC, pdu);
-    let mut relay = rack.daemon("dhcrelay -6 -d -l far0 -u fd77::a4d:2%mgmt");
+    plan(&rack.director, pdu);
+    let mut relay = rack.daemon(&format!("dhcrelay -6 -d {how} -l far0 -u fd77::a4d:2%mgmt"));
     relay.says("Sending on");
     let script = "#!/bin/sh\necho \"$reason $new_ip6_address\"\nexit 0\n";
     std::fs::write(rack.dir.path().join("six.sh"), script).unwrap();
