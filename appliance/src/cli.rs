@@ -66,6 +66,9 @@ pub(crate) enum Command {
     },
     /// Recorded datagrams (DHCP, ARP, TFTP without the files) of a host or a client, as pcapng for Wireshark: of its last
     /// failed boots, and what the appliance has in memory.
+    ///
+    /// Not recorded: DNS, router advertisements, HTTP; and of a TFTP transfer all but its first datagrams, those around
+    /// what was sent again, and the last acknowledgement.
     Pcap {
         /// Host's name or MAC.
         subject: String,
@@ -94,12 +97,14 @@ pub(crate) enum Command {
     /// The store of the appliance.
     #[command(subcommand)]
     Store(StoreCommand),
-    /// Look for what would hinder the appliance on this machine and its networks.
+    /// Look for what would hinder the appliance on this machine and its networks; refused after `dayzero login`, since an
+    /// appliance elsewhere is not looked at.
     Doctor {
         /// Plan whose networks to look at.
         #[arg(long, value_name = "FILE")]
         plan: PathBuf,
-        /// Configuration of serve: its boot files are looked at too.
+        /// Configuration of serve, whose boot files, ports and data directory are looked at [default: as serve without
+        /// any].
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Send nothing: listen for so many seconds to each network's other DHCP servers.

@@ -92,6 +92,14 @@ impl Client {
         }
     }
 
+    /// The appliance elsewhere that commands go to; none: this machine's.
+    pub(crate) fn elsewhere(&self) -> Option<&Server> {
+        match &self.place {
+            Place::Socket(_) => None,
+            Place::Server { server, .. } => Some(server),
+        }
+    }
+
     /// `GET`.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         read(path, &self.call(Method::GET, path, None).await?.body)

@@ -107,6 +107,18 @@ fn ipxe() -> PathBuf {
     PathBuf::from("/usr/lib/ipxe")
 }
 
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: data_dir(),
+            key_file: key_file(),
+            operators: Operators::default(),
+            files: Files::default(),
+            puller: PullerConfig::default(),
+        }
+    }
+}
+
 impl Default for Operators {
     fn default() -> Self {
         Self { listen: listen(), names: Vec::new() }
@@ -170,6 +182,7 @@ mod tests {
         let example = include_str!("../examples/serve.toml");
         let empty = parse("").unwrap();
         assert_eq!(parse(example).unwrap(), empty, "the example as it stands changes nothing");
+        assert_eq!(ServeConfig::default(), empty, "what commands without a configuration go by");
         let uncommented: Vec<&str> =
             example.lines().filter_map(|line| line.strip_prefix("#! ").or(Some(line))).collect();
         let full = parse(&uncommented.join("\n")).unwrap();

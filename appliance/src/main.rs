@@ -101,7 +101,8 @@ async fn ask(command: Command, client: &Client, out: Output) -> Result<(), Failu
         Command::Vm(command) => vm::run(client, out, command).await,
         Command::Store(command) => store::run(client, out, command).await,
         Command::Doctor { plan, config, listen_only } => {
-            doctor::run(client, out, &plan, config.as_deref(), listen_only).await
+            let how = doctor::How { config: config.as_deref(), listen_only, socket: Path::new(cli::SOCKET) };
+            doctor::run(client, out, &plan, how).await
         }
         Command::Health => site::health(client, out).await,
         // Those need no client and were carried out before.

@@ -5,7 +5,9 @@
 //! for the gateway and a question to each name server of a network; nothing at all where it shall only listen. It runs in the network namespace of its thread.
 
 mod around;
+mod beneath;
 mod clock;
+
 pub(crate) mod routers;
 mod servers;
 mod six;
@@ -122,6 +124,7 @@ pub async fn examine(config: &PxeConfig, how: &Examination) -> Vec<Finding> {
             linked.push(interface);
         }
         findings.push(link);
+        findings.extend(beneath::links(Path::new(beneath::SYS), interface));
     }
     let switches =
         async { if how.lldp.is_zero() { Vec::new() } else { switch::switches(&linked, how.lldp).await } };

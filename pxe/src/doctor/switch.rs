@@ -1,9 +1,8 @@
 //! What the switches say on the ports beneath an interface: LLDP, and spanning tree.
 //!
 //! Invariants: it sends nothing; it listens on an interface and on all devices beneath it (a bridge's ports, a bond's legs,
-//! what a VLAN lies on), at most [`DEVICES`] of them, for a bounded time.
+//! what a VLAN lies on) that have a link, for a bounded time.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +13,10 @@ use nix::libc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Finding, Severity};
+use super::{Finding, Severity, beneath};
 use crate::config::ServedInterface;
 use crate::net::first_packet;
 
-/// Devices that are listened on beneath one interface.
-const DEVICES: usize = 32;
 /// A switch sends BPDUs every two seconds (802.1D's hello time). An edge port, too, may learn or find out for three seconds
 /// after link-up that it is one (802.1D-2004's edge delay): only a port that does not forward for longer is none.
 const HELLO: Duration = Duration::from_secs(7);
@@ -43,7 +40,10 @@ pub(super) async fn switches(interfaces: &[&ServedInterface], time: Duration) ->
     let start = Instant::now();
     let end = start + time;
     for interface in interfaces {
-        for (device, leaf) in stack(Path::new("/sys/class/net"), &interface.device) {
+        let sys = Path::new(beneath::SYS);
+        let devices = beneath::stack(sys, &interface.device).into_iter();
+        // Silence on a port without a link says nothing of the switch.
+        for (device, leaf) in devices.filter(|(device, _)| !beneath::is_dead(sys, device)) {
             let interface = (*interface).clone();
             tasks.spawn(async move {
                 let waits = AtomicBool::new(false);
@@ -76,25 +76,6 @@ pub(super) async fn switches(interfaces: &[&ServedInterface], time: Duration) ->
     let mut all: Vec<Finding> = tasks.join_all().await.into_iter().flatten().collect();
     all.sort_by(|a, b| (a.check, &a.interface, &a.found).cmp(&(b.check, &b.interface, &b.found)));
     all
-}
-
-/// A device and those beneath it; with each, whether it is the lowest, the port itself.
-fn stack(sys: &Path, device: &str) -> Vec<(String, bool)> {
-    let mut found = Vec::new();
-    let (mut next, mut seen) = (vec![device.to_owned()], BTreeSet::new());
-    while let Some(device) = next.pop() {
-        if found.len() == DEVICES || !seen.insert(device.clone()) {
-            continue;
-        }
-        let entries = std::fs::read_dir(sys.join(&device)).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut lower: Vec<String> =
-            names.filter_map(|name| name.strip_prefix("lower_").map(str::to_owned)).collect();
-        lower.sort_unstable_by(|a, b| b.cmp(a));
-        found.push((device, lower.is_empty()));
-        next.append(&mut lower);
-    }
-    found
 }
 
 /// Reads a BPDU from its LLC header on: 802.1D, 802.1w, and Cisco's in a SNAP header.
@@ -235,23 +216,5 @@ mod tests {
         let found = neighbour("eno1", Ok(Some(nameless)), HELLO).found;
         assert_eq!(found, "eno1 is on 02:00:00:00:aa:01, port Ethernet1/7");
         assert_eq!(neighbour("eno1", Ok(None), HELLO).severity, Severity::Warning);
-    }
-
-    #[test]
-    fn the_ports_beneath_an_interface_are_found() {
-        let sys = tempfile::tempdir().unwrap();
-        for path in
-            ["br0/lower_bond0", "br0/lower_vnet0", "bond0/lower_eno2", "bond0/lower_eno1", "eno1", "vnet0"]
-        {
-            std::fs::create_dir_all(sys.path().join(path)).unwrap();
-        }
-        // A circle ends, and what is not there is the port itself.
-        std::fs::create_dir_all(sys.path().join("eno2/lower_br0")).unwrap();
-        let names = |device: &str| -> Vec<String> {
-            let each = |(name, leaf): (String, bool)| if leaf { format!("{name}!") } else { name };
-            stack(sys.path(), device).into_iter().map(each).collect()
-        };
-        assert_eq!(names("br0"), ["br0", "bond0", "eno1!", "eno2", "vnet0!"]);
-        assert_eq!(names("eno9"), ["eno9!"]);
     }
 }

@@ -250,6 +250,38 @@ fn the_doctor_hears_the_switch_and_asks_the_gateway() {
     assert_eq!(about(&findings, "gateway").severity, Severity::Warning, "{findings:?}");
 }
 
+/// Two ports beneath the interface; at the other end of one, somebody switches his off.
+#[test]
+#[ignore = "needs root"]
+fn the_doctor_tells_a_port_without_a_link() {
+    let rack = Rack::new(&[]);
+    rack.second_port(&format!("link set address {MAC}"));
+    let how = || Examination { listen: Duration::ZERO, lldp: Duration::from_secs(2), ..SILENT };
+    let of = |findings: &[Finding], check: &str| -> Vec<String> {
+        let about = findings.iter().filter(|finding| finding.check == check);
+        about.map(|f| format!("{:?} {} -> {}", f.severity, f.found, f.action)).collect()
+    };
+    let both = examined(&rack, how(), |_| ()).join().unwrap();
+    let links = of(&both, "link");
+    for port in ["p-mgmt", "p-two"] {
+        assert!(links.contains(&format!("Good its port {port} has a link -> ")), "{links:?}");
+    }
+    assert_eq!(of(&both, "lldp").len(), 2, "both are silent: {both:?}");
+
+    must(&format!("ip -n {} link set two down", rack.client));
+    let one = examined(&rack, how(), |_| ()).join().unwrap();
+    let links = of(&one, "link");
+    let dead = "Warning its port p-two has no carrier -> plug in its cable, or enable the switch port";
+    assert!(links.iter().any(|link| link == dead), "{links:?}");
+    let lldp = of(&one, "lldp");
+    assert!(lldp.len() == 1 && lldp[0].contains("p-mgmt"), "LLDP is no remedy for p-two: {lldp:?}");
+
+    must(&format!("ip -n {} link set p-two down", rack.server));
+    let down = of(&examined(&rack, how(), |_| ()).join().unwrap(), "link");
+    let told = "Warning its port p-two is down -> ip link set p-two up";
+    assert!(down.iter().any(|link| link == told), "{down:?}");
+}
+
 /// The client's namespace is a switch with rapid spanning tree: Open vSwitch in user space, with daemons of its own.
 #[test]
 #[ignore = "needs root, openvswitch-switch"]

@@ -489,6 +489,32 @@ fn beside_another_server_a_client_that_does_not_come_is_told_too() {
     assert_eq!(rules_of(&six, &context()), [("loader-not-asked", Hop::Loader)], "by IPv6");
 }
 
+/// Firmware that ignores proxyDHCP takes the other server's address and nothing of ours: the file is to be told by that server.
+#[test]
+fn who_ignores_our_offer_beside_another_servers_is_sent_to_that_server() {
+    let action = |list: &[What]| {
+        let list = list.iter().enumerate().map(|(at, what)| (at as u64 + 1, what.clone())).collect();
+        let finding = why(&events(list), &context()).remove(0);
+        assert_eq!(finding.rule, "loader-not-asked");
+        (finding.sentence, finding.next_action.into_owned())
+    };
+    let offer = |file: &str| What::DhcpOut { kind: "OFFER".into(), address: None, file: Some(file.into()) };
+    let (sentence, next) = action(&[dhcp("DISCOVER"), offer(LOADER), dhcp("REQUEST")]);
+    assert!(sentence.contains("another server") && sentence.contains(LOADER), "{sentence}");
+    for part in ["proxyDHCP", "next-server", "snponly.efi as boot file", "`dhcp: serve`", "UDP 4011"] {
+        assert!(next.contains(part), "{part}: {next}");
+    }
+    let url = "http://10.77.0.2:8080/boot/file/snponly.efi";
+    let (_, next) = action(&[dhcp("DISCOVER"), offer(url), dhcp("REQUEST")]);
+    assert!(next.contains(url) && next.contains("HTTPClient") && !next.contains("next-server"), "{next}");
+    // Ours gave the address: nobody else is to be set. The boot server's ACK on port 4011 went to one that heeds it.
+    let heeded = What::DhcpOut { kind: "ACK".into(), address: None, file: Some(LOADER.into()) };
+    for heeded in [told("ACK", LOADER), heeded] {
+        let (_, next) = action(&[dhcp("DISCOVER"), offer(LOADER), dhcp("REQUEST"), heeded]);
+        assert!(next.starts_with("look for a filter of UDP 69") && !next.contains("proxyDHCP"), "{next}");
+    }
+}
+
 /// Our script asks for itself again every few seconds, so that nothing is ever overdue.
 #[test]
 fn an_ipxe_that_goes_in_circles_is_told_while_it_does() {
