@@ -42,6 +42,7 @@ const TABLE: &[Row] = &[
     ("udp", "0.0.0.0%mgmt0", "4011", "proxyDHCP's boot server", ANYBODY),
     ("udp", "[::]%bmc0", "547", "DHCPv6", ANYBODY),
     ("udp", "10.77.0.2%mgmt0", "69", "TFTP", ANYBODY),
+    ("raw", "any", "255", "DHCP's answers to clients of other segments; it takes nothing", "nobody"),
     ("raw6", "any", "58", "router advertisements (ICMPv6), on a device that a plan boots from", ANYBODY),
     ("unix", "dayzero.sock", "-", "the command line", "root, by the file's mode"),
 ];

@@ -12,11 +12,14 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use dayzero_model::MacAddr;
 use nix::libc;
 use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::{Instant, timeout_at};
+
+/// BPF's return of a constant: how many bytes of a packet are kept (Linux, `bpf_common.h`).
+const RETURN: u16 = 0x06;
 
 /// Asked of the kernel for a DHCP socket: a rack that powers on at once sends thousands of datagrams in a moment.
 const RECEIVE_BUFFER: usize = 16 << 20;
@@ -235,8 +238,9 @@ impl RoutedSender {
     /// # Errors
     /// The device is missing, or rights (CAP_NET_RAW) are.
     pub(crate) fn new(device: &str) -> io::Result<Self> {
-        // raw(7): of this protocol nothing is received, and the IP header is ours.
+        // raw(7): the IP header is ours. What the network sends of this protocol, which nobody speaks, is not kept either.
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+        socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
         socket.set_nonblocking(true)?;
         socket.bind_device(Some(device.as_bytes()))?;
         send_buffer(&socket);

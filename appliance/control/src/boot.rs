@@ -99,6 +99,13 @@ impl Director {
         })
     }
 
+    fn no_longer_pending(&self, mac: MacAddr) {
+        let pending = self.control.mirror().pending.contains_key(&mac);
+        if pending {
+            self.control.mirror_mut().pending.forget(mac);
+        }
+    }
+
     /// Whether so much of it has come that memory will do.
     fn is_fleeting(&self, event: &PxeEvent) -> bool {
         let PxeEvent { mac, host, what, .. } = event;
@@ -130,8 +137,11 @@ impl BootDirector for Director {
             duid: seen.duid.as_deref(),
             circuit,
         });
-        if client == Client::Unknown && seen.wants_boot {
-            self.unknown.push(seen.clone());
+        match &client {
+            Client::Unknown if seen.wants_boot => self.unknown.push(seen.clone()),
+            // By what else than its MAC, only it can tell.
+            Client::Fixed { .. } => self.no_longer_pending(seen.mac),
+            _ => {}
         }
         client
     }

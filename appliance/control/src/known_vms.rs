@@ -58,12 +58,12 @@ impl FromIterator<Vm> for KnownVms {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use dayzero_model::units::Timestamp;
     use dayzero_model::vm::VmState;
 
-    fn vm(name: &str, last: u8, address: Option<[u8; 4]>) -> Vm {
+    pub(crate) fn vm(name: &str, last: u8, address: Option<[u8; 4]>) -> Vm {
         Vm {
             name: name.parse().unwrap(),
             offering: "small".parse().unwrap(),

@@ -68,12 +68,18 @@ impl PendingClients {
     /// The one that was silent for longest.
     fn drive_out(&mut self) {
         let oldest = self.clients.values().min_by_key(|pending| pending.last).map(|pending| pending.mac);
-        let Some(oldest) = oldest else { return };
-        self.clients.remove(&oldest);
-        if self.stored.contains(&oldest) {
-            self.changed.insert(oldest);
+        if let Some(oldest) = oldest {
+            self.forget(oldest);
+        }
+    }
+
+    /// It is no longer one of them.
+    pub(crate) fn forget(&mut self, mac: MacAddr) {
+        self.clients.remove(&mac);
+        if self.stored.contains(&mac) {
+            self.changed.insert(mac);
         } else {
-            self.changed.remove(&oldest);
+            self.changed.remove(&mac);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::view::{
 use dayzero_model::condition::{Condition, Conditions, State};
 use dayzero_model::facts::HostFacts;
 use dayzero_model::ids::{HostName, MacAddr};
-use dayzero_model::site::{BondMode, Placed};
+use dayzero_model::site::{BondMode, Network, Placed, Reservation};
 use dayzero_model::units::{Millis, Timestamp};
 use dayzero_timeline::{WhyContext, text};
 use std::sync::Arc;
@@ -120,7 +120,8 @@ impl Control {
         todo.extend(mirror.ails.values().cloned());
         todo.sort_by_key(|todo| todo.since);
         let mut pending: Vec<_> = mirror.pending.values().cloned().collect();
-        pending.retain(|pending| !planned_mac(&plan, pending.mac));
+        let known = |mac| planned_mac(&plan, mac) || mirror.vms.by_mac(mac).is_some();
+        pending.retain(|pending| !known(pending.mac));
         pending.sort_by_key(|pending| std::cmp::Reverse(pending.last));
         StatusView {
             site: Some(plan.site.name.clone()),
@@ -186,15 +187,29 @@ impl Control {
         let mac: MacAddr = subject.parse().map_err(|_| unknown_host(plan.as_ref(), subject))?;
         let events = self.timeline.of_mac(mac, Timestamp(0));
         let context = WhyContext { now: self.now(), conditions: None, facts: None, lacp: false };
-        let pending = self.mirror().pending.get(&mac).cloned();
-        let standing = match pending {
+        Ok(answer(mac.to_string(), self.who(plan.as_ref(), mac), events, &context))
+    }
+
+    /// Who a MAC is that no host has, as a sentence.
+    fn who(&self, plan: Option<&Plan>, mac: MacAddr) -> String {
+        if let Some((network, one)) = plan.and_then(|plan| reservation(plan, mac)) {
+            return format!(
+                "{mac} is {}, with {} reserved on network {}",
+                one.name, one.address, network.name
+            );
+        }
+        let mirror = self.mirror();
+        if let Some(vm) = mirror.vms.by_mac(mac) {
+            let has = vm.address.map_or_else(|| "no address yet".to_owned(), |address| address.to_string());
+            return format!("{mac} is VM {} of cluster {}, with {has}", vm.name, vm.cluster);
+        }
+        match mirror.pending.get(&mac) {
             Some(pending) => format!(
                 "{mac} is not in the plan; it asked {} time(s) since {}, {}",
                 pending.count, pending.first, pending.said
             ),
             None => format!("{mac} is not in the plan, and was not seen asking to boot"),
-        };
-        Ok(answer(mac.to_string(), standing, events, &context))
+        }
     }
 
     /// The MACs of a host (NICs on its pod's bond, then its BMC), or the MAC itself.
@@ -265,9 +280,16 @@ pub(crate) fn boot_macs(host: &dayzero_model::site::Host) -> Vec<MacAddr> {
     host.bond.nics.iter().map(|nic| nic.mac).chain([host.bmc.mac]).collect()
 }
 
-/// Whether a host of the plan has that MAC, or its BMC.
+/// Whether a host of the plan has that MAC, or its BMC, or whoever has an address by it.
 pub(crate) fn planned_mac(plan: &Plan, mac: MacAddr) -> bool {
     plan.site.hosts().any(|p| p.host.bmc.mac == mac || p.host.nics().any(|(_, nic, _)| nic == mac))
+        || reservation(plan, mac).is_some()
+}
+
+/// The reservation by that MAC, and its network.
+fn reservation(plan: &Plan, mac: MacAddr) -> Option<(&Network, &Reservation)> {
+    let all = plan.site.networks.iter().flat_map(|net| net.reservations.iter().map(move |one| (net, one)));
+    all.into_iter().find(|(_, one)| one.mac == Some(mac))
 }
 
 /// What a host asks of a person.

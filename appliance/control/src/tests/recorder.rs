@@ -5,6 +5,7 @@ use super::rack::{Key, Rack, post_enrol};
 use super::{open, request, site, until};
 use crate::boot::Director;
 use crate::control::{Control, Plan};
+use crate::known_vms::tests::vm;
 use crate::service::Service;
 use dayzero_lifecycle::cause::cause;
 use dayzero_model::boot::{Arch, BootAction, Client};
@@ -13,7 +14,9 @@ use dayzero_model::datagram::{Datagram, Wire};
 use dayzero_model::event::{Ignored, What};
 use dayzero_model::facts::{Failure, WindowFacts};
 use dayzero_model::ids::{BootId, HostName, MacAddr};
+use dayzero_model::site::Reservation;
 use dayzero_model::units::{Millis, Timestamp};
+use dayzero_model::vm::Vm;
 use dayzero_model::wire::{ClockReport, EnrolAnswer};
 use dayzero_pxe::{BootDirector, PxeEvent, SeenClient};
 use dayzero_trust::Channel;
@@ -302,6 +305,56 @@ async fn a_flood_hides_no_host_while_the_store_is_busy() {
     let again = open(dir.path(), &Rack::new(&site(1)));
     assert_eq!(stored(&again), (10, true));
     again.stop().await;
+}
+
+/// Who was pending and has an address by now, as a VM or by a reservation, is no client in no plan, and `why` says who it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_planned_since_is_pending_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = still(dir.path()).await;
+    let director = Director::start(&control);
+    let mac = |last: u8| MacAddr([0x52, 0x54, 0, 0xde, 0xad, last]);
+    let asks = |last: u8| SeenClient { duid: Some(vec![0, 3, 0, 1, last]), ..unknown(mac(last)) };
+    (1..=4).for_each(|last| assert_eq!(director.client(&asks(last)), Client::Unknown));
+    let pending = || {
+        let mirror = control.mirror();
+        mirror.pending.keys().copied().collect::<Vec<_>>()
+    };
+    until("they are pending", pending, |macs| macs.len() == 4).await;
+    control.store_pending().await.unwrap();
+
+    let mut plan = site(1);
+    let mgmt = plan.networks.iter_mut().find(|network| network.name.as_str() == "mgmt").unwrap();
+    let pdu = |name: &str, last: u8| Reservation {
+        name: name.parse().unwrap(),
+        address: [10, 77, 0, last].into(),
+        mac: None,
+        client_id: None,
+        duid: None,
+        circuit: None,
+    };
+    mgmt.reservations = vec![
+        Reservation { mac: Some(mac(1)), ..pdu("pdu1", 201) },
+        Reservation { duid: Some("0x0003000102".parse().unwrap()), ..pdu("pdu2", 202) },
+    ];
+    control.mirror_mut().plan = Some(Plan::new(plan, dayzero_model::Sha256([1; 32])));
+    control.mirror_mut().vms.put(Vm { mac: mac(3), ..vm("vm1", 3, None) });
+    assert!(matches!(director.client(&asks(2)), Client::Fixed { .. }));
+
+    let status = control.status().await.unwrap();
+    assert_eq!(status.pending.iter().map(|client| client.mac).collect::<Vec<_>>(), [mac(4)]);
+    for (last, who) in [
+        (1, "is pdu1, with 10.77.0.201 reserved on network mgmt"),
+        (3, "is VM vm1 of cluster kvm1, with no address yet"),
+        (4, "is not in the plan; it asked 1 time(s)"),
+    ] {
+        let why = control.why(&mac(last).to_string()).await.unwrap();
+        assert!(why.standing.contains(who), "{}", why.standing);
+    }
+    control.store_pending().await.unwrap();
+    let stored = crate::records::all(&control.store, &crate::records::PENDING).unwrap();
+    assert!(stored.contains_key(&mac(4)) && !stored.contains_key(&mac(2)), "{stored:?}");
+    control.stop().await;
 }
 
 /// Datagrams that get no answer come to memory all, to the store within limits: one client's, all strangers', and a host's.
