@@ -87,6 +87,14 @@ pub fn images() -> Result<Images> {
     })
 }
 
+/// The same, and Debian's signed loaders in the cache, out of which labs of Secure Boot take them: a lab has no way to fetch
+/// anything.
+pub fn images_for_labs() -> Result<Images> {
+    let images = images()?;
+    step("signed loaders", || dayzero_images::secure_loaders(&cache()).context("signed loaders"))?;
+    Ok(images)
+}
+
 /// The appliance's disk, with all of that in it. It lies in the cache: only copies of it are ever started.
 pub fn appliance() -> Result<Appliance> {
     let cache = cache();

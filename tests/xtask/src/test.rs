@@ -65,6 +65,6 @@ fn everything(phases: &mut Phases, all: bool) -> Result<ExitCode> {
 
 fn run_labs(phases: &mut Phases, programs: &[TestProgram], filter: &str) -> Result<()> {
     phases.run("packages of the labs", packages::ensure_for_labs)?;
-    let images = phases.run("images for the labs", build::images)?;
+    let images = phases.run("images for the labs", build::images_for_labs)?;
     phases.run("labs", || labs::run(&images, programs, filter))
 }
