@@ -97,14 +97,14 @@ pub(crate) enum Command {
     /// The store of the appliance.
     #[command(subcommand)]
     Store(StoreCommand),
-    /// Look for what would hinder the appliance on this machine and its networks; refused after `dayzero login`, since an
-    /// appliance elsewhere is not looked at.
+    /// Look for what would hinder network boot on the appliance and its networks: the appliance that commands go to examines
+    /// itself; where none runs, this machine is looked at.
     Doctor {
         /// Plan whose networks to look at.
         #[arg(long, value_name = "FILE")]
         plan: PathBuf,
-        /// Configuration of serve, whose boot files, ports and data directory are looked at [default: as serve without
-        /// any].
+        /// Configuration of a serve that does not run yet, whose boot files, ports and data directory are looked at
+        /// [default: as serve without any].
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Send nothing: listen for so many seconds to each network's other DHCP servers.

@@ -101,7 +101,7 @@ async fn ask(command: Command, client: &Client, out: Output) -> Result<(), Failu
         Command::Vm(command) => vm::run(client, out, command).await,
         Command::Store(command) => store::run(client, out, command).await,
         Command::Doctor { plan, config, listen_only } => {
-            let how = doctor::How { config: config.as_deref(), listen_only, socket: Path::new(cli::SOCKET) };
+            let how = doctor::How { config: config.as_deref(), listen_only };
             doctor::run(client, out, &plan, how).await
         }
         Command::Health => site::health(client, out).await,

@@ -157,6 +157,22 @@ fn an_appliance_elsewhere_is_claimed_and_used() {
     }
 }
 
+/// Before a plan is applied, the appliance looks at its own disk and its own addresses, not at this machine's.
+fn examines_itself(lab: &Lab, plan: &str) {
+    let output = lab.call(&["doctor", "--plan", plan, "--config", "serve.toml", "-o", "json"], "");
+    assert_eq!(output.status.code(), Some(2), "a configuration that is not there is said");
+    let output = lab.call(&["doctor", "--plan", plan, "-o", "json"], "");
+    assert_eq!(output.status.code(), Some(1), "no interface has the plan's addresses");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of =
+        |check: &str| found.as_array().unwrap().iter().find(|finding| finding["check"] == check).unwrap();
+    let data = lab.dir.path().join("data").display().to_string();
+    assert!(of("disk")["found"].as_str().unwrap().starts_with(&data), "{found}");
+    assert_eq!((&of("address")["severity"], &found[0]["severity"]), (&"fault".into(), &"fault".into()));
+    let text = lab.call(&["doctor", "--plan", plan], "");
+    assert!(String::from_utf8_lossy(&text.stdout).starts_with("fault    "), "{text:?}");
+}
+
 /// What works on the socket works here.
 fn every_command(lab: &Lab) {
     let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("plan/examples/lab.yaml");
@@ -166,6 +182,7 @@ fn every_command(lab: &Lab) {
     let secrets = lab.dir.path().join("lab.secrets.yaml");
     std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o600)).unwrap();
     let plan = lab.dir.path().join("lab.yaml").display().to_string();
+    examines_itself(lab, &plan);
     lab.works(&["apply", &plan, "--yes"], "");
     for args in [
         &["status"][..],

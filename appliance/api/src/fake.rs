@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use dayzero_control::service::Subject;
 use dayzero_control::view::{
-    Applied, ClusterView, Health, HostSummary, HostView, Pending, PlanPreview, Progress, RackView,
-    StatusView, Todo, VmRequest, WhyFinding, WhyView,
+    Applied, ClusterView, DoctorFinding, Health, HostSummary, HostView, Pending, PlanPreview, Progress,
+    RackView, Severity, StatusView, Todo, VmRequest, WhyFinding, WhyView,
 };
-use dayzero_control::{ApplyRequest, ConsentRequest, Service, ServiceError};
+use dayzero_control::{ApplyRequest, ConsentRequest, DoctorRequest, Service, ServiceError};
 use dayzero_model::condition::{Cause, Condition, ConditionRecord, State};
 use dayzero_model::event::{Event, What};
 use dayzero_model::facts::HostFacts;
@@ -367,6 +367,18 @@ impl Service for Fake {
 
     async fn pcap(&self, subject: &Subject) -> Result<Vec<u8>, ServiceError> {
         Ok(format!("pcapng of {subject}").into_bytes())
+    }
+
+    async fn doctor(&self, request: DoctorRequest) -> Result<Vec<DoctorFinding>, ServiceError> {
+        self.note(format!("doctor {} {:?}", request.site.name, request.listen_only));
+        let other = DoctorFinding {
+            check: "other-dhcp".to_owned(),
+            severity: Severity::Fault,
+            interface: Some("eth0".to_owned()),
+            found: "10.77.0.66 answers DHCP too".to_owned(),
+            action: "switch it off on this network".to_owned(),
+        };
+        Ok(vec![other])
     }
 
     async fn reset_host(&self, host: &HostName, who: &str) -> Result<(), ServiceError> {

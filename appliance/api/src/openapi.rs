@@ -204,6 +204,18 @@ const SCHEMAS: &[Schema] = &[
             ("next_action", "string"),
         ],
     ),
+    Schema("DoctorRequest", Yes, &[("site", "Site"), ("listen_only", "integer?")]),
+    Schema(
+        "DoctorFinding",
+        No,
+        &[
+            ("check", "string"),
+            ("severity", "severity"),
+            ("interface", "string?"),
+            ("found", "string"),
+            ("action", "string"),
+        ],
+    ),
     Schema(
         "VmRequest",
         Yes,
@@ -255,6 +267,7 @@ fn plain(word: &str) -> Option<Value> {
         "sha256" => json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
         "mac" => json!({ "type": "string", "pattern": "^([0-9a-f]{2}:){5}[0-9a-f]{2}$" }),
         "role" => json!({ "type": "string", "enum": ["viewer", "operator", "admin"] }),
+        "severity" => json!({ "type": "string", "enum": ["good", "warning", "fault"] }),
         "health" => json!({ "type": "string", "enum": ["working", "failed", "ready", "lost"] }),
         _ => return None,
     })
@@ -299,6 +312,7 @@ fn schemas() -> Map<String, Value> {
     all.insert("Pcapng".to_owned(), json!({ "type": "string", "format": "binary" }));
     all.insert("Vms".to_owned(), of_type("[Vm]"));
     all.insert("HostSummaries".to_owned(), of_type("[HostSummary]"));
+    all.insert("DoctorFindings".to_owned(), of_type("[DoctorFinding]"));
     all.insert("BmcCredentials".to_owned(), of_type("[Login]"));
     all
 }
@@ -392,7 +406,14 @@ pub fn document() -> Value {
 mod tests {
     use super::*;
     use crate::fake::{self, Fake};
-    use dayzero_control::Service;
+    use dayzero_control::{DoctorRequest, Service};
+    use dayzero_model::site::Site;
+    use std::path::Path;
+
+    fn lab() -> Site {
+        let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plan/examples/lab.yaml");
+        dayzero_plan::load(&plan).unwrap().0
+    }
 
     fn compare(name: &str, value: &Value) {
         let fields =
@@ -438,6 +459,10 @@ mod tests {
         compare("HostView", &shown(&host));
         compare("ProofReport", &shown(&host.facts.proof.unwrap()));
         compare("WhyView", &shown(&fake.why("host2").await.unwrap()));
+        let request = DoctorRequest { site: lab(), listen_only: None };
+        for finding in fake.doctor(request).await.unwrap() {
+            compare("DoctorFinding", &shown(&finding));
+        }
         compare("Vm", &shown(&fake::status().vms[0]));
     }
 

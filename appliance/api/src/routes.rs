@@ -130,6 +130,12 @@ fn site() -> Vec<Row> {
             get(rest::site::pcap),
         ),
         row(
+            ("POST", "/v1/doctor", OPERATOR),
+            "What would hinder network boot on the appliance and on this plan's networks. Changes nothing; takes half a minute.",
+            ("DoctorRequest", "DoctorFindings"),
+            post(rest::site::doctor).layer(DefaultBodyLimit::max(PLAN)),
+        ),
+        row(
             ("GET", "/v1/events", VIEWER),
             "Events from now on, as server-sent events.",
             ("", "Event"),

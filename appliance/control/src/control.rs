@@ -123,6 +123,8 @@ pub struct Control {
     pub(crate) mirror: RwLock<Mirror>,
     /// Whose turn it is to change states.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Held by the examination that is under way.
+    pub(crate) doctor: tokio::sync::Mutex<()>,
     pub(crate) busy: Mutex<Busy>,
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,
@@ -180,6 +182,7 @@ impl Control {
             world,
             mirror: RwLock::new(mirror),
             turn: tokio::sync::Mutex::new(()),
+            doctor: tokio::sync::Mutex::new(()),
             busy: Mutex::new(Busy::default()),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),

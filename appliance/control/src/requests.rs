@@ -3,9 +3,9 @@
 use crate::actions::prove::prove;
 use crate::control::{Control, Flight, Plan};
 use crate::records::{self, CURRENT, PLAN, PlanRecord};
-use crate::service::{ApplyRequest, ConsentRequest, Service, ServiceError, Subject};
+use crate::service::{ApplyRequest, ConsentRequest, DoctorRequest, Service, ServiceError, Subject};
 use crate::sessions::factory_name;
-use crate::view::{Applied, HostView, PlanPreview, StatusView, VmRequest, WhyView};
+use crate::view::{Applied, DoctorFinding, HostView, PlanPreview, StatusView, VmRequest, WhyView};
 use dayzero_lifecycle::{ActionKind, desired, retry};
 use dayzero_model::condition::Condition;
 use dayzero_model::event::Event;
@@ -27,7 +27,7 @@ fn refused(sentence: impl Into<String>, next_action: impl Into<String>) -> Servi
 
 impl Control {
     /// Errors of the lints; the sender has shown them with their lines already.
-    fn lint(&self, site: &Site) -> Result<(), ServiceError> {
+    pub(crate) fn lint(&self, site: &Site) -> Result<(), ServiceError> {
         let found = dayzero_plan::lint(site, &Known::default());
         let errors = found.iter().filter(|finding| finding.severity() == Severity::Error);
         let text: Vec<_> =
@@ -283,6 +283,10 @@ impl Service for Arc<Control> {
         // Recordings of failed boots are files.
         let read = tokio::task::spawn_blocking(move || control.pcap_file(&subject)).await;
         read.unwrap_or_else(|error| Err(ServiceError::System(error.to_string())))
+    }
+
+    async fn doctor(&self, request: DoctorRequest) -> Result<Vec<DoctorFinding>, ServiceError> {
+        Control::examined(self, request).await
     }
 
     async fn reset_host(&self, host: &HostName, who: &str) -> Result<(), ServiceError> {

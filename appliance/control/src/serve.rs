@@ -30,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 const AGAIN: Duration = Duration::from_secs(5);
 /// What ails a network begins so.
 const NETWORK: &str = "network/";
+/// What ails the boot services goes by this name.
+pub(crate) const NETWORK_BOOT: &str = "network boot services";
 
 /// Profiles as they come with Dayzero.
 pub struct BuiltInProfiles;
@@ -200,16 +202,21 @@ impl Served {
                         }
                     }
                 };
-                let what = format!("{} {at}", listener.name());
+                let what = listener_at(listener.name(), at);
                 tasks.spawn(keep(control.clone(), what, cancel.clone(), again));
             }
         }
         let director = Director::start(control);
         let (ours, end, plans) = (control.clone(), cancel.clone(), plans.subscribe());
         let again = move || pxe(ours.clone(), director.clone(), plans.clone(), end.clone());
-        tasks.spawn(keep(control.clone(), "network boot services".to_owned(), cancel.clone(), again));
+        tasks.spawn(keep(control.clone(), NETWORK_BOOT.to_owned(), cancel.clone(), again));
         tasks
     }
+}
+
+/// What ails a listener goes by this name.
+pub(crate) fn listener_at(name: &str, at: SocketAddr) -> String {
+    format!("{name} {at}")
 }
 
 /// Serves again and again; a failure is on the to-do list meanwhile, and so is an end that nobody asked for.

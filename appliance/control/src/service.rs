@@ -4,7 +4,7 @@
 //! changes something names who asked, and that is on the timeline. It neither authenticates nor authorises: the
 //! listeners do. [`crate::Control`] implements it; tests of a listener may bring their own.
 
-use crate::view::{Applied, HostView, PlanPreview, StatusView, VmRequest, WhyView};
+use crate::view::{Applied, DoctorFinding, HostView, PlanPreview, StatusView, VmRequest, WhyView};
 use dayzero_model::event::Event;
 use dayzero_model::ids::{HostName, Name, Sha256};
 use dayzero_model::proof::ProofReport;
@@ -37,6 +37,17 @@ pub struct ApplyRequest {
     pub credentials: BTreeMap<Name, Login>,
     /// Hash of the plan that the diff was made against ([`PlanPreview::base`]).
     pub base: Option<Sha256>,
+}
+
+/// What the doctor is to look at. Body of `POST /v1/doctor`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DoctorRequest {
+    /// The plan whose networks are looked at; it need not be the one that is applied.
+    pub site: Site,
+    /// Seconds to listen, 1 to 3600: nothing is sent. None: others are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_only: Option<u16>,
 }
 
 /// Consent to wipe a disk. Body of `POST /v1/hosts/{host}/consent`.
@@ -122,6 +133,10 @@ pub trait Service: Send + Sync {
     /// The recorded datagrams of a host (by name) or a client (by MAC) as pcapng: of its last failed boots, and what is in
     /// memory. No HTTP, no TLS: it holds no secret.
     async fn pcap(&self, subject: &Subject) -> Result<Vec<u8>, ServiceError>;
+
+    /// What would hinder network boot on the appliance itself and on the plan's networks; the worst comes first. It takes
+    /// half a minute, or as long as it shall only listen; refused while it is at work already.
+    async fn doctor(&self, request: DoctorRequest) -> Result<Vec<DoctorFinding>, ServiceError>;
 
     /// Begins a host's life again from `Vouched`: it is booted by network, inventoried and installed anew (its disk is
     /// then foreign and asks for consent, unless it is ours).

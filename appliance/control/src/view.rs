@@ -10,6 +10,7 @@ use dayzero_model::ids::{HostName, MacAddr, Name, Sha256};
 use dayzero_model::site::Hypervisor;
 use dayzero_model::units::Timestamp;
 use dayzero_model::vm::Vm;
+pub use dayzero_pxe::doctor::Severity;
 use serde::{Deserialize, Serialize};
 
 /// What an apply would change.
@@ -222,6 +223,21 @@ pub struct WhyFinding {
     pub evidence: Vec<String>,
     /// What to do.
     pub next_action: String,
+}
+
+/// One finding of the doctor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorFinding {
+    /// What was looked at, such as `port` or `other-dhcp`.
+    pub check: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Interface, where it is about one.
+    pub interface: Option<String>,
+    /// What was seen.
+    pub found: String,
+    /// What a person can do; empty where nothing is to be done.
+    pub action: String,
 }
 
 /// What is asked for with a new VM.

@@ -1,10 +1,10 @@
 //! `dayzero doctor`.
 
 use super::wrap;
-use crate::doctor::Shown;
+use dayzero_control::view::DoctorFinding;
 
 /// Findings, the worst first.
-pub(crate) fn findings(shown: &[Shown]) -> String {
+pub(crate) fn findings(shown: &[DoctorFinding]) -> String {
     let mut text = String::new();
     for finding in shown {
         let place = finding.interface.as_ref().map_or_else(String::new, |name| format!(" {name}"));

@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use dayzero_control::ApplyRequest;
-use dayzero_control::view::{Applied, PlanPreview, StatusView, VmRequest, WhyView};
+use dayzero_control::view::{Applied, DoctorFinding, PlanPreview, StatusView, VmRequest, WhyView};
+use dayzero_control::{ApplyRequest, DoctorRequest};
 use dayzero_model::site::Site;
 use dayzero_model::vm::Vm;
 use std::sync::Arc;
@@ -46,6 +46,13 @@ pub(crate) async fn pcap(State(api): Api_, Segment(subject): Segment<String>) ->
     let disposition = format!("attachment; filename=\"dayzero-{name}.pcapng\"");
     Ok(([(CONTENT_TYPE, "application/x-pcapng".to_owned()), (CONTENT_DISPOSITION, disposition)], file)
         .into_response())
+}
+
+pub(crate) async fn doctor(
+    State(api): Api_,
+    Body(request): Body<DoctorRequest>,
+) -> Result<Json<Vec<DoctorFinding>>, Problem> {
+    Ok(Json(api.service.doctor(request).await?))
 }
 
 pub(crate) async fn events(State(api): Api_, identity: Identity) -> Response {

@@ -1,5 +1,6 @@
 //! A rack in memory, and whole lives lived in it: with crashes, clones and pulled cables.
 
+mod doctor;
 mod enrolment;
 mod https_boot;
 mod lease_store;

@@ -16,7 +16,7 @@ pub(super) fn apply(events: &[Event], _: &WhyContext<'_>) -> Option<Finding> {
     let (why, next_action) = match status {
         404 => (
             "there is no such file",
-            "is the boot image built, and named in serve.toml? `dayzero doctor --config` looks at each boot file; a name that is not ours comes from another DHCP server's boot options",
+            "is the boot image built, and named in serve.toml? `dayzero doctor` looks at each boot file; a name that is not ours comes from another DHCP server's boot options",
         ),
         500..=599 => ("it could not be read", "the appliance's log says why; look at its disk"),
         _ => ("the request was not understood", "it is no client of ours: find out what asks"),

@@ -32,7 +32,7 @@ const FILTER: &str = "look for a firewall or relay between host and appliance th
 const MTU: &str = "compare the MTU of host port, switches and appliance: a block of that size with its headers must pass whole; then look for a filter";
 const LOSS: &str = "look for packet loss and errors on the host's port and cable; a switch port that goes down just then restarts by itself (spanning tree, LACP)";
 const RESET: &str = "look at the host's screen: its firmware gave up or was reset; power and BMC events of that moment stand in the timeline";
-const NAMED: &str = "somebody else told it this name (a second DHCP server, a boot order entry), or the appliance lacks the loader: `dayzero doctor --config` says which";
+const NAMED: &str = "somebody else told it this name (a second DHCP server, a boot order entry), or the appliance lacks the loader: `dayzero doctor` says which";
 
 fn words(file: &str, fault: TftpFault, after: u64, block: u16, message: &str) -> (String, &'static str) {
     match fault {

@@ -20,7 +20,7 @@ pub(super) fn apply(events: &[Event], _: &WhyContext<'_>) -> Option<Finding> {
                 text::arch(Some(*arch))
             ),
             evidence,
-            next_action: format!("look what the appliance has as {file}: the loader of each architecture lies in its iPXE directory (`dayzero doctor --config` names it)").into(),
+            next_action: format!("look what the appliance has as {file}: the loader of each architecture lies in its iPXE directory (`dayzero doctor` names it)").into(),
         },
         _ => Finding {
             rule: "no-loader",
