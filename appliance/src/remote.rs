@@ -5,6 +5,7 @@
 
 use crate::failure::{Failure, chain};
 use dayzero_model::ids::Sha256;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -85,6 +86,7 @@ impl Server {
         let connecting = async {
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
             stream.set_nodelay(true)?;
+            notice_silence(&stream)?;
             TlsConnector::from(Arc::new(config)).connect(name, stream).await
         };
         tokio::time::timeout(CONNECT, connecting).await.unwrap_or_else(|_| {
@@ -100,6 +102,16 @@ impl Server {
             chain(error)
         ))
     }
+}
+
+/// An answer may take long, but one that lost its power is noticed: in half a minute (RFC 9293 section 3.8.4, RFC 5482).
+fn notice_silence(stream: &TcpStream) -> std::io::Result<()> {
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &15)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &5)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &3)?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &30_000)?;
+    Ok(())
 }
 
 impl FromStr for Server {

@@ -117,6 +117,22 @@ impl Machine {
         Ok(())
     }
 
+    /// It examines itself, before a plan is applied: its disk, its boot files, its links and its ports must be in order.
+    pub fn examine(&self, plan: &Path) -> Result<String> {
+        let said = Client.call(&["doctor", "--plan", &plan.to_string_lossy(), "-o", "json"])?;
+        let found: Vec<Value> = serde_json::from_str(&said.stdout)
+            .with_context(|| format!("dayzero doctor: {:?} {}", said.code, said.stderr.trim()))?;
+        for check in ["disk", "boot-files", "link", "port"] {
+            let mut of = found.iter().filter(|finding| finding["check"] == check).peekable();
+            ensure!(of.peek().is_some(), "the appliance did not look at its {check}: {}", said.stdout);
+            if let Some(bad) = of.find(|finding| finding["severity"] != "good") {
+                bail!("the appliance finds {check} not in order: {bad}");
+            }
+        }
+        let count = |severity: &str| found.iter().filter(|finding| finding["severity"] == severity).count();
+        Ok(format!("{} good, {} warnings, {} faults", count("good"), count("warning"), count("fault")))
+    }
+
     /// Cuts its power and switches it on again. How long until it answered.
     pub fn cut_power(&mut self) -> Result<Duration> {
         let began = Instant::now();

@@ -108,6 +108,14 @@ impl Rack {
         }
     }
 
+    /// Where the control plane is a machine, it examines itself; how that ended.
+    pub fn examine(&self) -> Result<Option<String>> {
+        match &self.control {
+            Control::Process { .. } => Ok(None),
+            Control::Machine(machine) => machine.examine(&self.plan).map(Some),
+        }
+    }
+
     /// Peak resident memory of the control plane so far (VmHWM), MiB.
     pub fn note_rss(&mut self) -> u64 {
         self.note_peak(false)

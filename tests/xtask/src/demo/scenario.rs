@@ -118,6 +118,9 @@ impl Play {
             &self.client,
             &["plan", "check", &faulty.to_string_lossy()],
         )?;
+        if let Some(found) = rack.examine()? {
+            self.progress.say(&format!("the appliance examined itself: {found}"));
+        }
         let said = self.client.call(&["apply", &plan, "--yes"])?;
         ensure!(said.code == Some(0), "dayzero apply: {}{}", said.stdout, said.stderr);
         self.progress.say("the plan is applied");
