@@ -56,8 +56,6 @@ pub struct ScriptQuery {
 /// Something that a service saw or did. The director stamps the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PxeEvent {
-    /// Interface.
-    pub interface: String,
     /// MAC, where known.
     pub mac: Option<MacAddr>,
     /// Host, where known.

@@ -176,28 +176,22 @@ impl Watch {
         match (&event.kind, peer) {
             (EventKind::Completed { .. }, _) if self.loaders.is_loader(&event.name) => {
                 let arch = self.sessions.loader_fetched(peer, now());
-                self.tell(&event.iface, peer, what);
+                self.tell(peer, what);
                 if let Some(wrong) = self.machines.fetched(&event.name, arch) {
-                    self.tell(&event.iface, peer, wrong);
+                    self.tell(peer, wrong);
                 }
             }
             (EventKind::TimedOut { .. }, IpAddr::V4(address)) if neighbours::is_silent(address) => {
-                self.tell(&event.iface, peer, What::ArpSilent { address });
-                self.tell(&event.iface, peer, what);
+                self.tell(peer, What::ArpSilent { address });
+                self.tell(peer, what);
             }
-            _ => self.tell(&event.iface, peer, what),
+            _ => self.tell(peer, what),
         }
     }
 
-    fn tell(&self, iface: &str, peer: IpAddr, what: What) {
+    fn tell(&self, peer: IpAddr, what: What) {
         let known = self.sessions.who(peer);
-        self.director.event(PxeEvent {
-            interface: iface.to_owned(),
-            mac: known.mac,
-            host: known.host,
-            boot: known.boot,
-            what,
-        });
+        self.director.event(PxeEvent { mac: known.mac, host: known.host, boot: known.boot, what });
     }
 
     fn datagram(&self, tapped: &Tapped<'_>) {

@@ -1,10 +1,10 @@
 //! Datagrams of the boot network, by MAC, in memory.
 //!
 //! Purpose: `dayzero pcap` and the recordings of failed boots. Invariants: keeping one costs a copy of its octets into the
-//! ring of its MAC, and no allocation once that ring has grown; memory is bounded for each MAC and in all, and hosts of the
-//! plan and strangers do not drive each other out; when there is no room, the MAC that was silent longest goes (by second
-//! chance: nothing is reordered when a datagram comes). Limits: what is no datagram (HTTP, TLS) is not here, so that no
-//! token and no body of a request can be.
+//! ring of its MAC, and no allocation once that ring has grown (a new MAC gets the ring of one that went); memory is
+//! bounded for each MAC and in all, and hosts of the plan and strangers do not drive each other out; when there is no room,
+//! the MAC that was silent longest goes (by second chance: nothing is reordered when a datagram comes). Limits: what is no
+//! datagram (HTTP, TLS) is not here, so that no token and no body of a request can be.
 
 use dayzero_model::datagram::{Datagram, Wire};
 use dayzero_model::ids::MacAddr;
@@ -20,6 +20,9 @@ const SNAP: usize = 2048;
 /// What all rings of hosts of the plan may hold, and all others.
 const HOSTS: usize = 12 << 20;
 const STRANGERS: usize = 4 << 20;
+/// Empty rings that wait for new MACs, and the octets that each may have room for, and as many for their heads.
+const SPARE: usize = 64;
+const SPARE_BYTES: usize = 4 << 10;
 /// Interfaces that are told apart.
 const INTERFACES: usize = 256;
 
@@ -86,21 +89,23 @@ struct Tapes {
     by_mac: HashMap<MacAddr, Tape>,
     /// Each MAC once, with the number of its newest datagram when it was put here.
     queue: VecDeque<(MacAddr, u64)>,
+    /// Empty ones.
+    spare: Vec<Tape>,
     size: usize,
     most: usize,
 }
 
 impl Tapes {
     fn new(most: usize) -> Self {
-        Self { by_mac: HashMap::new(), queue: VecDeque::new(), size: 0, most }
+        Self { by_mac: HashMap::new(), queue: VecDeque::new(), spare: Vec::new(), size: 0, most }
     }
 
     fn push(&mut self, mac: MacAddr, head: Head, bytes: &[u8]) {
-        let queue = &mut self.queue;
+        let (queue, spare) = (&mut self.queue, &mut self.spare);
         let number = head.number;
         let tape = self.by_mac.entry(mac).or_insert_with(|| {
             queue.push_back((mac, number));
-            Tape::default()
+            spare.pop().unwrap_or_default()
         });
         let before = tape.size();
         tape.push(head, bytes);
@@ -109,8 +114,20 @@ impl Tapes {
             let Some((mac, number)) = self.queue.pop_front() else { return };
             match self.by_mac.get(&mac).map(Tape::newest) {
                 Some(newest) if newest > number => self.queue.push_back((mac, newest)),
-                _ => self.size -= self.by_mac.remove(&mac).map_or(0, |tape| tape.size()),
+                _ => self.forget(mac),
             }
+        }
+    }
+
+    fn forget(&mut self, mac: MacAddr) {
+        let Some(mut tape) = self.by_mac.remove(&mac) else { return };
+        self.size -= tape.size();
+        let room = tape.bytes.capacity().max(tape.heads.capacity() * HEAD);
+        if self.spare.len() < SPARE && room <= SPARE_BYTES {
+            tape.heads.clear();
+            tape.bytes.clear();
+            tape.stored = 0;
+            self.spare.push(tape);
         }
     }
 }
@@ -238,6 +255,8 @@ mod tests {
         assert_eq!(captures.of(&[mac(7)]).len(), KEEP, "who speaks stays");
         assert!(captures.of(&[mac(8)]).is_empty(), "who fell silent is gone");
         assert_eq!(captures.tapes[0].queue.len(), captures.tapes[0].by_mac.len());
+        let spare = &captures.tapes[0].spare;
+        assert!(spare.len() <= SPARE && spare.iter().all(|tape| tape.size() == 0 && tape.stored == 0));
         assert_eq!(captures.of(&[mac(59_999), mac(7)]).len(), KEEP + 1);
     }
 

@@ -351,10 +351,9 @@ impl Rings {
     fn push(&mut self, subject: Subject, kept: Kept) {
         let is_mac = subject.is_mac();
         let (newest, keep) = (kept.number, if is_mac { KEEP_MAC } else { KEEP_HOST });
-        if !self.subjects.contains_key(&subject) {
-            self.make_room(is_mac);
-        }
-        let ring = self.subjects.entry(subject.clone()).or_default();
+        let known = self.subjects.contains_key(&subject);
+        let spare = if known { Ring::default() } else { self.make_room(is_mac) };
+        let ring = self.subjects.entry(subject.clone()).or_insert(spare);
         let order = &mut self.order[usize::from(is_mac)];
         if let Some(before) = ring.events.back() {
             order.remove(&(before.number, subject.clone()));
@@ -365,16 +364,19 @@ impl Rings {
         self.gone.extend(gone.map(|old| (subject.clone(), old.number)));
     }
 
-    /// The subject that was silent longest goes, of those of its kind.
-    fn make_room(&mut self, for_mac: bool) {
+    /// An empty ring. Where there are too many, the subject that was silent longest goes, of those of its kind: it is that
+    /// one's.
+    fn make_room(&mut self, for_mac: bool) -> Ring {
         let order = &mut self.order[usize::from(for_mac)];
         if order.len() < if for_mac { MACS } else { SUBJECTS - MACS } {
-            return;
+            return Ring::default();
         }
-        let Some((_, subject)) = order.pop_first() else { return };
-        let ring = self.subjects.remove(&subject).unwrap_or_default();
-        let stored = ring.events.into_iter().filter(|kept| kept.stored);
+        let Some((_, subject)) = order.pop_first() else { return Ring::default() };
+        let mut ring = self.subjects.remove(&subject).unwrap_or_default();
+        let stored = ring.events.drain(..).filter(|kept| kept.stored);
         self.gone.extend(stored.map(|kept| (subject.clone(), kept.number)));
+        ring.fleeting = 0;
+        ring
     }
 }
 

@@ -164,7 +164,8 @@ impl DhcpCore {
 
     /// Handles one message.
     pub(crate) fn handle(&self, request: &Request, came: Came, now: Timestamp) -> Handled {
-        let mut handled = Handled::default();
+        // What came, and what goes out.
+        let mut handled = Handled { events: Vec::with_capacity(2), ..Handled::default() };
         let way = self.way(request, came);
         let network = way.as_ref().map_or(&self.interface.network.name, |way| &way.subnet.net.name);
         let (client, asker, told) = self.heard(request, request.kind.word(), network, &mut handled);
@@ -291,7 +292,6 @@ impl DhcpCore {
 
     fn tell(&self, asker: &Asker, what: What, handled: &mut Handled) {
         handled.events.push(PxeEvent {
-            interface: self.interface.device.clone(),
             mac: Some(asker.mac),
             host: asker.host.clone(),
             boot: asker.boot,

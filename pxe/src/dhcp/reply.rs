@@ -39,17 +39,30 @@ const LEAST_NEEDED: [u8; 13] = [
     option::CLIENT_ID,
 ];
 
+/// Bytes of most answers' options: so many are reserved at once.
+const TYPICAL: usize = 256;
+
 /// Options in the order they are added.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Options(Vec<u8>);
+
+impl Default for Options {
+    fn default() -> Self {
+        Self(Vec::with_capacity(TYPICAL))
+    }
+}
+
+fn write(out: &mut Vec<u8>, code: u8, value: &[u8]) {
+    for part in value.chunks(255) {
+        out.push(code);
+        out.push(u8::try_from(part.len()).unwrap_or(255));
+        out.extend_from_slice(part);
+    }
+}
 
 impl Options {
     pub(crate) fn raw(&mut self, code: u8, value: &[u8]) -> &mut Self {
-        for part in value.chunks(255) {
-            self.0.push(code);
-            self.0.push(u8::try_from(part.len()).unwrap_or(255));
-            self.0.extend_from_slice(part);
-        }
+        write(&mut self.0, code, value);
         self
     }
 
@@ -67,7 +80,8 @@ impl Options {
 
     /// This option apart from the others.
     fn part(&self, wanted: u8) -> (Vec<u8>, Vec<u8>) {
-        let (mut part, mut others, mut rest) = (Vec::new(), Vec::new(), self.0.as_slice());
+        let (mut part, mut others) = (Vec::new(), Vec::with_capacity(self.0.len()));
+        let mut rest = self.0.as_slice();
         while let [code, len, tail @ ..] = rest {
             let (one, after) = rest.split_at(2 + usize::from(*len).min(tail.len()));
             if *code == wanted { &mut part } else { &mut others }.extend_from_slice(one);
@@ -160,9 +174,7 @@ impl Reply {
         }
         if let Some(relay) = request.raw(option::RELAY) {
             // As it came, and last (RFC 3046 section 2.2).
-            let mut last = Options::default();
-            last.raw(option::RELAY, relay);
-            out.extend_from_slice(&last.0);
+            write(&mut out, option::RELAY, relay);
         }
         out.push(255);
         if out.len() < MIN {

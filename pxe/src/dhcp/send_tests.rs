@@ -96,8 +96,8 @@ fn mac(n: u8) -> MacAddr {
 
 fn handled(n: u8, to: Destination) -> Handled {
     let what = What::DhcpOut { kind: "OFFER".into(), address: None, file: Some("x".into()) };
-    let (interface, host) = ("mgmt0".to_owned(), Some("host1".parse().unwrap()));
-    let event = PxeEvent { interface, mac: Some(mac(n)), host, boot: None, what };
+    let host = Some("host1".parse().unwrap());
+    let event = PxeEvent { mac: Some(mac(n)), host, boot: None, what };
     Handled { reply: Some((vec![n], to)), events: vec![event], ..Handled::default() }
 }
 

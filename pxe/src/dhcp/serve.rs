@@ -218,7 +218,8 @@ async fn with(
 async fn keep_leases(leases: Arc<dyn LeaseStore>, way: Arc<Way>, mut queue: mpsc::Receiver<Handled>) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, WAITING).await > 0 {
-        let changes: Vec<LeaseChange> = batch.iter().filter_map(|handled| handled.change.clone()).collect();
+        let changes: Vec<LeaseChange> =
+            batch.iter_mut().filter_map(|handled| handled.change.take()).collect();
         if let Err(error) = leases.commit(changes).await {
             tracing::error!(%error, device = %way.told.device, "leases not stored: their clients get no answer");
             for handled in &mut batch {
@@ -343,8 +344,7 @@ mod tests {
     fn held(handled: &Handled) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
         let of = |event: &PxeEvent| {
-            event.interface.capacity()
-                + event.host.as_ref().map_or(0, |host| host.as_str().len())
+            event.host.as_ref().map_or(0, |host| host.as_str().len())
                 + match &event.what {
                     What::DhcpIn { kind, interface, uuid, vendor_class, .. } => {
                         kind.capacity() + interface.capacity() + text(uuid) + text(vendor_class)

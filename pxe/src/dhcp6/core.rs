@@ -434,8 +434,7 @@ impl Core {
 
     fn tell(&self, mac: Option<MacAddr>, client: &Client, what: What, handled: &mut Handled) {
         let (host, boot) = host_of(client);
-        let interface = self.interface.device.clone();
-        handled.events.push(PxeEvent { interface, mac, host, boot, what });
+        handled.events.push(PxeEvent { mac, host, boot, what });
     }
 }
 

@@ -481,20 +481,13 @@ impl Shared {
 
     fn tell(&self, peer: SocketAddr, what: What) {
         let known = self.sessions.who(peer.ip());
-        self.director.event(PxeEvent {
-            interface: self.interface.device.clone(),
-            mac: known.mac,
-            host: known.host,
-            boot: known.boot,
-            what,
-        });
+        self.director.event(PxeEvent { mac: known.mac, host: known.host, boot: known.boot, what });
     }
 
     fn tell_of(&self, mac: MacAddr, address: IpAddr, what: What) {
         let known = self.sessions.who(address);
         let same = known.mac == Some(mac);
         self.director.event(PxeEvent {
-            interface: self.interface.device.clone(),
             mac: Some(mac),
             host: known.host.filter(|_| same),
             boot: known.boot.filter(|_| same),

@@ -285,13 +285,7 @@ impl Rack {
             What::Script { action: BootAction::Discovery { boot: window.boot, cmdline }, peer },
             What::HttpFile { path: "/boot/file/initrd.img".into(), peer, status: 200, bytes: 1, tls: false },
         ] {
-            let event = PxeEvent {
-                interface: "mgmt0".into(),
-                mac: Some(mac),
-                host: Some(host.clone()),
-                boot: Some(window.boot),
-                what,
-            };
+            let event = PxeEvent { mac: Some(mac), host: Some(host.clone()), boot: Some(window.boot), what };
             control.note_event(event).await.unwrap();
         }
         self.with(host, |machine| {

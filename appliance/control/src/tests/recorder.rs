@@ -198,13 +198,7 @@ async fn what_the_services_see_of_a_boot_stands_in_its_window() {
     let opened = window(boot, control.now());
     control.step(&host(), move |facts| facts.window = Some(opened)).await.unwrap();
     let tell = |boot, what| {
-        let event = PxeEvent {
-            interface: "mgmt0".into(),
-            mac: Some(mac),
-            host: Some(host()),
-            boot: Some(boot),
-            what,
-        };
+        let event = PxeEvent { mac: Some(mac), host: Some(host()), boot: Some(boot), what };
         director.event(event);
     };
     let asks = |arch: Option<Arch>, class: &str| What::DhcpIn {
@@ -273,8 +267,7 @@ async fn a_flood_hides_no_host_while_the_store_is_busy() {
     let opened = WindowFacts { powered: Some(control.now()), ..window(boot, control.now()) };
     control.step(&host(), move |facts| facts.window = Some(opened)).await.unwrap();
     let tell = |what| {
-        let (interface, boot) = ("mgmt0".to_owned(), Some(boot));
-        director.event(PxeEvent { interface, mac: Some(mac), host: Some(host()), boot, what });
+        director.event(PxeEvent { mac: Some(mac), host: Some(host()), boot: Some(boot), what });
     };
     let turn = control.turn.lock().await;
     for number in 0..20_000_u32 {
@@ -365,7 +358,7 @@ async fn nobody_writes_to_the_store_without_limit() {
     let director = Director::start(&control);
     let tell = |mac, host| {
         let what = What::DhcpIgnored { reason: "not in the plan".into(), why: Ignored::Pending };
-        director.event(PxeEvent { interface: "mgmt0".into(), mac: Some(mac), host, boot: None, what });
+        director.event(PxeEvent { mac: Some(mac), host, boot: None, what });
     };
     let stranger = |n: u8| MacAddr([2, 0, 0, 0, 0, n]);
     for _ in 0..50 {
@@ -400,8 +393,7 @@ async fn a_bmc_whose_ack_could_not_leave_has_no_lease() {
     let director = Director::start(&control);
     let mac = control.plan().unwrap().site.host(&host()).unwrap().host.bmc.mac;
     let tell = |what| {
-        let interface = "bmc0".to_owned();
-        director.event(PxeEvent { interface, mac: Some(mac), host: Some(host()), boot: None, what });
+        director.event(PxeEvent { mac: Some(mac), host: Some(host()), boot: None, what });
     };
     let (kind, to, error) = ("ACK".to_owned(), [10, 77, 9, 11].into(), "Network is unreachable".to_owned());
     let lease = || control.facts(&host()).unwrap().bmc_lease;

@@ -24,8 +24,8 @@ type Runs = BTreeMap<&'static str, Vec<(Outcome, f64)>>;
 /// Measures what `only` asks for.
 pub fn rows(bench: &mut Bench) {
     let rate = ["dhcp.new_leases", "dhcp.new_leases.isc", "dhcp.new_leases.dnsmasq", "dhcp.cpu"];
-    if rate.iter().any(|id| bench.wants(id)) {
-        bench.attempt("dhcp.new_leases", new_leases);
+    if let Some(id) = rate.into_iter().find(|id| bench.wants(id)) {
+        bench.attempt(id, new_leases);
     }
     bench.attempt("dhcp.storm", storm);
 }
