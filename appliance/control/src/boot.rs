@@ -15,6 +15,7 @@ use dayzero_model::ids::{HostName, MacAddr};
 use dayzero_model::units::Timestamp;
 use dayzero_pxe::{BootDirector, Limit, PxeEvent, ScriptQuery, SeenClient};
 use dayzero_store::StoreError;
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +39,7 @@ pub(crate) struct Director {
     /// Events of others than hosts that come to the store.
     stored: Limit<MacAddr>,
     /// DHCP messages to and from hosts, of each type, that come to the store; those without an answer by their cause.
-    messages: Limit<(MacAddr, String)>,
+    messages: Limit<(MacAddr, Cow<'static, str>)>,
     /// What becomes a fact of a host, of each kind.
     facts: Limit<(MacAddr, Says)>,
 }
@@ -112,7 +113,7 @@ impl Director {
         let (Some(mac), now) = (*mac, Instant::now()) else { return host.is_none() };
         let message = match what {
             What::DhcpIn { kind, .. } | What::DhcpOut { kind, .. } => Some(kind.clone()),
-            What::DhcpIgnored { why, .. } => Some(format!("{why:?}")),
+            What::DhcpIgnored { why, .. } => Some(Cow::from(format!("{why:?}"))),
             _ => None,
         };
         match (host, message) {

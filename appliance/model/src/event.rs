@@ -5,6 +5,7 @@ use crate::condition::Condition;
 use crate::ids::{BootId, HostName, MacAddr, Sha256};
 use crate::units::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// One event, as recorded.
@@ -29,7 +30,7 @@ pub enum What {
     /// A DHCP message came in.
     DhcpIn {
         /// Message type word, such as `DISCOVER`.
-        kind: String,
+        kind: Cow<'static, str>,
         /// Interface.
         interface: String,
         /// PXE architecture, if a PXE client.
@@ -44,7 +45,7 @@ pub enum What {
     /// A DHCP message went out.
     DhcpOut {
         /// Message type word, such as `OFFER`.
-        kind: String,
+        kind: Cow<'static, str>,
         /// Address.
         address: Option<Ipv4Addr>,
         /// Boot file, if any.
@@ -53,7 +54,7 @@ pub enum What {
     /// That message could not leave: nobody but us is at fault.
     DhcpUnsent {
         /// Its type word.
-        kind: String,
+        kind: Cow<'static, str>,
         /// Where it was sent to.
         to: IpAddr,
         /// What the kernel said.

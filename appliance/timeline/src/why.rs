@@ -216,7 +216,7 @@ pub(crate) fn is_firmware(what: &What) -> bool {
 /// beside another server, our offer. That server's ACK is its client's alone, but the REQUEST before it is broadcast.
 pub(crate) fn told(events: &[Event], fits: impl Fn(&str) -> bool) -> Option<(usize, &Event)> {
     let named = |what: &What, beside: bool| match what {
-        What::DhcpOut { kind, address, file: Some(file) } if fits(file) => match kind.as_str() {
+        What::DhcpOut { kind, address, file: Some(file) } if fits(file) => match &**kind {
             "ACK" | "REPLY" => !beside,
             "OFFER" => beside && address.is_none(),
             _ => false,

@@ -199,7 +199,7 @@ impl DhcpCore {
     fn heard(
         &self,
         request: &Request,
-        kind: &str,
+        kind: &'static str,
         network: &Name,
         handled: &mut Handled,
     ) -> (Client, Asker, Option<String>) {
@@ -208,7 +208,7 @@ impl DhcpCore {
         let asker = Asker::of(request.mac, &client);
         let told = seen.uuid.clone();
         let what = What::DhcpIn {
-            kind: kind.to_owned(),
+            kind: kind.into(),
             interface: self.interface.device.clone(),
             arch: seen.arch,
             ipxe: request.is_ipxe(),
@@ -512,7 +512,7 @@ impl DhcpCore {
         };
         handled.reply = Some((nak.encode(turn.request), to));
         handled.from = Some(server);
-        let what = What::DhcpOut { kind: Kind::Nak.word().to_owned(), address: None, file: None };
+        let what = What::DhcpOut { kind: Kind::Nak.word().into(), address: None, file: None };
         self.tell(&turn.asker, what, handled);
     }
 
@@ -538,7 +538,7 @@ impl DhcpCore {
         let reply = Reply { kind, yiaddr, siaddr, server: turn.way.server, file, options };
         handled.reply = Some((reply.encode(request), destination(kind, turn, address)));
         handled.from = Some(turn.way.server);
-        let what = What::DhcpOut { kind: kind.word().to_owned(), address: Some(address), file: reply.file };
+        let what = What::DhcpOut { kind: kind.word().into(), address: Some(address), file: reply.file };
         self.tell(&turn.asker, what, handled);
     }
 
@@ -573,7 +573,7 @@ impl DhcpCore {
         let reply = Reply { kind, yiaddr: none, siaddr: server, server, file, options };
         handled.reply = Some((reply.encode(request), to));
         handled.from = Some(turn.way.server);
-        let what = What::DhcpOut { kind: kind.word().to_owned(), address: None, file: reply.file };
+        let what = What::DhcpOut { kind: kind.word().into(), address: None, file: reply.file };
         self.tell(&turn.asker, what, handled);
     }
 

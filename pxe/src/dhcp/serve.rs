@@ -346,10 +346,10 @@ mod tests {
         let of = |event: &PxeEvent| {
             event.host.as_ref().map_or(0, |host| host.as_str().len())
                 + match &event.what {
-                    What::DhcpIn { kind, interface, uuid, vendor_class, .. } => {
-                        kind.capacity() + interface.capacity() + text(uuid) + text(vendor_class)
+                    What::DhcpIn { interface, uuid, vendor_class, .. } => {
+                        interface.capacity() + text(uuid) + text(vendor_class)
                     }
-                    What::DhcpOut { kind, file, .. } => kind.capacity() + text(file),
+                    What::DhcpOut { file, .. } => text(file),
                     other => panic!("{other:?} waits for no store"),
                 }
         };

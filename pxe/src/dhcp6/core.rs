@@ -175,7 +175,7 @@ impl Core {
         };
         let client = self.director.client(&seen);
         let what = What::DhcpIn {
-            kind: message.kind.word().to_owned(),
+            kind: message.kind.word().into(),
             interface: self.interface.device.clone(),
             arch: seen.arch,
             ipxe: message.ipxe,
@@ -305,7 +305,7 @@ impl Core {
         }
         let file = self.boot(&boot, mac, &mut options);
         handled.reply = Some(encode(kind, message, &self.duid, &options));
-        let what = What::DhcpOut { kind: kind.word().to_owned(), address: given, file };
+        let what = What::DhcpOut { kind: kind.word().into(), address: given, file };
         self.tell(mac, client, what, handled);
     }
 

@@ -290,7 +290,7 @@ mod tests {
             assert!(matches!(events[1].what, What::DhcpOut { .. }), "{events:?}");
             assert_eq!(unsent.is_some(), port == 0, "{events:?}");
             if let Some(PxeEvent { what: What::DhcpUnsent { kind, to, error }, host, .. }) = unsent {
-                assert_eq!((kind.as_str(), *to), ("ADVERTISE", IpAddr::V6(Ipv6Addr::LOCALHOST)));
+                assert_eq!((&**kind, *to), ("ADVERTISE", IpAddr::V6(Ipv6Addr::LOCALHOST)));
                 assert!(host.is_some() && error.contains("Invalid argument"), "{error}");
             }
         }

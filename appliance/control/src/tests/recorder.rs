@@ -21,6 +21,7 @@ use dayzero_model::wire::{ClockReport, EnrolAnswer};
 use dayzero_pxe::{BootDirector, PxeEvent, SeenClient};
 use dayzero_trust::Channel;
 use rustls::pki_types::{ServerName, UnixTime};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tower::ServiceExt;
@@ -395,7 +396,7 @@ async fn a_bmc_whose_ack_could_not_leave_has_no_lease() {
     let tell = |what| {
         director.event(PxeEvent { mac: Some(mac), host: Some(host()), boot: None, what });
     };
-    let (kind, to, error) = ("ACK".to_owned(), [10, 77, 9, 11].into(), "Network is unreachable".to_owned());
+    let (kind, to, error) = (Cow::from("ACK"), [10, 77, 9, 11].into(), "Network is unreachable".to_owned());
     let lease = || control.facts(&host()).unwrap().bmc_lease;
     let sent = What::DhcpOut { kind: kind.clone(), address: Some([10, 77, 9, 11].into()), file: None };
     tell(sent.clone());

@@ -6,7 +6,7 @@ use crate::text;
 use dayzero_model::event::{Event, What};
 
 fn asks(what: &What, kinds: &[&str]) -> bool {
-    matches!(what, What::DhcpIn { kind, .. } if kinds.contains(&kind.as_str()))
+    matches!(what, What::DhcpIn { kind, .. } if kinds.contains(&&**kind))
 }
 
 /// It takes an offer, ours or another server's, or was given its address.

@@ -20,9 +20,9 @@ fn context() -> WhyContext<'static> {
     WhyContext { now: Timestamp(NOW), conditions: None, facts: None, lacp: true }
 }
 
-fn dhcp(kind: &str) -> What {
+fn dhcp(kind: &'static str) -> What {
     let (interface, arch) = ("mgmt0".to_owned(), Some(Arch::UefiX64));
-    What::DhcpIn { kind: kind.to_owned(), interface, arch, ipxe: false, uuid: None, vendor_class: None }
+    What::DhcpIn { kind: kind.into(), interface, arch, ipxe: false, uuid: None, vendor_class: None }
 }
 
 fn script() -> What {
@@ -44,21 +44,21 @@ fn fetched() -> What {
     What::TftpEnd { file: LOADER.into(), bytes: 900, ms: 1, error: None }
 }
 
-fn told(kind: &str, file: &str) -> What {
+fn told(kind: &'static str, file: &str) -> What {
     let address = Some("10.77.0.11".parse().unwrap());
-    What::DhcpOut { kind: kind.to_owned(), address, file: Some(file.to_owned()) }
+    What::DhcpOut { kind: kind.into(), address, file: Some(file.to_owned()) }
 }
 
 fn ignored(why: Ignored) -> What {
     What::DhcpIgnored { reason: "as it says".into(), why }
 }
 
-fn unsent(kind: &str) -> What {
+fn unsent(kind: &'static str) -> What {
     let error = "Network is unreachable (os error 101)".to_owned();
-    What::DhcpUnsent { kind: kind.to_owned(), to: "10.88.0.1".parse().unwrap(), error }
+    What::DhcpUnsent { kind: kind.into(), to: "10.88.0.1".parse().unwrap(), error }
 }
 
-fn ipxe(kind: &str) -> What {
+fn ipxe(kind: &'static str) -> What {
     match dhcp(kind) {
         What::DhcpIn { kind, interface, arch, uuid, vendor_class, .. } => {
             What::DhcpIn { kind, interface, arch, ipxe: true, uuid, vendor_class }
@@ -546,7 +546,7 @@ fn an_ipxe_that_goes_in_circles_is_told_while_it_does() {
 #[test]
 fn what_an_answer_says_of_an_earlier_fault() {
     let (there, here): (std::net::Ipv4Addr, _) = ("10.77.0.50".parse().unwrap(), "10.77.0.51".parse().ok());
-    let out = |kind: &str, address| What::DhcpOut { kind: kind.into(), address, file: None };
+    let out = |kind: &'static str, address| What::DhcpOut { kind: kind.into(), address, file: None };
     let by = MacAddr([2; 6]);
     for (fault, later, rule) in [
         (Ignored::NotStored, out("OFFER", here), Some("lease-not-stored")),
