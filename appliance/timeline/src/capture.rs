@@ -17,10 +17,10 @@ const KEEP: usize = 256;
 const KEEP_BYTES: usize = 96 << 10;
 /// Longest datagram that is kept whole.
 const SNAP: usize = 2048;
-/// What all rings of hosts of the plan may hold, and all others.
+/// What all rings of hosts of the plan may take, and all others.
 const HOSTS: usize = 12 << 20;
 const STRANGERS: usize = 4 << 20;
-/// Empty rings that wait for new MACs, and the octets that each may have room for, and as many for their heads.
+/// Empty rings that wait for new MACs, and what each may take: more than a machine's first lease needs.
 const SPARE: usize = 64;
 const SPARE_BYTES: usize = 4 << 10;
 /// Interfaces that are told apart.
@@ -66,8 +66,9 @@ struct Tape {
 }
 
 impl Tape {
+    /// What it takes, filled or not: one that another MAC has grown takes as much with one datagram.
     fn size(&self) -> usize {
-        self.bytes.len() + self.heads.len() * HEAD
+        self.bytes.capacity() + self.heads.capacity() * HEAD
     }
 
     fn newest(&self) -> u64 {
@@ -75,12 +76,17 @@ impl Tape {
     }
 
     fn push(&mut self, head: Head, bytes: &[u8]) {
-        self.heads.push_back(head);
-        self.bytes.extend(bytes);
-        while self.heads.len() > KEEP || self.bytes.len() > KEEP_BYTES {
+        while self.heads.len() >= KEEP || self.bytes.len() + bytes.len() > KEEP_BYTES {
             let Some(oldest) = self.heads.pop_front() else { return };
             self.bytes.drain(..oldest.kept);
         }
+        let needed = self.bytes.len() + bytes.len();
+        if needed > self.bytes.capacity() {
+            let room = (self.bytes.capacity() * 2).min(KEEP_BYTES).max(needed);
+            self.bytes.reserve_exact(room - self.bytes.len());
+        }
+        self.heads.push_back(head);
+        self.bytes.extend(bytes);
     }
 }
 
@@ -89,7 +95,7 @@ struct Tapes {
     by_mac: HashMap<MacAddr, Tape>,
     /// Each MAC once, with the number of its newest datagram when it was put here.
     queue: VecDeque<(MacAddr, u64)>,
-    /// Empty ones.
+    /// Empty ones, each with little room; not of `size`.
     spare: Vec<Tape>,
     size: usize,
     most: usize,
@@ -101,15 +107,17 @@ impl Tapes {
     }
 
     fn push(&mut self, mac: MacAddr, head: Head, bytes: &[u8]) {
-        let (queue, spare) = (&mut self.queue, &mut self.spare);
+        let (queue, spare, size) = (&mut self.queue, &mut self.spare, &mut self.size);
         let number = head.number;
         let tape = self.by_mac.entry(mac).or_insert_with(|| {
             queue.push_back((mac, number));
-            spare.pop().unwrap_or_default()
+            let tape = spare.pop().unwrap_or_default();
+            *size += tape.size();
+            tape
         });
         let before = tape.size();
         tape.push(head, bytes);
-        self.size = self.size + tape.size() - before;
+        *size = *size + tape.size() - before;
         while self.size > self.most {
             let Some((mac, number)) = self.queue.pop_front() else { return };
             match self.by_mac.get(&mac).map(Tape::newest) {
@@ -122,8 +130,7 @@ impl Tapes {
     fn forget(&mut self, mac: MacAddr) {
         let Some(mut tape) = self.by_mac.remove(&mac) else { return };
         self.size -= tape.size();
-        let room = tape.bytes.capacity().max(tape.heads.capacity() * HEAD);
-        if self.spare.len() < SPARE && room <= SPARE_BYTES {
+        if self.spare.len() < SPARE && tape.size() <= SPARE_BYTES {
             tape.heads.clear();
             tape.bytes.clear();
             tape.stored = 0;
@@ -236,6 +243,7 @@ mod tests {
         }
         let kept = captures.of(&[mac(2)]);
         assert_eq!((kept.len(), kept[0].bytes.len(), kept[0].length), (KEEP_BYTES / SNAP, SNAP, 4000));
+        assert!(captures.tapes[1].by_mac.values().all(|tape| tape.size() <= KEEP_BYTES + KEEP * HEAD));
         assert_eq!(kept.last().unwrap().bytes, [1000_u64 as u8; SNAP]);
     }
 
@@ -256,8 +264,29 @@ mod tests {
         assert!(captures.of(&[mac(8)]).is_empty(), "who fell silent is gone");
         assert_eq!(captures.tapes[0].queue.len(), captures.tapes[0].by_mac.len());
         let spare = &captures.tapes[0].spare;
-        assert!(spare.len() <= SPARE && spare.iter().all(|tape| tape.size() == 0 && tape.stored == 0));
+        let empty = |tape: &Tape| tape.heads.is_empty() && tape.bytes.is_empty() && tape.stored == 0;
+        assert!(!spare.is_empty() && spare.len() <= SPARE && spare.iter().all(empty));
         assert_eq!(captures.of(&[mac(59_999), mac(7)]).len(), KEEP + 1);
+    }
+
+    #[test]
+    fn rings_that_one_stranger_grows_for_others_take_no_more_in_all() {
+        let mut captures = Captures::default();
+        let mut strangers = 0..;
+        for round in 0..3000 {
+            for _ in 0..17 {
+                keep(&mut captures, round, mac(0xf0_0000 + round as usize), false, &[0; 80]);
+            }
+            for stranger in strangers.by_ref().take(20) {
+                keep(&mut captures, round, mac(stranger), false, &[0; 34]);
+            }
+        }
+        let tapes = &captures.tapes[0];
+        let room = |tape: &Tape| tape.bytes.capacity() + tape.heads.capacity() * HEAD;
+        let live: usize = tapes.by_mac.values().map(room).sum();
+        let spare: usize = tapes.spare.iter().map(room).sum();
+        assert_eq!(tapes.size, live, "counted wrong");
+        assert!(live <= STRANGERS && spare <= SPARE * SPARE_BYTES, "{live} and {spare} octets");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The DHCP rows: new clients only, since a client that comes again measures a server's memory, not its disk.
 //!
 //! Every run begins with a fresh server and an empty pool of 61,000 addresses. Ours has each lease on disk before its
-//! ACK, as dhcpd has; Kea and dnsmasq write without sync, or once a batch.
+//! ACK, as dhcpd and dnsmasq have; Kea does not wait for the disk.
 
 use super::Bench;
 use super::dhcp_client::{Load, Outcome, run};

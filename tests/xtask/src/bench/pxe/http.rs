@@ -27,9 +27,7 @@ struct Case {
 
 /// Measures what is asked for.
 pub fn rows(bench: &mut Bench) {
-    if bench.wants("http.file") || bench.wants("http.file.speed") {
-        bench.attempt("http.file", file);
-    }
+    bench.attempt("http.file", file);
     bench.attempt("http.range", range);
 }
 

@@ -26,11 +26,8 @@ struct Runs {
 
 /// Measures what `only` asks for.
 pub fn rows(bench: &mut Bench) {
-    for (id, window) in [("tftp.window4", 4), ("tftp.window64", 64)] {
+    for (id, window) in [("tftp.window4", 4), ("tftp.window64", 64), ("tftp.window1", 1)] {
         bench.attempt(id, |bench| single(bench, id, window));
-    }
-    if bench.wants("tftp.window1") || bench.wants("tftp.window1.cpu") {
-        bench.attempt("tftp.window1", |bench| single(bench, "tftp.window1", 1));
     }
     bench.attempt("tftp.clients1000", clients);
     for (id, window) in [("tftp.loss", 1), ("tftp.loss.window4", 4)] {
