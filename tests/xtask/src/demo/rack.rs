@@ -5,7 +5,7 @@ use super::client::Client;
 use super::leftovers::{self, Ending};
 use crate::build::Images;
 use crate::paths;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use dayzero_images::Appliance;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -147,6 +147,11 @@ impl Rack {
             bail!("the control plane ended ({status}); its log: {}", tail(&paths::demo().join("serve.log")));
         }
         Ok(())
+    }
+
+    /// Why a step failed: by itself, or since a process of the rack ended under it.
+    pub fn reason(&mut self, error: anyhow::Error) -> anyhow::Error {
+        reason(error, || self.check_alive())
     }
 
     /// Ends the control plane alone, in order: others can then open what it keeps.
@@ -293,6 +298,23 @@ socket = "{lab}"
     Ok(file)
 }
 
+/// How long a killed process may take from its closed sockets, which a step notices, to its end.
+const DYING: Duration = Duration::from_secs(1);
+
+/// A process that ended is the reason for whatever failed after it; what failed is told behind it.
+fn reason(failed: anyhow::Error, mut alive: impl FnMut() -> Result<()>) -> anyhow::Error {
+    let until = Instant::now() + DYING;
+    let ended = loop {
+        match alive() {
+            Err(ended) => break ended,
+            Ok(()) if Instant::now() > until => return failed,
+            Ok(()) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    let (ended, failed) = (format!("{ended:#}"), format!("{failed:#}"));
+    if failed == ended { anyhow!(ended) } else { anyhow!("{ended}\nfailed by it: {failed}") }
+}
+
 fn start_lab(plan: &Path, dir: &Path, appliance: bool) -> Result<Child> {
     let log = File::create(dir.join("lab.log"))?;
     let mut command = Command::new(paths::binary("dayzero"));
@@ -348,4 +370,29 @@ fn start_serve(config: &Path) -> Result<(Child, Ready)> {
 
 fn spawn(command: &mut Command) -> Result<Child> {
     leftovers::start(command.stdin(Stdio::null()), Ending::Asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_fails_after_its_rack_is_told_by_the_racks_end() {
+        // Its sockets are closed, it is not yet dead.
+        let mut looks = 0;
+        let told = reason(anyhow!("no lab answers"), || {
+            looks += 1;
+            if looks < 3 { Ok(()) } else { Err(anyhow!("signal 9").context("the lab daemon ended")) }
+        });
+        assert_eq!(told.to_string(), "the lab daemon ended: signal 9\nfailed by it: no lab answers");
+        // The step was the look at the rack itself.
+        let told = reason(anyhow!("the lab daemon ended"), || Err(anyhow!("the lab daemon ended")));
+        assert_eq!(told.to_string(), "the lab daemon ended");
+    }
+
+    #[test]
+    fn a_step_that_fails_while_the_rack_lives_is_told_by_itself() {
+        let told = reason(anyhow!("refused").context("dayzero apply"), || Ok(()));
+        assert_eq!(format!("{told:#}"), "dayzero apply: refused");
+    }
 }

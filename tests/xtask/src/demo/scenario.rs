@@ -43,7 +43,7 @@ pub fn play(rack: &mut Rack, images: &Images, once: bool) -> Run {
         rack.ready.console,
         rack.ready.claim.as_deref().unwrap_or("used already")
     );
-    let done = play.all(rack, images, once);
+    let done = play.all(rack, images, once).map_err(|error| rack.reason(error));
     if done.is_err() && play.seen.joined.is_empty() {
         // What the hosts came to is told all the same, if anybody still answers.
         play.seen.joined = play.all_hosts().unwrap_or_default();

@@ -95,7 +95,7 @@ pub fn run(args: &FaultsArgs) -> Result<ExitCode> {
     let images = bench::own_image(build::images()?)?;
     let mut hunt = Hunt::begin()?;
     let mut rack = Rack::raise(&images)?;
-    let played = play::play(&mut rack, &images, &faults);
+    let played = play::play(&mut rack, &images, &faults).map_err(|error| rack.reason(error));
     if played.is_err() {
         play::diagnose();
     }
